@@ -1,0 +1,16 @@
+from collections.abc import Sequence
+
+__all__ = [
+    "NativeError",
+    "falcon512_keygen",
+    "falcon512_sign",
+    "falcon512_verify",
+    "merkle_root",
+]
+
+class NativeError(Exception): ...
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes: ...
+def falcon512_keygen() -> tuple[bytes, bytes]: ...
+def falcon512_sign(secret_key: bytes, message: bytes) -> bytes: ...
+def falcon512_verify(public_key: bytes, message: bytes, signature: bytes) -> bool: ...
