@@ -1,0 +1,115 @@
+"""What an application of the agreed order must offer.
+
+Consensus orders payloads without knowing what they mean; an application gives them meaning. This
+module is the door between the two, owned by the consumer. An application never opens a database,
+reads a clock or sees a socket: it declares its rows, returns what changed, and is rebuilt from it.
+
+Outcome codes, one byte per payload:
+
+- 0: applied, final receipt;
+- 1 to 127: *failed*, final receipt, the fee is paid and the lane sequence consumed;
+- 128 to 255: *refused*, no receipt, state untouched; the payload may appear again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from consensus.core.messages import BlockHeader
+    from consensus.core.types import Height
+    from native.batches import Batch
+    from native.values import Digest
+
+CODE_APPLIED: Final = 0
+CODE_FAILED_MAX: Final = 127  # above it no receipt exists
+
+
+def has_receipt(code: int) -> bool:
+    """Say whether an outcome code is final (applied or failed) rather than refused."""
+    return code <= CODE_FAILED_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A batch in its place: what an application executes."""
+
+    header: BlockHeader
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One lazily written cache row: key is the application's dense number, unique per table."""
+
+    table: str
+    key: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """What executing one block did to one application.
+
+    `positions`, `ids` (32 bytes each) and `codes` (one byte each) run in parallel: the place of a
+    payload in the batch, the id its receipt is found by, and its outcome. `delta` carries absolute
+    values, so replaying it twice, or over newer rows, ends in the same state.
+    """
+
+    root: Digest
+    delta: bytes
+    positions: Sequence[int]
+    ids: bytes
+    codes: bytes
+
+
+class Application(Protocol):
+    """A deterministic state machine driven by blocks.
+
+    `execute` is total: a bad payload becomes a refused or failed outcome, never an exception. All
+    methods but `check` and `prepare` are called on one thread, one at a time.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name: a metric label and the owner of its rows."""
+        ...
+
+    @property
+    def tag(self) -> int:
+        """First byte of every payload that belongs to this application."""
+        ...
+
+    def genesis(self) -> Digest:
+        """Enter the state after genesis and return its application root."""
+        ...
+
+    def check(self, batch: Batch, positions: Sequence[int]) -> bytes:
+        """Admission advice, one outcome code a position, 0 to admit. Any thread, never binding."""
+        ...
+
+    def prepare(self, batch: Batch) -> None:
+        """Start decoding and signature checks early. Any thread; changes no state."""
+        ...
+
+    def execute(self, block: Block, positions: Sequence[int]) -> Executed:
+        """Apply the payloads at `positions` in order."""
+        ...
+
+    def row_count(self) -> int:
+        """How many rows `rows` can return in all."""
+        ...
+
+    def rows(self, first: int, count: int) -> Sequence[Row]:
+        """Return at most `count` current rows from cursor `first` on, for the write-back cache."""
+        ...
+
+    def load(self, rows: Iterable[Row], deltas: Iterable[tuple[Height, bytes]]) -> Digest:
+        """Rebuild the state from cache rows and later deltas, and return its application root.
+
+        Called instead of `genesis` after a restart. `deltas` rise in height without a gap and reach
+        back at least to the oldest row's write.
+        """
+        ...
