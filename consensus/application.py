@@ -109,7 +109,8 @@ class Application(Protocol):
     def load(self, rows: Iterable[Row], deltas: Iterable[tuple[Height, bytes]]) -> Digest:
         """Rebuild the state from cache rows and later deltas, and return its application root.
 
-        Called instead of `genesis` after a restart. `deltas` rise in height without a gap and reach
-        back at least to the oldest row's write.
+        Called instead of `genesis` after a restart. Rows overlay the state after genesis: none at
+        all means that no write-back has happened yet. `deltas` rise in height without a gap and
+        reach back at least to the oldest row's write.
         """
         ...

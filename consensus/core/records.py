@@ -1,0 +1,291 @@
+"""The durable records of one replica (bft.md 3.10) and their bytes.
+
+The store is a table `(kind, key, sequence, data)` with the primary key `(kind, key)`: a record
+replaces one of the same kind and key. `Drop(through)` deletes the rows with
+`1 <= sequence <= through`; rows with sequence 0 are never dropped. An `Accepted` record demands that
+the body of its batch is written in the same transaction (bodies are the block store and outlive the
+record).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from native.codec import encode
+from native.values import Digest
+
+from consensus.core import wire
+from consensus.core.messages import (
+    BlockCertificate,
+    NewView,
+    PreparedCertificate,
+    PrePrepare,
+    Stamp,
+    ViewChange,
+    VoteVector,
+    leaf_place,
+)
+from consensus.core.types import Epoch, Height, Number, Sequence, View
+from consensus.errors import CorruptRecord, MalformedMessage
+from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
+
+BIRTH_KEY: Final = (1, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """Written with the key, never by `node run`: a key without it has lost its disk."""
+
+    chain_id: Digest
+    node_id: Digest
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastNumber:
+    """The highest number under this key; monotone, never deleted."""
+
+    number: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStamp:
+    """The highest-numbered message of one peer, shown back to it in STATUS."""
+
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewEntered:
+    """The newest view this replica entered, or asked for (`active` is False)."""
+
+    epoch: Epoch
+    view: View
+    active: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The PRE-PREPARE accepted for a sequence in the newest view, own ones included."""
+
+    pre_prepare: PrePrepare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The prepared certificate of the highest view for a sequence."""
+
+    certificate: PreparedCertificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnVotes:
+    """A vote vector of ours, as signed."""
+
+    vector: VoteVector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnViewChange:
+    """Our newest VIEW-CHANGE, as signed."""
+
+    view_change: ViewChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewViewHeld:
+    """The newest NEW-VIEW accepted or sent."""
+
+    new_view: NewView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tip:
+    """The newest block certificate."""
+
+    certificate: BlockCertificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """The first certificate at or above a multiple of 64: what catch-up is served from."""
+
+    certificate: BlockCertificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """This replica lost memory of its votes. `first_sequence` 0: the bound is not known yet."""
+
+    first_sequence: Sequence  # S: no vote below it
+    first_view: View  # V: no PREPARE, COMMIT, VIEW-CHANGE, NEW-VIEW or PRE-PREPARE below it
+    done: bool  # a block at or above S - 1 is certified
+
+
+Record = (
+    Birth
+    | LastNumber
+    | PeerStamp
+    | ViewEntered
+    | Accepted
+    | Prepared
+    | OwnVotes
+    | OwnViewChange
+    | NewViewHeld
+    | Tip
+    | Anchor
+    | Recovery
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the record table."""
+
+    kind: int
+    key: int
+    sequence: int
+    data: bytes
+
+
+def record_key(record: Record) -> tuple[int, int]:
+    """Kind and key; what replaces what."""
+    match record:
+        case Birth():
+            return BIRTH_KEY
+        case LastNumber():
+            return 2, 0
+        case PeerStamp():
+            return 3, record.stamp.signer
+        case ViewEntered():
+            return 4, 0
+        case Accepted():
+            return 5, record.pre_prepare.sequence
+        case Prepared():
+            return 6, record.certificate.sequence
+        case OwnVotes():
+            return 7, record.vector.number
+        case OwnViewChange():
+            return 8, 0
+        case NewViewHeld():
+            return 9, 0
+        case Tip():
+            return 10, 0
+        case Anchor():
+            return 11, record.certificate.height // ANCHOR_BLOCKS
+        case Recovery():
+            return 12, 0
+        case _:
+            assert_never(record)
+
+
+def record_sequence(record: Record) -> int:
+    """What `Drop` compares with; 0 for records that only a newer one replaces."""
+    match record:
+        case Accepted():
+            return record.pre_prepare.sequence
+        case Prepared():
+            return record.certificate.sequence
+        case OwnVotes():
+            return max(leaf_place(leaf) for leaf in record.vector.leaves)
+        case _:
+            return 0
+
+
+def encode_record(record: Record) -> Row:
+    """A record as a row."""
+    kind, key = record_key(record)
+    match record:
+        case Birth():
+            data = encode((record.chain_id, record.node_id, record.incarnation))
+        case LastNumber():
+            data = encode(record.number)
+        case PeerStamp():
+            data = encode(wire.stamp_value(record.stamp))
+        case ViewEntered():
+            data = encode((record.epoch, record.view, record.active))
+        case Accepted():
+            data = encode(record.pre_prepare.value())
+        case Prepared():
+            data = encode(record.certificate.value())
+        case OwnVotes():
+            data = wire.encode_votes(record.vector)
+        case OwnViewChange():
+            data = encode(record.view_change.value())
+        case NewViewHeld():
+            data = encode(record.new_view.value())
+        case Tip() | Anchor():
+            data = encode(record.certificate.value())
+        case Recovery():
+            data = encode((record.first_sequence, record.first_view, record.done))
+        case _:
+            assert_never(record)
+    return Row(kind=kind, key=key, sequence=record_sequence(record), data=data)
+
+
+def decode_record(kind: int, data: bytes, bounds: wire.Bounds) -> Record:
+    """The record in a row; `CorruptRecord` when it is none."""
+    try:
+        return _decode(kind, wire.decode_value(data, MESSAGE_BYTES_MAX), bounds)
+    except MalformedMessage as error:
+        raise CorruptRecord(f"record of kind {kind}: {error}") from None
+
+
+def decode_records(rows: Iterable[tuple[int, bytes]], bounds: wire.Bounds) -> list[Record]:
+    """All rows of a store, given as (kind, data)."""
+    return [decode_record(kind, data, bounds) for kind, data in rows]
+
+
+def _decode(kind: int, value: object, bounds: wire.Bounds) -> Record:
+    match kind:
+        case 1:
+            chain_id, node_id, incarnation = wire.fields(value, 3)
+            return Birth(
+                chain_id=wire.digest(chain_id),
+                node_id=wire.digest(node_id),
+                incarnation=wire.number(incarnation),
+            )
+        case 2:
+            return LastNumber(number=Number(wire.number(value)))
+        case 3:
+            return PeerStamp(stamp=wire.stamp(value, bounds))
+        case 4:
+            epoch, view, active = wire.fields(value, 3)
+            return ViewEntered(
+                epoch=Epoch(wire.number(epoch)),
+                view=View(wire.number(view)),
+                active=wire.flag(active),
+            )
+        case 5:
+            return Accepted(pre_prepare=wire.pre_prepare(value, bounds))
+        case 6:
+            return Prepared(certificate=wire.prepared_certificate(value, bounds))
+        case 7:
+            return OwnVotes(vector=wire.votes(value, bounds))
+        case 8:
+            return OwnViewChange(view_change=wire.view_change(value, bounds))
+        case 9:
+            return NewViewHeld(new_view=wire.new_view(value, bounds))
+        case 10:
+            return Tip(certificate=wire.block_certificate(value, bounds))
+        case 11:
+            return Anchor(certificate=wire.block_certificate(value, bounds))
+        case 12:
+            first_sequence, first_view, done = wire.fields(value, 3)
+            return Recovery(
+                first_sequence=Sequence(wire.number(first_sequence)),
+                first_view=View(wire.number(first_view)),
+                done=wire.flag(done),
+            )
+        case _:
+            raise MalformedMessage("unknown kind of record")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedBlock:
+    """What `state.db` knows of a block: enough to vote for it and to build on it."""
+
+    height: Height
+    header_hash: Digest
+    time_ms: int
+    state_root: Digest  # after the block

@@ -1,0 +1,331 @@
+"""The pure half of a tick: what becomes durable together, and what may leave after that.
+
+Life of a tick (the driver and the simulator do exactly this, in this order):
+
+    urgent = gather.add(replica.step(input, now))   # run these at once
+    draft = gather.draft(replica)                   # None when there is nothing to do
+    tick = draft.complete([sign(job) for job in draft.jobs])
+    store.commit(tick.records, tick.drop)           # one transaction; bodies of Accepted records too
+    for message in tick.own:                        # durable now: own messages count
+        gather.add(replica.step(Received(sender=me, message=message), now))
+    send(tick.outgoing); execute(tick.executes)
+
+Only one tick is on its way to the disk at a time; what happens meanwhile is gathered for the next.
+A tick without records may skip the disk when no commit is running.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, assert_never
+
+from native.values import Signature
+
+from consensus.core.effects import (
+    AnnounceView,
+    Broadcast,
+    ChangeView,
+    ClearTimer,
+    Drop,
+    Effect,
+    Execute,
+    ForgetBody,
+    ForwardCustody,
+    Halt,
+    Misbehaved,
+    Note,
+    Persist,
+    Propose,
+    ReleaseCustody,
+    Send,
+    SendProposal,
+    SetTimer,
+    TakeBatch,
+    Vote,
+)
+from consensus.core.messages import (
+    Leaf,
+    Message,
+    NewView,
+    PrePrepare,
+    Signed,
+    ViewChange,
+    VoteVector,
+)
+from consensus.core.records import (
+    Accepted,
+    LastNumber,
+    NewViewHeld,
+    OwnViewChange,
+    OwnVotes,
+    Record,
+    record_key,
+)
+from consensus.core.types import Committee, Height, Number, ReplicaIndex
+from consensus.errors import invariant
+from consensus.limits import LEAVES_PER_VECTOR_MAX, NUMBER_MAX
+
+Urgent = (
+    Execute
+    | TakeBatch
+    | ReleaseCustody
+    | ForwardCustody
+    | ForgetBody
+    | SetTimer
+    | ClearTimer
+    | Misbehaved
+    | Halt
+    | Note
+)
+"""Effects that reveal nothing of ours and are run at once."""
+
+
+class Author(Protocol):
+    """What a draft asks of the replica."""
+
+    @property
+    def committee(self) -> Committee: ...
+
+    @property
+    def number_floor(self) -> Number:
+        """Every number must be above this one."""
+        ...
+
+    def take_peer_stamps(self) -> list[Record]:
+        """Highest-numbered messages of peers that changed since the last call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message for one peer, or for every other replica (`peer` is None).
+
+    `with_body` only for a PRE-PREPARE: send it as PROPOSAL with the body of its batch.
+    """
+
+    peer: ReplicaIndex | None
+    message: Message
+    with_body: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """One transaction, and what it releases."""
+
+    records: tuple[Record, ...]
+    drop: Height | None
+    own: tuple[Signed, ...]
+    outgoing: tuple[Outgoing, ...]
+    executes: tuple[Execute, ...]
+
+    @property
+    def durable(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.records) or self.drop is not None
+
+
+class Gather:
+    """Collects effects until a tick is drafted."""
+
+    __slots__ = (
+        "_announcements",
+        "_changes",
+        "_drop",
+        "_executes",
+        "_last_number",
+        "_leaves",
+        "_outgoing",
+        "_proposals",
+        "_records",
+    )
+
+    def __init__(self) -> None:
+        self._last_number = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._leaves: list[Leaf] = []
+        self._proposals: list[PrePrepare] = []
+        self._changes: list[ViewChange] = []
+        self._announcements: list[NewView] = []
+        self._records: dict[tuple[int, int], Record] = {}
+        self._drop: Height | None = None
+        self._outgoing: list[Outgoing] = []
+        self._executes: list[Execute] = []
+
+    def add(self, effects: Iterable[Effect]) -> list[Urgent]:
+        """Keep what must wait for the disk; give back, in order, what must not."""
+        urgent: list[Urgent] = []
+        for effect in effects:
+            match effect:
+                case Vote():
+                    self._leaves.append(effect.leaf)
+                case Persist():
+                    self._records[record_key(effect.record)] = effect.record
+                case Execute():
+                    if effect.after_persist:
+                        self._executes.append(effect)
+                    else:
+                        urgent.append(effect)
+                case Send():
+                    self._outgoing.append(Outgoing(peer=effect.peer, message=effect.message))
+                case Broadcast():
+                    self._outgoing.append(Outgoing(peer=None, message=effect.message))
+                case SendProposal():
+                    self._outgoing.append(
+                        Outgoing(peer=effect.peer, message=effect.pre_prepare, with_body=True)
+                    )
+                case Propose():
+                    self._proposals.append(effect.pre_prepare)
+                case Drop():
+                    if self._drop is None or effect.through > self._drop:
+                        self._drop = effect.through
+                case ChangeView():
+                    self._changes.append(effect.view_change)
+                case AnnounceView():
+                    self._announcements.append(effect.new_view)
+                case (
+                    TakeBatch()
+                    | ReleaseCustody()
+                    | ForwardCustody()
+                    | ForgetBody()
+                    | SetTimer()
+                    | ClearTimer()
+                    | Misbehaved()
+                    | Halt()
+                    | Note()
+                ):
+                    urgent.append(effect)
+                case _:
+                    assert_never(effect)
+        return urgent
+
+    def draft(self, author: Author) -> "Draft | None":
+        """Number everything that was gathered; None when there is nothing."""
+        if not (
+            self._leaves
+            or self._records
+            or self._outgoing
+            or self._proposals
+            or self._executes
+            or self._changes
+            or self._announcements
+            or self._drop is not None
+        ):
+            return None
+        draft = Draft(
+            author,
+            unsigned=self._numbered(author),
+            records=self._records,
+            drop=self._drop,
+            outgoing=self._outgoing,
+            executes=self._executes,
+        )
+        self._clear()
+        return draft
+
+    def _numbered(self, author: Author) -> list[Signed]:
+        committee = author.committee
+        number = max(self._last_number, author.number_floor)
+        unsigned: list[Signed] = []
+        for pre_prepare in self._proposals:
+            number += 1
+            unsigned.append(pre_prepare.numbered(Number(number)))
+        for start in range(0, len(self._leaves), LEAVES_PER_VECTOR_MAX):
+            number += 1
+            unsigned.append(
+                VoteVector(
+                    epoch=committee.epoch,
+                    signer=committee.me,
+                    number=Number(number),
+                    leaves=tuple(self._leaves[start : start + LEAVES_PER_VECTOR_MAX]),
+                )
+            )
+        for change in self._changes:
+            number += 1
+            unsigned.append(change.numbered(Number(number)))
+        for announcement in self._announcements:
+            proposals: list[PrePrepare] = []
+            for pre_prepare in announcement.proposals:
+                number += 1
+                proposals.append(pre_prepare.numbered(Number(number)))
+            number += 1
+            unsigned.append(
+                replace(announcement, number=Number(number), proposals=tuple(proposals))
+            )
+        invariant(number <= NUMBER_MAX, "signed messages are numbered below 2**64")
+        self._last_number = number
+        return unsigned
+
+
+class Draft:
+    """A tick whose signatures are still missing."""
+
+    __slots__ = ("_drop", "_executes", "_outgoing", "_records", "_unsigned", "jobs")
+
+    def __init__(
+        self,
+        author: Author,
+        *,
+        unsigned: list[Signed],
+        records: dict[tuple[int, int], Record],
+        drop: Height | None,
+        outgoing: list[Outgoing],
+        executes: list[Execute],
+    ) -> None:
+        self._unsigned = unsigned
+        self._records = records
+        self._drop = drop
+        self._outgoing = outgoing
+        self._executes = executes
+        chain_id = author.committee.chain_id
+        self.jobs: list[bytes] = []
+        """What must be signed, in order."""
+        for message in unsigned:
+            if isinstance(message, NewView):
+                self.jobs.extend(entry.signed_bytes(chain_id) for entry in message.proposals)
+            self.jobs.append(message.signed_bytes(chain_id))
+        if unsigned:
+            for stamp in author.take_peer_stamps():
+                records[record_key(stamp)] = stamp
+            last: Record = LastNumber(number=unsigned[-1].number)
+            records[record_key(last)] = last
+
+    def complete(self, signatures: Sequence[Signature]) -> Tick:
+        """Put the signatures in, one for each job."""
+        invariant(len(signatures) == len(self.jobs), "one signature for each job")
+        at = iter(signatures)
+        own: list[Signed] = []
+        outgoing: list[Outgoing] = []
+        for message in self._unsigned:
+            signed: Signed
+            record: Record
+            match message:
+                case PrePrepare():
+                    signed = message.signed(next(at))
+                    record = Accepted(pre_prepare=signed)
+                case VoteVector():
+                    signed = message.signed(next(at))
+                    record = OwnVotes(vector=signed)
+                case ViewChange():
+                    signed = message.signed(next(at))
+                    record = OwnViewChange(view_change=signed)
+                case NewView():
+                    proposals = tuple([entry.signed(next(at)) for entry in message.proposals])
+                    signed = replace(message, proposals=proposals).signed(next(at))
+                    record = NewViewHeld(new_view=signed)
+                case _:
+                    assert_never(message)
+            own.append(signed)
+            self._records[record_key(record)] = record
+            outgoing.append(
+                Outgoing(peer=None, message=signed, with_body=signed.__class__ is PrePrepare)
+            )
+        return Tick(
+            records=tuple(self._records.values()),
+            drop=self._drop,
+            own=tuple(own),
+            outgoing=tuple(outgoing + self._outgoing),
+            executes=tuple(self._executes),
+        )
+
+

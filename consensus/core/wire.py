@@ -1,0 +1,486 @@
+"""Canonical bytes of messages: made here, and read here with every bound checked.
+
+`native.codec.decode` has already refused anything that is not canonical and anything longer than
+the frame may be; what is left is a tuple. Counts are compared with n and the window before one
+object is made. A decoder returns a fully valid object or raises `MalformedMessage`: signers exist
+and are distinct, certificates are large enough, sequences ascend inside one window. Only
+signatures and what needs the replica's state remain to be checked.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from native.codec import CodecError, decode, encode
+from native.values import Digest, Signature
+
+from consensus.core import quorum
+from consensus.core.messages import (
+    UNSIGNED,
+    VERSION,
+    BatchHeader,
+    BlockCertificate,
+    BlockHeader,
+    Blocks,
+    Checkpoint,
+    Commit,
+    Equivocation,
+    FetchBlocks,
+    FetchBodies,
+    Leaf,
+    NewView,
+    Prepare,
+    PreparedCertificate,
+    PrePrepare,
+    RecoveryAnswer,
+    SignedKind,
+    Stamp,
+    Status,
+    ViewChange,
+    VoteProof,
+    VoteVector,
+    path_length,
+)
+from consensus.core.types import Epoch, Height, Number, ReplicaIndex, Sequence, View
+from consensus.errors import MalformedMessage
+from consensus.limits import (
+    BODIES_PER_FETCH_MAX,
+    HEADERS_PER_REPLY_MAX,
+    LEAVES_PER_VECTOR_MAX,
+    NUMBER_MAX,
+    SIGNATURE_SIZE_BYTES_MAX,
+    WINDOW_BLOCKS,
+)
+
+Value = object
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a decoder must know of the chain."""
+
+    chain_id: Digest
+    members: int
+
+
+def decode_value(data: bytes, size_max: int) -> Value:
+    """Canonical msgpack to tuples, or `MalformedMessage`."""
+    try:
+        return decode(data, size_max=size_max)
+    except CodecError as error:
+        raise MalformedMessage(str(error)) from None
+
+
+# --- small readers
+
+
+def fields(value: Value, count: int) -> tuple[Value, ...]:
+    if not isinstance(value, tuple) or len(value) != count:
+        raise MalformedMessage(f"expected {count} fields")
+    return value
+
+
+def rows(value: Value, count_max: int, count_min: int = 0) -> tuple[Value, ...]:
+    if not isinstance(value, tuple) or not count_min <= len(value) <= count_max:
+        raise MalformedMessage(f"expected {count_min} to {count_max} entries")
+    return value
+
+
+def number(value: Value, maximum: int = NUMBER_MAX) -> int:
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise MalformedMessage("integer out of range")
+    return value
+
+
+def flag(value: Value) -> bool:
+    if value is True or value is False:
+        return value
+    raise MalformedMessage("expected a truth value")
+
+
+def digest(value: Value) -> Digest:
+    if type(value) is not bytes or len(value) != 32:
+        raise MalformedMessage("expected 32 bytes")
+    return Digest(value)
+
+
+def signature(value: Value) -> Signature:
+    if type(value) is not bytes or not 1 <= len(value) <= SIGNATURE_SIZE_BYTES_MAX:
+        raise MalformedMessage("expected a signature")
+    return Signature(value)
+
+
+def optional(value: Value, read: Callable[[Value], T]) -> T | None:
+    return None if value is None else read(value)
+
+
+def signer(value: Value, bounds: Bounds) -> ReplicaIndex:
+    return ReplicaIndex(number(value, bounds.members - 1))
+
+
+# --- headers
+
+
+def batch_header(value: Value, bounds: Bounds) -> BatchHeader:
+    version, chain_id, epoch, sequence, proposed_ms, payload_root = fields(value, 6)
+    if version != VERSION or chain_id != bounds.chain_id:
+        raise MalformedMessage("batch of another chain or version")
+    place = number(sequence)
+    if place == 0:
+        raise MalformedMessage("sequence 0 is genesis")
+    return BatchHeader(
+        chain_id=bounds.chain_id,
+        epoch=Epoch(number(epoch)),
+        sequence=Sequence(place),
+        proposed_ms=number(proposed_ms),
+        payload_root=digest(payload_root),
+    )
+
+
+def block_header(value: Value, bounds: Bounds) -> BlockHeader:
+    version, chain_id, height, epoch, parent, batch, time_ms, state_root = fields(value, 8)
+    if version != VERSION or chain_id != bounds.chain_id:
+        raise MalformedMessage("block of another chain or version")
+    return BlockHeader(
+        chain_id=bounds.chain_id,
+        height=Height(number(height)),
+        epoch=Epoch(number(epoch)),
+        parent=digest(parent),
+        batch=digest(batch),
+        time_ms=number(time_ms),
+        state_root=digest(state_root),
+    )
+
+
+# --- votes and certificates
+
+
+def leaf(value: Value) -> Leaf:
+    if not isinstance(value, tuple) or not value:
+        raise MalformedMessage("expected a leaf")
+    if value[0] == 3:
+        return checkpoint(value[1:])
+    kind, epoch, view, sequence, batch = fields(value, 5)
+    if kind == 1:
+        return Prepare(
+            epoch=Epoch(number(epoch)),
+            view=View(number(view)),
+            sequence=Sequence(number(sequence)),
+            digest=digest(batch),
+        )
+    if kind == 2:
+        return Commit(
+            epoch=Epoch(number(epoch)),
+            view=View(number(view)),
+            sequence=Sequence(number(sequence)),
+            digest=digest(batch),
+        )
+    raise MalformedMessage("unknown leaf")
+
+
+def checkpoint(value: Value) -> Checkpoint:
+    epoch, height, header_hash, state_root, next_set = fields(value, 5)
+    return Checkpoint(
+        epoch=Epoch(number(epoch)),
+        height=Height(number(height)),
+        header_hash=digest(header_hash),
+        state_root=digest(state_root),
+        next_set=digest(next_set),
+    )
+
+
+def encode_votes(vector: VoteVector) -> bytes:
+    return encode(
+        (
+            vector.epoch,
+            vector.signer,
+            vector.number,
+            tuple([leaf.value() for leaf in vector.leaves]),
+            vector.signature,
+        )
+    )
+
+
+def votes(value: Value, bounds: Bounds) -> VoteVector:
+    epoch, who, count, leaves, signed = fields(value, 5)
+    vector = VoteVector(
+        epoch=Epoch(number(epoch)),
+        signer=signer(who, bounds),
+        number=Number(number(count)),
+        leaves=tuple([leaf(entry) for entry in rows(leaves, LEAVES_PER_VECTOR_MAX, 1)]),
+        signature=signature(signed),
+    )
+    for entry in vector.leaves:
+        if entry.epoch != vector.epoch:
+            raise MalformedMessage("leaf of another epoch than its vector")
+    return vector
+
+
+def vote_proof(value: Value, bounds: Bounds) -> VoteProof:
+    who, count, index, size, path, signed = fields(value, 6)
+    leaves = number(size, LEAVES_PER_VECTOR_MAX)
+    place = number(index)
+    if place >= leaves:
+        raise MalformedMessage("leaf outside its vector")
+    length = path_length(place, leaves)
+    return VoteProof(
+        signer=signer(who, bounds),
+        number=Number(number(count)),
+        index=place,
+        size=leaves,
+        path=tuple([digest(step) for step in rows(path, length, length)]),
+        signature=signature(signed),
+    )
+
+
+def _distinct(proofs: tuple[VoteProof, ...], needed: int, excluded: int | None) -> None:
+    seen = 0
+    for proof in proofs:
+        bit = 1 << proof.signer
+        if seen & bit or proof.signer == excluded:
+            raise MalformedMessage("a certificate counts a signer twice")
+        seen |= bit
+    if len(proofs) < needed:
+        raise MalformedMessage("a certificate without a quorum")
+
+
+def prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
+    proposal, proofs = fields(value, 2)
+    first = pre_prepare(proposal, bounds)
+    entries = rows(proofs, bounds.members - 1)
+    certificate = PreparedCertificate(
+        pre_prepare=first, votes=tuple([vote_proof(entry, bounds) for entry in entries])
+    )
+    _distinct(certificate.votes, quorum.quorum(bounds.members) - 1, first.signer)
+    return certificate
+
+
+def block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
+    body, proofs = fields(value, 2)
+    entries = rows(proofs, bounds.members)
+    certificate = BlockCertificate(
+        checkpoint=checkpoint(body), votes=tuple([vote_proof(entry, bounds) for entry in entries])
+    )
+    _distinct(certificate.votes, quorum.quorum(bounds.members), None)
+    if certificate.height == 0:
+        raise MalformedMessage("genesis has no certificate")
+    return certificate
+
+
+# --- signed messages
+
+
+def pre_prepare(value: Value, bounds: Bounds, *, unsigned: bool = False) -> PrePrepare:
+    view, count, header, signed = fields(value, 4)
+    place = View(number(view))
+    return PrePrepare(
+        view=place,
+        signer=ReplicaIndex(place % bounds.members),
+        number=Number(number(count)),
+        header=batch_header(header, bounds),
+        signature=UNSIGNED if unsigned and signed == b"" else signature(signed),
+    )
+
+
+def view_change(value: Value, bounds: Bounds) -> ViewChange:
+    epoch, view, who, count, certified, prepared, signed = fields(value, 7)
+    entries = rows(prepared, WINDOW_BLOCKS)
+    message = ViewChange(
+        epoch=Epoch(number(epoch)),
+        view=View(number(view)),
+        signer=signer(who, bounds),
+        number=Number(number(count)),
+        certificate=optional(certified, lambda entry: block_certificate(entry, bounds)),
+        prepared=tuple([prepared_certificate(entry, bounds) for entry in entries]),
+        signature=signature(signed),
+    )
+    last = int(message.height)
+    if message.certificate is not None and message.certificate.checkpoint.epoch != message.epoch:
+        raise MalformedMessage("certificate of another epoch")
+    for entry in message.prepared:
+        if not last < entry.sequence <= message.height + WINDOW_BLOCKS:
+            raise MalformedMessage("prepared certificate outside the window or out of order")
+        if entry.view >= message.view or entry.pre_prepare.epoch != message.epoch:
+            raise MalformedMessage("prepared certificate of another epoch or a later view")
+        last = entry.sequence
+    return message
+
+
+def new_view(value: Value, bounds: Bounds) -> NewView:
+    epoch, view, count, changes, proposals, signed = fields(value, 6)
+    members = bounds.members
+    place = View(number(view))
+    entries = rows(changes, members, quorum.quorum(members))
+    message = NewView(
+        epoch=Epoch(number(epoch)),
+        view=place,
+        signer=ReplicaIndex(place % members),
+        number=Number(number(count)),
+        view_changes=tuple([view_change(entry, bounds) for entry in entries]),
+        proposals=tuple(
+            [pre_prepare(entry, bounds) for entry in rows(proposals, 2 * WINDOW_BLOCKS)]
+        ),
+        signature=signature(signed),
+    )
+    seen = 0
+    for change in message.view_changes:
+        bit = 1 << change.signer
+        if seen & bit or change.view != place or change.epoch != message.epoch:
+            raise MalformedMessage("NEW-VIEW with a VIEW-CHANGE that is not for it")
+        seen |= bit
+    for proposal in message.proposals:
+        if proposal.view != place or proposal.epoch != message.epoch:
+            raise MalformedMessage("NEW-VIEW proposes for another view")
+    return message
+
+
+# --- channel messages
+
+
+def stamp_value(stamp: Stamp) -> tuple[object, ...]:
+    return (
+        int(stamp.kind),
+        stamp.signer,
+        stamp.epoch,
+        stamp.number,
+        stamp.digest,
+        stamp.signature,
+    )
+
+
+def stamp(value: Value, bounds: Bounds) -> Stamp:
+    kind, who, epoch, count, content, signed = fields(value, 6)
+    kind_number = number(kind, max(SignedKind))
+    if kind_number == 0:
+        raise MalformedMessage("unknown kind of signed message")
+    return Stamp(
+        kind=SignedKind(kind_number),
+        signer=signer(who, bounds),
+        epoch=Epoch(number(epoch)),
+        number=Number(number(count)),
+        digest=digest(content),
+        signature=signature(signed),
+    )
+
+
+def encode_status(status: Status) -> bytes:
+    return encode(
+        (
+            status.epoch,
+            status.view,
+            status.in_view_change,
+            status.starting,
+            status.recovering,
+            status.boot,
+            status.echo,
+            status.executed,
+            None if status.certificate is None else status.certificate.value(),
+            status.view_changes_held,
+            None if status.held is None else stamp_value(status.held),
+        )
+    )
+
+
+def status(value: Value, bounds: Bounds) -> Status:
+    epoch, view, changing, starting, recovering, boot, echo, executed, certified, mask, held = (
+        fields(value, 11)
+    )
+    return Status(
+        epoch=Epoch(number(epoch)),
+        view=View(number(view)),
+        in_view_change=flag(changing),
+        starting=flag(starting),
+        recovering=flag(recovering),
+        boot=number(boot),
+        echo=number(echo),
+        executed=Height(number(executed)),
+        certificate=optional(certified, lambda entry: block_certificate(entry, bounds)),
+        view_changes_held=number(mask, (1 << bounds.members) - 1),
+        held=optional(held, lambda entry: stamp(entry, bounds)),
+    )
+
+
+def encode_recovery_answer(answer: RecoveryAnswer) -> bytes:
+    return encode(
+        (
+            answer.epoch,
+            answer.echo,
+            answer.executed,
+            None if answer.certificate is None else answer.certificate.value(),
+            None if answer.new_view is None else answer.new_view.value(),
+            tuple(entry.value() for entry in answer.view_changes),
+        )
+    )
+
+
+def recovery_answer(value: Value, bounds: Bounds) -> RecoveryAnswer:
+    epoch, echo, executed, certified, announced, changes = fields(value, 6)
+    answer = RecoveryAnswer(
+        epoch=Epoch(number(epoch)),
+        echo=number(echo),
+        executed=Height(number(executed)),
+        certificate=optional(certified, lambda entry: block_certificate(entry, bounds)),
+        new_view=optional(announced, lambda entry: new_view(entry, bounds)),
+        view_changes=tuple([view_change(entry, bounds) for entry in rows(changes, bounds.members)]),
+    )
+    if len({entry.signer for entry in answer.view_changes}) != len(answer.view_changes):
+        raise MalformedMessage("two VIEW-CHANGEs of one sender")
+    return answer
+
+
+def equivocation(value: Value, bounds: Bounds) -> Equivocation:
+    first, second = (pre_prepare(entry, bounds) for entry in fields(value, 2))
+    same_place = (first.epoch, first.view, first.sequence) == (
+        second.epoch,
+        second.view,
+        second.sequence,
+    )
+    if not same_place or first.digest == second.digest:
+        raise MalformedMessage("no contradiction")
+    return Equivocation(first=first, second=second)
+
+
+def fetch_blocks(value: Value, _bounds: Bounds) -> FetchBlocks:
+    (first,) = fields(value, 1)
+    return FetchBlocks(first=Height(number(first)))
+
+
+def fetch_bodies(value: Value, _bounds: Bounds) -> FetchBodies:
+    (roots,) = fields(value, 1)
+    return FetchBodies(
+        payload_roots=tuple([digest(entry) for entry in rows(roots, BODIES_PER_FETCH_MAX, 1)])
+    )
+
+
+def encode_blocks(blocks: Blocks) -> bytes:
+    return encode(
+        (
+            tuple([header.value() for header in blocks.headers]),
+            tuple([batch.value() for batch in blocks.batches]),
+            blocks.certificate.value(),
+        )
+    )
+
+
+def blocks(value: Value, bounds: Bounds) -> Blocks:
+    headers, batches, certified = fields(value, 3)
+    header_rows = rows(headers, HEADERS_PER_REPLY_MAX, 1)
+    batch_rows = rows(batches, len(header_rows), len(header_rows))
+    reply = Blocks(
+        headers=tuple([block_header(entry, bounds) for entry in header_rows]),
+        batches=tuple([batch_header(entry, bounds) for entry in batch_rows]),
+        certificate=block_certificate(certified, bounds),
+    )
+    parent: BlockHeader | None = None
+    for header, batch in zip(reply.headers, reply.batches, strict=True):
+        if header.batch != batch.digest or header.height != batch.sequence:
+            raise MalformedMessage("a block that is not made of its batch")
+        if parent is not None and (
+            header.parent != parent.hash or header.height != parent.height + 1
+        ):
+            raise MalformedMessage("blocks that do not chain")
+        parent = header
+    if parent is not None and parent.hash != reply.certificate.checkpoint.header_hash:
+        raise MalformedMessage("blocks that do not end at their certificate")
+    return reply

@@ -1,0 +1,66 @@
+"""Everything that can go wrong here that is not a peer's lie.
+
+Three kinds of wrong, three mechanisms: our own bug is `invariant()`, a peer's fault is the effect
+`Misbehaved`, and what the operator or the world did wrong is the exception tree below.
+"""
+
+
+class ConsensusError(Exception):
+    """Root of what this room raises across its border."""
+
+    code = "HM-B-000"
+
+    @property
+    def hint(self) -> str:
+        """The next step, in one sentence."""
+        return "see the log of this node"
+
+
+class MalformedMessage(ConsensusError):
+    """Bytes from a peer that are not a valid message; says why, never with the bytes."""
+
+    code = "HM-B-001"
+
+    @property
+    def hint(self) -> str:
+        return "the sender runs other software or lies; its connection may be closed"
+
+
+class CorruptRecord(ConsensusError):
+    """A durable record of ours that does not decode."""
+
+    code = "HM-B-002"
+
+    @property
+    def hint(self) -> str:
+        return "move consensus.db away and start as after disk loss; the node recovers from its peers"
+
+
+class BirthMissing(ConsensusError):
+    """The record store has no birth record, so this is not the store made with the key."""
+
+    code = "HM-B-003"
+
+    @property
+    def hint(self) -> str:
+        return "start with disk-loss recovery, or restore the data folder made by `hypermesh node init`"
+
+
+class WrongChain(ConsensusError):
+    """The record store was made for another chain."""
+
+    code = "HM-B-004"
+
+    @property
+    def hint(self) -> str:
+        return "the data folder belongs to another network: check genesis.json and the home folder"
+
+
+class InvariantError(AssertionError):
+    """Our own bug: the process must stop before it says anything else under its key."""
+
+
+def invariant(condition: object, message: str) -> None:
+    """Raise `InvariantError` unless `condition`; a function, so `python -O` cannot remove it."""
+    if not condition:
+        raise InvariantError(message)

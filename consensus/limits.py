@@ -1,0 +1,26 @@
+"""Every bound of this room, unit last, reason beside it."""
+
+from typing import Final
+
+MEMBERS_MAX: Final = 64  # bit masks and certificates stay small; 21 is the largest planned set
+WINDOW_BLOCKS: Final = 64  # L of the protocol: how far agreement may run ahead of a certificate
+AHEAD_BLOCKS_MAX: Final = 2 * WINDOW_BLOCKS  # what may wait: a peer's window is at most one ahead
+IN_FLIGHT_BLOCKS_MAX: Final = 8  # P_MAX: 4 to 16 hide the disk on one machine, more only adds delay
+LEAVES_PER_VECTOR_MAX: Final = 256  # three leaves for each block of a window, and room
+VECTORS_KEPT_MAX: Final = 1_024  # own vote vectors kept for re-sending; certificates drop them
+BATCH_PAYLOADS_MAX: Final = 1_000  # where the spike stopped gaining from larger batches
+BATCH_SIZE_BYTES_MAX: Final = 1_048_576  # hard cap of a batch body
+BATCH_SIZE_BYTES_TARGET: Final = 524_288  # the primary closes a batch here
+SIGNATURE_SIZE_BYTES_MAX: Final = 3_309  # ML-DSA-65, the largest algorithm of `native.values`
+PATH_HASHES_MAX: Final = 9  # ceil(log2(LEAVES_PER_VECTOR_MAX)) + 1
+HEADERS_PER_REPLY_MAX: Final = 256  # two anchor gaps: the next certificate is always inside
+BODIES_PER_FETCH_MAX: Final = 16  # 16 bodies of the target size are 8 MiB in flight
+ANCHOR_BLOCKS: Final = 64  # a certificate is kept for the first certified block of every 64
+CLOCK_AHEAD_MS_MAX: Final = 500  # PREPARE waits until our clock is this close to the proposed time
+CLOCK_STALE_MS_MAX: Final = 5_000  # proposals older than this for longer than T are a complaint
+JUDGED_BATCHES: Final = 64  # how many batches the share of malformed payloads is taken over
+BACKOFF_DOUBLINGS_MAX: Final = 5  # 32 x base caps every view timer
+VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a signature
+MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
+PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE
+NUMBER_MAX: Final = 2**64 - 1  # u64 on the wire
