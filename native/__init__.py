@@ -1,17 +1,10 @@
-"""Door to the compiled module."""
+"""The lowest layer: shared values, canonical bytes, hashes, and the compiled module behind them.
 
-from native._native import (
-    NativeError,
-    falcon512_keygen,
-    falcon512_sign,
-    falcon512_verify,
-    merkle_root,
-)
+Cores import `native.values`, `native.codec`, `native.hashing` and `native.batches`; they must not
+import `native.keys` or `native.quic`, which need randomness and sockets. This door loads neither.
+"""
 
-__all__ = [
-    "NativeError",
-    "falcon512_keygen",
-    "falcon512_sign",
-    "falcon512_verify",
-    "merkle_root",
-]
+from native.errors import NativeError
+from native.values import Algorithm, Amount, Digest, NodeId, PublicKey, Signature
+
+__all__ = ["Algorithm", "Amount", "Digest", "NativeError", "NodeId", "PublicKey", "Signature"]

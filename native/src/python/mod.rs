@@ -1,15 +1,20 @@
 //! `PyO3` border: argument conversion, error mapping, GIL release. One file per subject.
-use pyo3::{create_exception, exceptions::PyException, prelude::*};
+use pyo3::prelude::*;
 
+mod codec;
+mod errors;
 mod falcon;
-mod merkle;
-
-create_exception!(native, NativeError, PyException);
+mod hashing;
+mod limits;
+mod spki;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("NativeError", module.py().get_type::<NativeError>())?;
+    errors::register(module)?;
+    limits::register(module)?;
+    codec::register(module)?;
+    hashing::register(module)?;
     falcon::register(module)?;
-    merkle::register(module)?;
+    spki::register(module)?;
     Ok(())
 }

@@ -1,0 +1,29 @@
+"""Bounds of this room, unit last, reason beside. The numbers themselves live in the extension,
+which enforces them before it allocates.
+"""
+
+from typing import Final
+
+from native import _native
+
+# A snapshot chunk or block body fits many times; larger values are streamed, never encoded.
+CODEC_SIZE_BYTES_MAX: Final[int] = _native.CODEC_SIZE_BYTES_MAX
+# The deepest message of the protocol nests 7 arrays.
+CODEC_DEPTH_MAX: Final[int] = _native.CODEC_DEPTH_MAX
+# Two hashes a leaf: a full tree takes 4 GiB. Certificate logs of this design stay far below.
+MERKLE_LEAVES_MAX: Final[int] = _native.MERKLE_LEAVES_MAX
+# A proof in a tree of 2**64 leaves has at most 65 hashes (inclusion 64).
+PROOF_HASHES_MAX: Final[int] = _native.PROOF_HASHES_MAX
+# About a second of work on one core; a caller with more shares it out.
+VERIFY_JOBS_MAX: Final[int] = _native.VERIFY_JOBS_MAX
+# A transfer has 0.8 to 1.8 kB, a certificate request 6 to 10 kB.
+PAYLOAD_SIZE_BYTES_MAX: Final[int] = _native.PAYLOAD_SIZE_BYTES_MAX
+# Adaptive batches stay below 1,000; a client may hand over more at once.
+BATCH_PAYLOADS_MAX: Final[int] = _native.BATCH_PAYLOADS_MAX
+# 8 MiB hold 8,000 transfers with their signatures.
+BATCH_SIZE_BYTES_MAX: Final[int] = _native.BATCH_SIZE_BYTES_MAX
+
+# A sealed Falcon-1024 key takes about 3.5 kB of text.
+KEY_FILE_SIZE_BYTES_MAX: Final = 16_384
+# scrypt takes 128 * r * n bytes: this much memory at most, whatever a key file asks for.
+SCRYPT_MEMORY_BYTES_MAX: Final = 268_435_456

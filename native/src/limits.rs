@@ -1,0 +1,11 @@
+//! Bounds of everything this crate allocates for somebody else. `native/limits.py` shows the same
+//! numbers with their reasons.
+
+pub const CODEC_SIZE_BYTES_MAX: usize = 67_108_864;
+pub const CODEC_DEPTH_MAX: usize = 16;
+pub const MERKLE_LEAVES_MAX: usize = 67_108_864;
+pub const PROOF_HASHES_MAX: usize = 128;
+pub const VERIFY_JOBS_MAX: usize = 65_536;
+pub const PAYLOAD_SIZE_BYTES_MAX: usize = 65_536;
+pub const BATCH_PAYLOADS_MAX: usize = 16_384;
+pub const BATCH_SIZE_BYTES_MAX: usize = 8_388_608;

@@ -1,0 +1,15 @@
+//! Shows `crate::limits` to Python.
+use pyo3::prelude::*;
+
+use crate::limits;
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("CODEC_SIZE_BYTES_MAX", limits::CODEC_SIZE_BYTES_MAX)?;
+    module.add("CODEC_DEPTH_MAX", limits::CODEC_DEPTH_MAX)?;
+    module.add("MERKLE_LEAVES_MAX", limits::MERKLE_LEAVES_MAX)?;
+    module.add("PROOF_HASHES_MAX", limits::PROOF_HASHES_MAX)?;
+    module.add("VERIFY_JOBS_MAX", limits::VERIFY_JOBS_MAX)?;
+    module.add("PAYLOAD_SIZE_BYTES_MAX", limits::PAYLOAD_SIZE_BYTES_MAX)?;
+    module.add("BATCH_PAYLOADS_MAX", limits::BATCH_PAYLOADS_MAX)?;
+    module.add("BATCH_SIZE_BYTES_MAX", limits::BATCH_SIZE_BYTES_MAX)
+}
