@@ -1,0 +1,488 @@
+"""A cluster of real processes, made and driven through the `hypermesh` command.
+
+Used by the benchmark, the demonstration and the cluster tests. It waits for conditions, never for
+time, and every wait has a deadline and says what it was waiting for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx
+
+from node.home import Home
+from node.processes import Listen, Process, process, process_state, require_free, taken
+
+PORTS_PER_NODE: Final = 10
+STOQ_OFFSET: Final = 2
+HTTP_OFFSET: Final = 3
+BASE_PORT_FIRST: Final = 21_000  # below the range the kernel hands out by itself
+BASE_PORT_LAST: Final = 31_000
+POLL_S: Final = 0.02
+COMMAND_TIMEOUT_S: Final = 60.0
+CLOCK_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+COMMAND: Final = str(Path(sys.executable).with_name("hypermesh"))
+PASSPHRASE: Final = "correct horse battery staple"  # of throw-away wallets
+
+Answer = TypeVar("Answer")
+
+
+class WaitExpired(AssertionError):
+    """A condition did not come true before its deadline."""
+
+
+class CommandFailed(AssertionError):
+    """A `hypermesh` command ended with another exit code than expected."""
+
+    def __init__(self, completed: subprocess.CompletedProcess[str]) -> None:
+        self.completed = completed
+        super().__init__(
+            f"{' '.join(completed.args[1:])}: exit {completed.returncode}\n"
+            f"{completed.stdout}{completed.stderr}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a process has used so far."""
+
+    cpu_s: float
+    rss_mb: float
+
+
+def until(
+    condition: Callable[[], Answer | None], what: str, *, timeout_s: float, poll_s: float = POLL_S
+) -> Answer:
+    """Return the first true answer of `condition`; raise `WaitExpired` at the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise WaitExpired(f"{what}: not within {timeout_s:g} s (last answer {answer!r})")
+        time.sleep(poll_s)
+
+
+def listens(base: int, nodes: int) -> list[Listen]:
+    """Return every address a cluster with this base port binds."""
+    firsts = [base + PORTS_PER_NODE * index for index in range(nodes)]
+    stoq = [
+        Listen(host="::1", port=first + STOQ_OFFSET, protocol="udp", key="transport.listen")
+        for first in firsts
+    ]
+    http = [
+        Listen(host="::1", port=first + HTTP_OFFSET, protocol="tcp", key="http.listen")
+        for first in firsts
+    ]
+    return [*stoq, *http]
+
+
+def free_base_port(nodes: int) -> int:
+    """Return a base port whose whole block is free; when none is, name who holds the last one."""
+    width = PORTS_PER_NODE * nodes
+    span = (BASE_PORT_LAST - BASE_PORT_FIRST) // width
+    start = os.getpid() + time.monotonic_ns() // 1_000_000
+    for step in range(span):
+        base = BASE_PORT_FIRST + (start + step) % span * width
+        if not any(taken(listen) for listen in listens(base, nodes)):
+            return base
+    require_free(*listens(BASE_PORT_FIRST, nodes))
+    raise WaitExpired("no free block of ports")
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """One node of a network: its home, its addresses, its process."""
+
+    index: int
+    home: Home
+    base: int
+    environment: dict[str, str]
+    started: Process | None = None
+
+    @property
+    def name(self) -> str:
+        """The name `cluster new` gave it."""
+        return self.home.path.name
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP is."""
+        return f"http://[::1]:{self.base + PORTS_PER_NODE * self.index + HTTP_OFFSET}"
+
+    @property
+    def address(self) -> str:
+        """Where its STOQ is."""
+        return f"[::1]:{self.base + PORTS_PER_NODE * self.index + STOQ_OFFSET}"
+
+    # -- process
+
+    @property
+    def process(self) -> Process | None:
+        """The running process, found by what the node wrote when it started."""
+        try:
+            pid = int(json.loads(self.home.api_file.read_text())["pid"])
+        except (OSError, ValueError, KeyError):
+            return self.started if self.started and self.started.alive else None
+        found = process(pid)
+        if found and found.alive and str(self.home.path) in _command_words(pid):
+            return found
+        return self.started if self.started and self.started.alive else None
+
+    @property
+    def running(self) -> bool:
+        """True while its process exists."""
+        return self.process is not None
+
+    def start(self) -> None:
+        """Start `hypermesh node run` for this home, detached, with its log in the home."""
+        self.home.logs.mkdir(exist_ok=True)
+        with self.home.log_file.open("ab") as log:
+            child = subprocess.Popen(
+                [COMMAND, "node", "run", "--home", str(self.home.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self.started = process(child.pid)
+        _children.append(child)
+
+    def signal(self, number: int) -> None:
+        """Send a signal; the node must be running."""
+        found = self.process
+        if found is None or not found.signal(number):
+            raise WaitExpired(f"{self.name} is not running")
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        found = self.process
+        if found is None:
+            return
+        found.signal(signal.SIGKILL)
+        until(lambda: _gone(found), f"{self.name} killed", timeout_s=10, poll_s=0.001)
+
+    def stop(self, timeout_s: float = 15.0) -> float:
+        """SIGTERM; return the seconds until the process was gone."""
+        found = self.process
+        if found is None:
+            return 0.0
+        began = time.monotonic()
+        found.signal(signal.SIGTERM)
+        until(lambda: _gone(found), f"{self.name} stopped", timeout_s=timeout_s)
+        return time.monotonic() - began
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.signal(signal.SIGCONT)
+
+    def usage(self) -> Usage:
+        """Return CPU seconds and resident memory so far."""
+        found = self.process
+        if found is None:
+            raise WaitExpired(f"{self.name} is not running")
+        words = Path(f"/proc/{found.pid}/stat").read_text().rpartition(")")[2].split()
+        pages = int(Path(f"/proc/{found.pid}/statm").read_text().split()[1])
+        return Usage(
+            cpu_s=(int(words[11]) + int(words[12])) / CLOCK_TICKS_PER_S,
+            rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        )
+
+    def log_tail(self, lines: int = 30) -> str:
+        """Return the end of the log."""
+        try:
+            return "\n".join(self.home.log_file.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return "(no log)"
+
+    # -- HTTP
+
+    def get(self, path: str, **parameters: Any) -> httpx.Response:
+        """GET a path; transport errors pass through."""
+        return httpx.get(self.url + path, params=parameters or None, timeout=10)
+
+    def status(self) -> dict[str, Any] | None:
+        """Return `/status`, or None while nobody answers."""
+        try:
+            answer = httpx.get(self.url + "/status", timeout=3)
+        except httpx.HTTPError:
+            return None
+        if answer.status_code != httpx.codes.OK:
+            return None
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def height(self) -> int:
+        """Return the newest executed height, -1 while nobody answers."""
+        status = self.status()
+        return -1 if status is None else int(status["height"])
+
+    def ready(self) -> bool:
+        """True once `/readyz` says so."""
+        try:
+            return httpx.get(self.url + "/readyz", timeout=3).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def block(self, height: int) -> dict[str, Any] | None:
+        """Return one block, or None while it is not there."""
+        try:
+            answer = self.get(f"/api/v1/blocks/{height}")
+        except httpx.HTTPError:
+            return None
+        if answer.status_code != httpx.codes.OK:
+            return None
+        document: dict[str, Any] = answer.json()
+        return document
+
+    def metric(self, name: str, labels: str = "") -> float:
+        """Return one sample of `/metrics`, 0.0 when it is absent."""
+        for line in self.get("/metrics").text.splitlines():
+            if line.startswith(f"{name}{labels} ") or (
+                labels == "" and line.startswith(f"{name}{{")
+            ):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Network:
+    """Some nodes that belong together, below one folder of their own."""
+
+    name: str
+    folder: Path
+    base: int
+    members: list[Member] = field(default_factory=list)
+
+    @classmethod
+    def create(
+        cls, folder: Path, *, nodes: int, name: str = "mesh", options: Sequence[str] = ()
+    ) -> Network:
+        """Run `cluster new` with a free block of ports; nothing is started."""
+        base = free_base_port(nodes)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "passphrase").write_text(PASSPHRASE + "\n")
+        (folder / "passphrase").chmod(0o600)
+        network = cls(name=name, folder=folder, base=base)
+        network.command(
+            "cluster", "new", name, "--nodes", str(nodes), "--base-port", str(base), *options
+        )
+        homes = sorted(network.path.glob("n*/node.toml"))
+        network.members = [
+            Member(
+                index=index,
+                home=Home(home.parent),
+                base=base,
+                environment=network.environment,
+            )
+            for index, home in enumerate(homes)
+        ]
+        return network
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Keeps commands away from the user's own clusters and wallets."""
+        inherited = {
+            key: text for key, text in os.environ.items() if not key.startswith("HYPERMESH_")
+        }
+        return inherited | {
+            "XDG_DATA_HOME": str(self.folder),
+            "HYPERMESH_PASSPHRASE_FILE": str(self.folder / "passphrase"),
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        }
+
+    @property
+    def path(self) -> Path:
+        """The cluster's folder."""
+        return self.folder / "hypermesh" / "clusters" / self.name
+
+    def command(
+        self, *arguments: str, code: int | None = 0, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `hypermesh`; raise `CommandFailed` on another exit code (None: any will do)."""
+        completed = subprocess.run(
+            [COMMAND, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        if code is not None and completed.returncode != code:
+            raise CommandFailed(completed)
+        return completed
+
+    def answer(self, *arguments: str, code: int | None = 0) -> Any:
+        """Run `hypermesh … --output json` and return what it printed."""
+        completed = self.command(*arguments, "--output", "json", code=code)
+        return json.loads(completed.stdout)
+
+    def up(self, *, timeout_s: float = 30.0) -> None:
+        """Start every node and wait until each is ready."""
+        for member in self.members:
+            if not member.running:
+                member.start()
+        self.wait_ready(timeout_s=timeout_s)
+
+    def wait_ready(
+        self, members: Sequence[Member] | None = None, *, timeout_s: float = 30.0
+    ) -> None:
+        """Wait until the members are ready."""
+        chosen = self.members if members is None else members
+        try:
+            until(
+                lambda: all(member.ready() for member in chosen),
+                f"{[member.name for member in chosen]} ready",
+                timeout_s=timeout_s,
+                poll_s=0.05,
+            )
+        except WaitExpired as problem:
+            raise WaitExpired(f"{problem}\n{self.describe(chosen)}") from None
+
+    def wait_height(
+        self, height: int, members: Sequence[Member] | None = None, *, timeout_s: float = 30.0
+    ) -> None:
+        """Wait until every member has executed a height."""
+        chosen = self.members if members is None else members
+        try:
+            until(
+                lambda: all(member.height() >= height for member in chosen),
+                f"{[member.name for member in chosen]} at height {height}",
+                timeout_s=timeout_s,
+                poll_s=0.05,
+            )
+        except WaitExpired as problem:
+            raise WaitExpired(f"{problem}\n{self.describe(chosen)}") from None
+
+    def height(self) -> int:
+        """Return the highest executed height anybody has."""
+        return max(member.height() for member in self.members)
+
+    def primary(self) -> Member:
+        """Return the member the highest view names as primary."""
+        statuses = [status for member in self.members if (status := member.status())]
+        newest = max(statuses, key=lambda status: int(status["view"]))
+        return next(
+            member
+            for member in self.members
+            if newest["primary"] in {member.name, str(member.index)}
+        )
+
+    def backups(self) -> list[Member]:
+        """Return every member but the primary."""
+        primary = self.primary()
+        return [member for member in self.members if member is not primary]
+
+    def agreed_root(
+        self, members: Sequence[Member] | None = None, *, timeout_s: float = 20.0
+    ) -> str:
+        """Wait for a common height, compare roots and parents there, return the state root."""
+        chosen = self.members if members is None else members
+        height = max(member.height() for member in chosen)
+        self.wait_height(height, chosen, timeout_s=timeout_s)
+        blocks = {
+            member.name: until(
+                lambda member=member: member.block(height),  # type: ignore[misc]
+                f"block {height} of {member.name}",
+                timeout_s=timeout_s,
+            )
+            for member in chosen
+        }
+        roots = {name: (block["state_root"], block["hash"]) for name, block in blocks.items()}
+        if len(set(roots.values())) != 1:
+            raise AssertionError(f"state differs at height {height}: {roots}")
+        return str(next(iter(roots.values()))[0])
+
+    def conservation_error(self, members: Sequence[Member] | None = None) -> int:
+        """Return the largest conservation error any member reports."""
+        chosen = self.members if members is None else members
+        errors = []
+        for member in chosen:
+            status = until(member.status, f"status of {member.name}", timeout_s=10)
+            errors.append(abs(int(status["conservation_error"])))
+        return max(errors)
+
+    def describe(self, members: Sequence[Member] | None = None) -> str:
+        """Return one line a member and the end of its log, for failures."""
+        lines = []
+        for member in self.members if members is None else members:
+            status = member.status() or {}
+            shown = {
+                key: status.get(key)
+                for key in ("phase", "height", "height_known", "view", "voting", "ready", "health")
+            }
+            lines.append(f"--- {member.name} running={member.running} {shown}")
+            lines.append(member.log_tail())
+        return "\n".join(lines)
+
+    def destroy(self) -> None:
+        """End every process of this network, also paused ones; files stay for a look."""
+        for member in self.members:
+            found = member.process
+            if found is not None:
+                found.signal(signal.SIGCONT)
+                found.signal(signal.SIGKILL)
+                with contextlib.suppress(WaitExpired):
+                    until(lambda found=found: _gone(found), "killed", timeout_s=5)  # type: ignore[misc]
+        for child in _children:
+            child.poll()
+        _children[:] = [child for child in _children if child.returncode is None]
+
+
+@contextlib.contextmanager
+def network(
+    folder: Path, *, nodes: int, name: str = "mesh", options: Sequence[str] = (), start: bool = True
+) -> Iterator[Network]:
+    """A network for the length of a `with`; nothing of it runs afterwards."""
+    created = Network.create(folder, nodes=nodes, name=name, options=options)
+    try:
+        if start:
+            created.up()
+        yield created
+    finally:
+        created.destroy()
+
+
+def port_holder(port: int) -> socket.socket:
+    """Return a socket that holds a UDP port on [::1], for tests of a taken one."""
+    holder = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    holder.bind(("::1", port))
+    return holder
+
+
+_children: list[subprocess.Popen[bytes]] = []  # kept so that ended ones are reaped
+
+
+def _gone(found: Process) -> bool:
+    for child in _children:
+        if child.pid == found.pid:
+            child.poll()
+    return process(found.pid) != found or process_state(found.pid) == "Z"
+
+
+def _command_words(pid: int) -> str:
+    try:
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
+    except OSError:
+        return ""

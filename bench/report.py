@@ -1,0 +1,89 @@
+"""What a figure is, and the facts of the machine it was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+Value = float | int
+
+PERCENT: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One figure with the conditions it holds under."""
+
+    name: str
+    value: Value
+    unit: str
+    conditions: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A group of figures that are measured together.
+
+    `run` gets the names that are wanted, so that it can skip a phase nobody asked for.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    run: Callable[[frozenset[str]], Iterator[Result]]
+
+    def wanted(self, only: Sequence[str]) -> frozenset[str]:
+        """Return the names that the choice asks for; an empty choice asks for all."""
+        if not only:
+            return frozenset(self.names)
+        return frozenset(
+            name
+            for name in self.names
+            if any(name.startswith(token) or self.group == token for token in only)
+        )
+
+
+def progress(text: str) -> None:
+    """Tell the person who waits what is happening."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def percentile(sorted_values: Sequence[float], percent: float) -> float:
+    """Return the nearest-rank percentile of values in rising order."""
+    if not sorted_values:
+        raise ValueError("no samples")
+    rank = max(0, min(len(sorted_values) - 1, round(percent / PERCENT * len(sorted_values)) - 1))
+    return sorted_values[rank]
+
+
+def rounded(value: float) -> Value:
+    """Return the value with four significant digits; more would be noise."""
+    return float(f"{value:.4g}")
+
+
+def machine() -> dict[str, str | int | float]:
+    """Return what a reader needs to compare figures with those of another machine."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "load_average_at_start": round(os.getloadavg()[0], 2),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
