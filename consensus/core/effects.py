@@ -85,6 +85,11 @@ class AnnounceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retract:
+    """Throw away everything unsigned that was gathered: we have lost memory of our votes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Persist:
     """Write this record; the same (kind, key) replaces."""
 
@@ -209,6 +214,7 @@ Effect = (
     | Propose
     | ChangeView
     | AnnounceView
+    | Retract
     | Persist
     | Drop
     | Send

@@ -25,6 +25,7 @@ from consensus.core.types import (
     Epoch,
     Height,
     Number,
+    Phase,
     ReplicaIndex,
     Sequence,
     View,
@@ -486,8 +487,7 @@ class Status:
     epoch: Epoch
     view: View
     in_view_change: bool
-    starting: bool
-    recovering: bool
+    phase: Phase
     boot: int
     echo: int
     executed: Height

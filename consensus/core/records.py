@@ -20,6 +20,7 @@ from consensus.core.messages import (
     NewView,
     PreparedCertificate,
     PrePrepare,
+    SignedKind,
     Stamp,
     ViewChange,
     VoteVector,
@@ -43,9 +44,11 @@ class Birth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastNumber:
-    """The highest number under this key; monotone, never deleted."""
+    """The highest number under this key and what it was used for; monotone, never deleted."""
 
     number: Number
+    kind: SignedKind
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +202,7 @@ def encode_record(record: Record) -> Row:
         case Birth():
             data = encode((record.chain_id, record.node_id, record.incarnation))
         case LastNumber():
-            data = encode(record.number)
+            data = encode((record.number, int(record.kind), record.digest))
         case PeerStamp():
             data = encode(wire.stamp_value(record.stamp))
         case ViewEntered():
@@ -246,7 +249,12 @@ def _decode(kind: int, value: object, bounds: wire.Bounds) -> Record:
                 incarnation=wire.number(incarnation),
             )
         case 2:
-            return LastNumber(number=Number(wire.number(value)))
+            count, used_for, digest = wire.fields(value, 3)
+            return LastNumber(
+                number=Number(wire.number(count)),
+                kind=wire.signed_kind(used_for),
+                digest=wire.digest(digest),
+            )
         case 3:
             return PeerStamp(stamp=wire.stamp(value, bounds))
         case 4:

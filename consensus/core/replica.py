@@ -28,6 +28,7 @@ from consensus.core.types import (
     Height,
     Instant,
     Number,
+    Phase,
     Timing,
     View,
 )
@@ -47,7 +48,7 @@ class Statistics:
     view: View
     in_view_change: bool
     is_primary: bool
-    phase: str  # starting, recovering, voting, halted
+    phase: Phase
     executed: Height
     certified: Height
     in_flight: int

@@ -36,6 +36,7 @@ from consensus.core.effects import (
     Persist,
     Propose,
     ReleaseCustody,
+    Retract,
     Send,
     SendProposal,
     SetTimer,
@@ -183,6 +184,11 @@ class Gather:
                     self._changes.append(effect.view_change)
                 case AnnounceView():
                     self._announcements.append(effect.new_view)
+                case Retract():
+                    self._leaves = []
+                    self._proposals = []
+                    self._changes = []
+                    self._announcements = []
                 case (
                     TakeBatch()
                     | ReleaseCustody()
@@ -287,7 +293,10 @@ class Draft:
         if unsigned:
             for stamp in author.take_peer_stamps():
                 records[record_key(stamp)] = stamp
-            last: Record = LastNumber(number=unsigned[-1].number)
+            stamp_of_last = unsigned[-1].stamp()
+            last: Record = LastNumber(
+                number=stamp_of_last.number, kind=stamp_of_last.kind, digest=stamp_of_last.digest
+            )
             records[record_key(last)] = last
 
     def complete(self, signatures: Sequence[Signature]) -> Tick:
@@ -327,5 +336,3 @@ class Draft:
             outgoing=tuple(outgoing + self._outgoing),
             executes=tuple(self._executes),
         )
-
-

@@ -5,6 +5,7 @@ is being agreed on and a height is what has been executed.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, NewType
 
 from native.values import Digest
@@ -15,6 +16,16 @@ Sequence = NewType("Sequence", int)
 Height = NewType("Height", int)
 ReplicaIndex = NewType("ReplicaIndex", int)
 Number = NewType("Number", int)  # of a signed message: runs per signer, never repeats
+
+class Phase(IntEnum):
+    """What a replica may do with its key (bft.md 3.9). Only VOTING signs anything."""
+
+    STARTING = 0  # waits for STATUS from Q - 1 others
+    VOTING = 1
+    SEEKING = 2  # lost its memory and asks how far it may have voted
+    RECOVERING = 3  # knows the bound and waits until a block at it is certified
+    HALTED = 4
+
 
 NO_DIGEST: Final = Digest(bytes(32))
 GENESIS_HEIGHT: Final = Height(0)

@@ -16,7 +16,6 @@ from native.values import Digest, Signature
 
 from consensus.core import quorum
 from consensus.core.messages import (
-    UNSIGNED,
     VERSION,
     BatchHeader,
     BlockCertificate,
@@ -41,7 +40,7 @@ from consensus.core.messages import (
     VoteVector,
     path_length,
 )
-from consensus.core.types import Epoch, Height, Number, ReplicaIndex, Sequence, View
+from consensus.core.types import Epoch, Height, Number, Phase, ReplicaIndex, Sequence, View
 from consensus.errors import MalformedMessage
 from consensus.limits import (
     BODIES_PER_FETCH_MAX,
@@ -117,6 +116,13 @@ def optional(value: Value, read: Callable[[Value], T]) -> T | None:
 
 def signer(value: Value, bounds: Bounds) -> ReplicaIndex:
     return ReplicaIndex(number(value, bounds.members - 1))
+
+
+def signed_kind(value: Value) -> SignedKind:
+    kind = number(value, max(SignedKind))
+    if kind == 0:
+        raise MalformedMessage("unknown kind of signed message")
+    return SignedKind(kind)
 
 
 # --- headers
@@ -271,7 +277,7 @@ def block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
 # --- signed messages
 
 
-def pre_prepare(value: Value, bounds: Bounds, *, unsigned: bool = False) -> PrePrepare:
+def pre_prepare(value: Value, bounds: Bounds) -> PrePrepare:
     view, count, header, signed = fields(value, 4)
     place = View(number(view))
     return PrePrepare(
@@ -279,7 +285,7 @@ def pre_prepare(value: Value, bounds: Bounds, *, unsigned: bool = False) -> PreP
         signer=ReplicaIndex(place % bounds.members),
         number=Number(number(count)),
         header=batch_header(header, bounds),
-        signature=UNSIGNED if unsigned and signed == b"" else signature(signed),
+        signature=signature(signed),
     )
 
 
@@ -351,11 +357,8 @@ def stamp_value(stamp: Stamp) -> tuple[object, ...]:
 
 def stamp(value: Value, bounds: Bounds) -> Stamp:
     kind, who, epoch, count, content, signed = fields(value, 6)
-    kind_number = number(kind, max(SignedKind))
-    if kind_number == 0:
-        raise MalformedMessage("unknown kind of signed message")
     return Stamp(
-        kind=SignedKind(kind_number),
+        kind=signed_kind(kind),
         signer=signer(who, bounds),
         epoch=Epoch(number(epoch)),
         number=Number(number(count)),
@@ -370,8 +373,7 @@ def encode_status(status: Status) -> bytes:
             status.epoch,
             status.view,
             status.in_view_change,
-            status.starting,
-            status.recovering,
+            int(status.phase),
             status.boot,
             status.echo,
             status.executed,
@@ -383,15 +385,12 @@ def encode_status(status: Status) -> bytes:
 
 
 def status(value: Value, bounds: Bounds) -> Status:
-    epoch, view, changing, starting, recovering, boot, echo, executed, certified, mask, held = (
-        fields(value, 11)
-    )
+    epoch, view, changing, phase, boot, echo, executed, certified, mask, held = fields(value, 10)
     return Status(
         epoch=Epoch(number(epoch)),
         view=View(number(view)),
         in_view_change=flag(changing),
-        starting=flag(starting),
-        recovering=flag(recovering),
+        phase=Phase(number(phase, max(Phase))),
         boot=number(boot),
         echo=number(echo),
         executed=Height(number(executed)),
