@@ -1,70 +1,72 @@
 """`consensus.db`: what was agreed, and everything that ever left under this node's key.
 
-The file is created only by the command that creates the key (`create_consensus_store`), together
-with a birth record; opening never creates it, so a deleted file is recognised as disk loss
-(reference 3.9). One thread writes; a tick's records are one transaction and ticks that queue up
-behind a slow disk share one (group commit). A failed commit is reported and the process must end.
+The file is created by the command that creates the key (`create_consensus_store`), with a birth
+record. Opening never creates it as new: a key without its file has lost its disk, and
+`recreate_consensus_store` then writes the birth record *together with* an unfinished recovery, so
+that no crash in between can pass for a first start (reference 3.9).
 
-The driver sees two methods, `load` and `commit_soon` (`RecordStore`), so that a preallocated append
-file can take this one's place.
+One thread writes. A tick is one transaction; ticks that queue up behind a slow disk share one. A
+failed commit is posted as `CommitFailed` and the process must end. The driver needs two methods,
+`commit_soon` and `load` (`RecordStore`), so that a preallocated append file can take this place.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
 import apsw
+import trio
 
+from consensus.core.records import (
+    Birth,
+    Record,
+    Recovery,
+    decode_records,
+    encode_record,
+)
+from consensus.core.types import Sequence as SequenceNumber
+from consensus.core.types import View
 from consensus.errors import ConsensusError
+from consensus.limits import ANCHOR_BLOCKS
+from native.batches import Batch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from consensus.core.wire import Bounds
     from native import Completions
+    from native.values import Digest
 
 FORMAT_VERSION: Final = 1
 PAGE_CACHE_KIB: Final = 2_000  # records are written once and read at start only
 WAL_CHECKPOINT_PAGES: Final = 4_000  # 16 MB: a checkpoint about every second under full load
-COMMIT_GROUP_MAX: Final = 64  # ticks in one transaction: bounds what a crash can make us re-send
+COMMIT_GROUP_MAX: Final = 64  # ticks in one transaction; more would only delay the first
+
+TIP_KIND: Final = 10  # of `consensus.core.records`
+ANCHOR_KIND: Final = 11
 
 SCHEMA: Final = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE record(
     kind INTEGER NOT NULL,
     key INTEGER NOT NULL,
-    value BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    data BLOB NOT NULL,
     PRIMARY KEY(kind, key)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE body(digest BLOB PRIMARY KEY, sequence INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
-CREATE INDEX body_sequence ON body(sequence);
-CREATE TABLE block(height INTEGER PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE body(sequence INTEGER NOT NULL, root BLOB NOT NULL, data BLOB NOT NULL) STRICT;
+CREATE UNIQUE INDEX body_place ON body(sequence, root);
+CREATE INDEX body_root ON body(root);
 """
 
 
-class ConsensusStoreMissing(ConsensusError):
-    """The node has a key but no `consensus.db`: its disk was lost, or the home is not complete."""
-
-    code = "HM-B-020"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} does not exist although the node has a key")
-        self.path = path
-
-    @property
-    def hint(self) -> str:
-        """The way out."""
-        return (
-            "if the disk was lost, run `hypermesh node rekey --recover` to create an empty store that"
-            " recovers from its peers; never copy another node's file here"
-        )
-
-
-class ConsensusStoreDamaged(ConsensusError):
-    """`consensus.db` cannot be trusted: damaged, of another chain or key, or of another format."""
+class StoreDamaged(ConsensusError):
+    """`consensus.db` cannot be trusted: damaged, of another format, chain or key."""
 
     code = "HM-B-021"
 
@@ -76,4 +78,277 @@ class ConsensusStoreDamaged(ConsensusError):
     @property
     def hint(self) -> str:
         """The way out."""
-        return "move the file away and recover the node from its peers; do not edit it"
+        return "move the file away and start the node: it recovers from its peers before it votes"
+
+
+class StoreExists(ConsensusError):
+    """Creating a store over an existing one would forget what this key has signed."""
+
+    code = "HM-B-022"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists")
+        self.path = path
+
+    @property
+    def hint(self) -> str:
+        """The way out."""
+        return "use another home folder; a signing record is never replaced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A batch body to be written with the tick that accepts it."""
+
+    sequence: int
+    root: Digest
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The tick with this serial, and all before it, are on the disk."""
+
+    serial: int
+    commit_s: float
+    group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitFailed:
+    """The disk refused: nothing of that tick may leave, the process must stop."""
+
+    error: BaseException
+
+
+class RecordStore(Protocol):
+    """What the driver needs of a durable store."""
+
+    def load(self, bounds: Bounds) -> list[Record]:
+        """Every record, in no particular order. Raises `CorruptRecord`."""
+        ...
+
+    def commit_soon(
+        self, serial: int, records: Sequence[Record], bodies: Sequence[Body], drop: int | None
+    ) -> None:
+        """Write all of it in one transaction; `Committed` or `CommitFailed` is posted."""
+        ...
+
+
+def create_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -> None:
+    """Create the store of a new key with its birth record, file and folder synced.
+
+    Raises `StoreExists` if there is one.
+    """
+    _create(path, [Birth(chain_id=chain_id, node_id=node_id, incarnation=1)])
+
+
+def recreate_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -> None:
+    """Create the store of a key that has lost its disk: it must recover before it votes."""
+    _create(
+        path,
+        [
+            Birth(chain_id=chain_id, node_id=node_id, incarnation=2),
+            Recovery(first_sequence=SequenceNumber(0), first_view=View(0), done=False),
+        ],
+    )
+
+
+def _create(path: Path, records: Iterable[Record]) -> None:
+    if path.exists():
+        raise StoreExists(path)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Under another name first: a crash leaves either no store or a whole one.
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    database = apsw.Connection(str(unfinished))
+    with database:
+        database.execute(SCHEMA)
+        database.execute("INSERT INTO meta VALUES('format', ?)", (FORMAT_VERSION,))
+        _insert(database, records)
+    database.close()
+    unfinished.chmod(0o600)
+    _sync(unfinished)
+    unfinished.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _insert(database: apsw.Connection, records: Iterable[Record]) -> None:
+    rows = [encode_record(record) for record in records]
+    database.executemany(
+        "INSERT OR REPLACE INTO record VALUES(?,?,?,?)",
+        [(row.kind, row.key, row.sequence, row.data) for row in rows],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tick:
+    serial: int
+    records: Sequence[Record]
+    bodies: Sequence[Body]
+    drop: int | None
+
+
+class ConsensusStore:
+    """The SQLite store. Reads for peers share the writing thread and so see whole ticks."""
+
+    def __init__(
+        self,
+        path: Path,
+        completions: Completions,
+        *,
+        token: int,
+        clock: Callable[[], float],
+        durable: bool = True,
+    ) -> None:
+        """Open an existing store; raises `StoreDamaged`. `durable=False` is for benchmarks only."""
+        self._path = path
+        self._completions = completions
+        self._token = token
+        self._clock = clock
+        self._jobs: SimpleQueue[_Tick | Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="consensus-store", daemon=True)
+        try:
+            self._db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            self._db.execute(
+                f"PRAGMA journal_mode=WAL; PRAGMA synchronous={'FULL' if durable else 'OFF'};"
+                f"PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{PAGE_CACHE_KIB};"
+                f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
+            )
+            found = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
+            healthy = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        except apsw.Error as error:
+            raise StoreDamaged(path, f"damaged ({error})") from error
+        if found is None or found[0] != FORMAT_VERSION:
+            raise StoreDamaged(path, "written by another version")
+        if healthy is None or healthy[0] != "ok":
+            raise StoreDamaged(path, "damaged (quick_check)")
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._thread.start()
+
+    def load(self, bounds: Bounds) -> list[Record]:
+        """Every record. Called before `start`. Raises `CorruptRecord`."""
+        rows = self._db.execute("SELECT kind, data FROM record")
+        return decode_records(((int(kind), bytes(data)) for kind, data in rows), bounds)
+
+    def bodies(self, after: int) -> list[tuple[int, bytes]]:
+        """(sequence, body) of what was accepted above `after`. Called before `start`."""
+        rows = self._db.execute(
+            "SELECT sequence, data FROM body WHERE sequence>? ORDER BY sequence", (after,)
+        )
+        return [(int(sequence), bytes(data)) for sequence, data in rows]
+
+    async def body(self, sequence: int, root: bytes | None = None) -> bytes | None:
+        """The body agreed (or accepted) at `sequence`, or None."""
+        return await self._ask(
+            "SELECT data FROM body WHERE sequence=?1 AND (?2 IS NULL OR root=?2)", (sequence, root)
+        )
+
+    async def body_by_root(self, root: bytes) -> bytes | None:
+        """Find a body by its payload root."""
+        return await self._ask("SELECT data FROM body WHERE root=?", (root,))
+
+    async def anchor_at_or_above(self, height: int) -> bytes | None:
+        """The first kept certificate for a block at or above `height`, the tip's included."""
+        found = await self._ask(
+            "SELECT data FROM record WHERE kind=? AND key>=? ORDER BY key LIMIT 1",
+            (ANCHOR_KIND, height // ANCHOR_BLOCKS),
+        )
+        if found is None:
+            found = await self._ask("SELECT data FROM record WHERE kind=?", (TIP_KIND,))
+        return found
+
+    async def _ask(self, statement: str, values: tuple[int | bytes | None, ...]) -> bytes | None:
+        """First column of the first row, read on the writing thread between two transactions."""
+        done = trio.Event()
+        loop = trio.lowlevel.current_trio_token()
+        answer: list[bytes | None | apsw.Error] = []
+
+        def job() -> None:
+            try:
+                found = self._db.execute(statement, values).fetchone()
+                answer.append(None if found is None else bytes(found[0]))
+            except apsw.Error as error:
+                answer.append(error)
+            loop.run_sync_soon(done.set)
+
+        self._jobs.put(job)
+        await done.wait()
+        if isinstance(answer[0], apsw.Error):
+            raise StoreDamaged(self._path, f"damaged ({answer[0]})")
+        return answer[0]
+
+    def commit_soon(
+        self, serial: int, records: Sequence[Record], bodies: Sequence[Body], drop: int | None
+    ) -> None:
+        """Write one tick; `Committed` or `CommitFailed` is posted to the completions."""
+        self._jobs.put(_Tick(serial=serial, records=records, bodies=bodies, drop=drop))
+
+    def stop(self) -> None:
+        """Write what is queued, close the file and join the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if not isinstance(job, _Tick):
+                job()
+                continue
+            group, after = self._group(job)
+            began = self._clock()
+            try:
+                self._write(group)
+            except BaseException as error:  # noqa: BLE001 - the loop decides: it stops the process
+                self._completions.post(self._token, CommitFailed(error=error))
+                break
+            self._completions.post(
+                self._token,
+                Committed(
+                    serial=group[-1].serial, commit_s=self._clock() - began, group=len(group)
+                ),
+            )
+            if after is _STOP:
+                break
+            if callable(after):
+                after()
+        self._db.close()
+
+    def _group(self, first: _Tick) -> tuple[list[_Tick], object]:
+        """Take the ticks that wait behind `first`, and what came after them."""
+        group = [first]
+        while len(group) < COMMIT_GROUP_MAX:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if not isinstance(job, _Tick):
+                return group, _STOP if job is None else job
+            group.append(job)
+        return group, None
+
+    def _write(self, group: Sequence[_Tick]) -> None:
+        with self._db:
+            for tick in group:
+                _insert(self._db, tick.records)
+                for body in tick.bodies:
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO body VALUES(?,?,?)",
+                        (body.sequence, body.root, body.batch.body),
+                    )
+                if tick.drop is not None:
+                    self._db.execute(
+                        "DELETE FROM record WHERE sequence BETWEEN 1 AND ?", (tick.drop,)
+                    )
+
+
+_STOP: Final = object()

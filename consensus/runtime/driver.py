@@ -1,0 +1,507 @@
+"""The only caller of `Replica.step`: frames and completions in, ticks and blocks out.
+
+Everything here is synchronous and runs inside one turn of the transport's pump, so the replica, the
+bodies and custody are never seen half changed. A turn is
+
+    decode and verify what came in -> step -> urgent effects -> tick -> commit_soon
+
+and a commit's completion starts the next one (the disk clocks the size of a tick). The contract of
+the order is in `core/tick.py`; nothing under this node's key leaves before `release`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
+
+import structlog
+
+from consensus.core import frames, inputs
+from consensus.core.effects import (
+    ClearTimer,
+    Event,
+    Execute,
+    ForgetBody,
+    ForwardCustody,
+    Halt,
+    Misbehaved,
+    Note,
+    ReleaseCustody,
+    SetTimer,
+    TakeBatch,
+)
+from consensus.core.messages import (
+    EMPTY_ROOT,
+    BatchHeader,
+    BlockHeader,
+    FetchBlocks,
+    FetchBodies,
+    Message,
+    PrePrepare,
+    signatures,
+)
+from consensus.core.records import Accepted
+from consensus.core.tick import Gather, Outgoing, Tick, Urgent
+from consensus.core.types import Instant, ReplicaIndex
+from consensus.errors import MalformedMessage, invariant
+from consensus.runtime.store import Body, CommitFailed, Committed
+from native import verify_many
+from native.batches import Batch
+from native.errors import NativeError
+from transport import ChannelKind
+
+if TYPE_CHECKING:
+    from consensus.core.replica import Replica
+    from consensus.core.wire import Bounds
+    from consensus.runtime.links import Links
+    from consensus.runtime.observer import Observer
+    from consensus.runtime.store import RecordStore
+    from native import FalconVerifier, Mempool
+    from native.keys import SecretKey
+    from native.values import Digest
+    from transport import Connection
+
+RECENT_BODIES_MAX: Final = 128  # executed bodies kept in memory for peers that are just behind
+FORWARD_PAYLOADS_MAX: Final = 512  # of one custody forward: one frame of at most 256 KiB
+FORWARD_SIZE_BYTES_MAX: Final = 262_144
+INBOX_FRAMES_MAX: Final = 4_096  # ~100 turns of a busy cluster of 21; beyond that we drop and count
+STORED_SEQUENCES_MAX: Final = 1_024  # how long we remember that a body is already on disk
+SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: four windows
+
+log = structlog.get_logger("consensus")
+
+EMPTY_BATCH: Final = Batch.of([])
+
+
+class Execution(Protocol):
+    """Executes blocks in order and makes them durable; `Driver.executed` is called afterwards."""
+
+    def execute_soon(self, header: BlockHeader, agreed: BatchHeader, batch: Batch) -> None:
+        """Queue one block."""
+        ...
+
+
+class Admission(Protocol):
+    """What the driver asks of the applications before execution."""
+
+    def prepare(self, batch: Batch) -> None:
+        """Start decoding and signature checks early."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverStatistics:
+    """Counters for `status`, metrics and the debug bundle."""
+
+    ticks_total: int
+    frames_refused_total: int
+    inbox_dropped_total: int
+    bodies_held: int
+    halted: str | None
+
+
+class Driver:
+    """Drives one replica. Single-threaded: every method is called on the loop."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        bounds: Bounds,
+        secret: SecretKey,
+        verifiers: Sequence[FalconVerifier],
+        links: Links,
+        store: RecordStore,
+        execution: Execution,
+        admission: Admission,
+        mempool: Mempool,
+        observer: Observer,
+        clock: Callable[[], Instant],
+        seconds: Callable[[], float],
+        wake_at: Callable[[int | None], None],
+        serve: Callable[[int, FetchBlocks | FetchBodies], None],
+    ) -> None:
+        """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch."""
+        self.replica = replica
+        self._committee = replica.committee
+        self._bounds = bounds
+        self._secret = secret
+        self._verifiers = verifiers
+        self._links = links
+        self._store = store
+        self._execution = execution
+        self._admission = admission
+        self._mempool = mempool
+        self._observer = observer
+        self._clock = clock
+        self._seconds = seconds
+        self._wake_at = wake_at
+        self._serve = serve
+        self._gather = Gather()
+        self._inbox: deque[tuple[int, int, bytes]] = deque()
+        self._inputs: deque[inputs.Input] = deque()
+        self._timers: dict[inputs.Timer, int] = {}
+        self._bodies: dict[Digest, Batch] = {EMPTY_ROOT: EMPTY_BATCH}
+        self._recent: deque[Digest] = deque()
+        self._on_disk: dict[tuple[int, Digest], None] = {}
+        self._tick: Tick | None = None
+        self._serial = 0
+        self._custody: tuple[int, int, int | None] = (0, 0, None)
+        self._seen: dict[int, float] = {}
+        self._ticks_total = 0
+        self._frames_refused_total = 0
+        self._inbox_dropped_total = 0
+        self.halted: str | None = None
+        self._stepping = False
+
+    # --- life
+
+    def start(self, held: Sequence[tuple[int, Batch]]) -> None:
+        """Begin this life; `held` are the bodies on disk that were accepted and not executed."""
+        self._feed(inputs.Started())
+        for sequence, batch in held:
+            self._on_disk[(sequence, batch.root)] = None
+            self._hold(batch)
+        self.turn()
+
+    def statistics(self) -> DriverStatistics:
+        """A snapshot of the counters."""
+        return DriverStatistics(
+            ticks_total=self._ticks_total,
+            frames_refused_total=self._frames_refused_total,
+            inbox_dropped_total=self._inbox_dropped_total,
+            bodies_held=len(self._bodies),
+            halted=self.halted,
+        )
+
+    # --- what the runtime tells us
+
+    def frame_received(self, connection: Connection, frame_type: int, payload: bytes) -> None:
+        """Queue a frame of a validator for this turn; anybody else's is dropped and counted."""
+        peer = self._links.index_of(connection)
+        if peer is None:
+            self._frames_refused_total += 1
+            return
+        if len(self._inbox) >= INBOX_FRAMES_MAX:
+            self._inbox_dropped_total += 1
+            return
+        self._inbox.append((peer, frame_type, payload))
+
+    def peer_up(self, peer: int) -> None:
+        """A connection to a validator is up."""
+        self._feed(inputs.PeerConnected(peer=ReplicaIndex(peer)))
+        self.turn()
+
+    def peer_down(self, peer: int) -> None:
+        """The connection to a validator is gone."""
+        self._feed(inputs.PeerLost(peer=ReplicaIndex(peer)))
+        self.turn()
+
+    def custody_changed(self) -> None:
+        """Payloads came into custody; the caller added them to the mempool."""
+        self._watch_custody()
+        self.turn()
+
+    def committed(self, done: Committed | CommitFailed) -> None:
+        """The store finished a tick, or failed: then the process must stop."""
+        if isinstance(done, CommitFailed):
+            raise done.error
+        self._observer.committed(done.commit_s)
+        tick = self._tick
+        invariant(tick is not None and done.serial == self._serial, "a commit is of our tick")
+        assert tick is not None
+        self._tick = None
+        self._release(tick)
+        self.turn()
+
+    def executed(self, header: BlockHeader, batch: Batch, state_root: Digest) -> None:
+        """A block is durable in `state.db`."""
+        self._mempool.remove(batch)
+        seen = self._seen.pop(int(header.height), None)
+        took = None if seen is None else self._seconds() - seen
+        self._observer.agreed(len(batch), batch.size, took)
+        if batch.root != EMPTY_ROOT:
+            self._recent.append(batch.root)
+            if len(self._recent) > RECENT_BODIES_MAX:
+                self._bodies.pop(self._recent.popleft(), None)
+        self._feed(
+            inputs.Executed(
+                height=header.height, header_hash=header.hash, state_root=state_root
+            )
+        )
+        self._watch_custody()
+        self.turn()
+
+    def timers_due(self) -> None:
+        """The moment given to `wake_at` has come."""
+        now = self._clock().monotonic_us
+        due = sorted((at, timer.value, timer) for timer, at in self._timers.items() if at <= now)
+        for _, _, timer in due:
+            self._timers.pop(timer, None)
+            self._feed(inputs.TimerFired(timer=timer))
+        self.turn()
+
+    def body(self, root: Digest) -> Batch | None:
+        """A body held in memory."""
+        return self._bodies.get(root)
+
+    # --- a turn
+
+    def turn(self) -> None:
+        """Handle everything that is waiting, then start a tick if the disk is free."""
+        if self._stepping or self.halted is not None:
+            return
+        self._stepping = True
+        try:
+            self._drain_inbox()
+            self._drain_inputs()
+            while self._tick is None and self._start_tick():
+                self._drain_inputs()
+        finally:
+            self._stepping = False
+        self._wake_at(min(self._timers.values(), default=None))
+
+    def _feed(self, message: inputs.Input) -> None:
+        self._inputs.append(message)
+
+    def _drain_inputs(self) -> None:
+        while self._inputs and self.halted is None:
+            message = self._inputs.popleft()
+            for effect in self._gather.add(self.replica.step(message, self._clock())):
+                self._run(effect)
+
+    def _start_tick(self) -> bool:
+        """Draft, sign and hand over one tick; True if it needed no disk and more may follow."""
+        draft = self._gather.draft(self.replica)
+        if draft is None or self.halted is not None:
+            return False
+        began = self._seconds()
+        tick = draft.complete([self._secret.sign(job) for job in draft.jobs])
+        if draft.jobs:
+            self._observer.signed((self._seconds() - began) / len(draft.jobs))
+        self._ticks_total += 1
+        if not tick.durable:
+            self._release(tick)
+            return True
+        self._tick = tick
+        self._serial += 1
+        self._store.commit_soon(self._serial, tick.records, self._bodies_of(tick), tick.drop)
+        return False
+
+    def _bodies_of(self, tick: Tick) -> list[Body]:
+        """Bodies that accepted PRE-PREPAREs of this tick refer to and the disk lacks."""
+        bodies = []
+        for record in tick.records:
+            if not isinstance(record, Accepted):
+                continue
+            header = record.pre_prepare.header
+            place = (int(header.sequence), header.payload_root)
+            if header.payload_root == EMPTY_ROOT or place in self._on_disk:
+                continue
+            batch = self._bodies.get(header.payload_root)
+            invariant(batch is not None, "an accepted PRE-PREPARE has its body")
+            assert batch is not None
+            self._on_disk[place] = None
+            if len(self._on_disk) > STORED_SEQUENCES_MAX:
+                del self._on_disk[next(iter(self._on_disk))]
+            bodies.append(Body(sequence=place[0], root=place[1], batch=batch))
+        return bodies
+
+    def _release(self, tick: Tick) -> None:
+        me = self._committee.me
+        for outgoing in tick.outgoing:
+            self._send(outgoing)
+        for message in tick.own:
+            self._feed(inputs.Received(sender=me, message=message))
+        for execute in tick.executes:
+            self._execute(execute)
+
+    def _send(self, outgoing: Outgoing) -> None:
+        message = outgoing.message
+        parts: tuple[bytes | Batch, ...]
+        if outgoing.with_body and isinstance(message, PrePrepare):
+            batch = self._bodies.get(message.header.payload_root)
+            if batch is None:
+                return  # executed long ago: the peer needs catch-up, not this proposal
+            kind, frame_type = ChannelKind.BULK, int(frames.FrameType.PROPOSAL)
+            parts = (frames.proposal_head(message), batch)
+            self._saw(message)
+        else:
+            channel, frame, data = frames.encode(message)
+            kind, frame_type, parts = ChannelKind(int(channel)), int(frame), (data,)
+        if outgoing.peer is None:
+            self._links.broadcast_nowait(kind, frame_type, *parts)
+        else:
+            self._links.send_nowait(outgoing.peer, kind, frame_type, *parts)
+
+    # --- urgent effects
+
+    def _run(self, effect: Urgent) -> None:
+        match effect:
+            case Execute():
+                self._execute(effect)
+            case TakeBatch():
+                self._take_batch(effect)
+            case ReleaseCustody():
+                self._mempool.release()
+                for root in effect.in_flight:
+                    batch = self._bodies.get(root)
+                    if batch is not None:
+                        self._mempool.mark_proposed(batch)
+                self._watch_custody()
+            case ForwardCustody():
+                batch = self._mempool.pending_batch(FORWARD_PAYLOADS_MAX, FORWARD_SIZE_BYTES_MAX)
+                if batch is not None:
+                    self._links.send_nowait(
+                        effect.peer, ChannelKind.BULK, frames.FrameType.PAYLOADS, batch
+                    )
+            case ForgetBody():
+                if effect.payload_root != EMPTY_ROOT:
+                    self._bodies.pop(effect.payload_root, None)
+            case SetTimer():
+                self._timers[effect.timer] = effect.at_us
+            case ClearTimer():
+                self._timers.pop(effect.timer, None)
+            case Misbehaved():
+                self._observer.misbehaved(effect.fault)
+                log.warning("peer.misbehaved", peer=effect.peer, fault=effect.fault.value)
+            case Halt():
+                self.halted = effect.reason
+                log.error("replica.halted", reason=effect.reason)
+            case Note():
+                if effect.event is Event.VIEW_ENTERED:
+                    self._observer.view_changed()
+                log.info(effect.event.value, detail=effect.detail)
+            case _:
+                assert_never(effect)
+
+    def _execute(self, effect: Execute) -> None:
+        batch = self._bodies.get(effect.batch.payload_root)
+        invariant(batch is not None, "a block that executes has its body")
+        assert batch is not None
+        self._execution.execute_soon(effect.header, effect.batch, batch)
+
+    def _take_batch(self, effect: TakeBatch) -> None:
+        batch = self._mempool.take(effect.payloads_max, effect.size_bytes_max)
+        if batch is None:
+            root = EMPTY_ROOT if effect.allow_empty else None
+            self._inputs.appendleft(
+                inputs.BatchTaken(payload_root=root, payloads=0, size_bytes=0, pending=0)
+            )
+            return
+        self._bodies[batch.root] = batch
+        self._admission.prepare(batch)
+        self._inputs.appendleft(
+            inputs.BatchTaken(
+                payload_root=batch.root,
+                payloads=len(batch),
+                size_bytes=batch.size,
+                pending=self._mempool.pending(),
+            )
+        )
+
+    def _watch_custody(self) -> None:
+        oldest = self._mempool.oldest_ms()
+        now = (
+            self._mempool.pending(),
+            self._mempool.pending_bytes,
+            None if oldest is None else oldest * 1_000,
+        )
+        if now != self._custody:
+            self._custody = now
+            self._feed(
+                inputs.CustodyChanged(pending=now[0], pending_bytes=now[1], oldest_us=now[2])
+            )
+
+    # --- frames
+
+    def _drain_inbox(self) -> None:
+        """Decode what came in, check all its signatures in one call, and feed what holds."""
+        if not self._inbox:
+            return
+        messages: list[tuple[int, Message, Batch | None]] = []
+        jobs: list[tuple[FalconVerifier, bytes, bytes]] = []
+        ends: list[int] = []
+        chain_id = self._committee.chain_id
+        while self._inbox:
+            peer, frame_type, payload = self._inbox.popleft()
+            try:
+                decoded = self._decode(peer, frame_type, payload)
+            except (MalformedMessage, NativeError) as error:
+                self._refuse(peer, str(error))
+                continue
+            if decoded is None:
+                continue
+            message, body = decoded
+            messages.append((peer, message, body))
+            jobs.extend(
+                (self._verifiers[signer], signed, signature)
+                for signer, signed, signature in signatures(message, chain_id)
+            )
+            ends.append(len(jobs))
+        if not messages:
+            return
+        began = self._seconds()
+        valid = verify_many(jobs) if jobs else b""
+        if jobs:
+            self._observer.verified((self._seconds() - began) / len(jobs))
+        first = 0
+        for (peer, message, body), end in zip(messages, ends, strict=True):
+            if valid.count(1, first, end) == end - first:
+                self._accept(peer, message, body)
+            else:
+                self._refuse(peer, "bad signature")
+            first = end
+
+    def _decode(
+        self, peer: int, frame_type: int, payload: bytes
+    ) -> tuple[Message, Batch | None] | None:
+        """A message that needs checking, or None when the frame was handled here."""
+        match frame_type:
+            case frames.FrameType.PROPOSAL:
+                pre_prepare, body = frames.split_proposal(payload, self._bounds)
+                root = pre_prepare.header.payload_root
+                batch = self._bodies.get(root) or Batch.parse(bytes(body))
+                if batch.root != root:
+                    raise MalformedMessage("the body is not the one of its PRE-PREPARE")
+                return pre_prepare, batch
+            case frames.FrameType.BODY:
+                batch = Batch.parse(payload)
+                if self.replica.wants_body(batch.root):
+                    self._hold(batch)
+                return None
+            case frames.FrameType.PAYLOADS:
+                batch = Batch.parse(payload)
+                self._mempool.add(batch, None, peer, self._clock().monotonic_us // 1_000)
+                self._watch_custody()
+                return None
+            case _:
+                message = frames.decode(frame_type, payload, self._bounds)
+                if isinstance(message, FetchBlocks | FetchBodies):
+                    self._serve(peer, message)
+                    return None
+                return message, None
+
+    def _accept(self, peer: int, message: Message, body: Batch | None) -> None:
+        if body is not None:
+            self._hold(body)
+        if isinstance(message, PrePrepare):
+            self._saw(message)
+        self._feed(inputs.Received(sender=ReplicaIndex(peer), message=message))
+
+    def _hold(self, batch: Batch) -> None:
+        if batch.root not in self._bodies:
+            self._bodies[batch.root] = batch
+            self._mempool.mark_proposed(batch)
+            self._admission.prepare(batch)
+        self._feed(inputs.BodyHeld(payload_root=batch.root, payloads=len(batch)))
+
+    def _saw(self, proposal: PrePrepare) -> None:
+        if len(self._seen) < SEEN_PROPOSALS_MAX:
+            self._seen.setdefault(int(proposal.sequence), self._seconds())
+
+    def _refuse(self, peer: int, reason: str) -> None:
+        self._frames_refused_total += 1
+        log.warning("frame.refused", peer=peer, reason=reason)

@@ -1,0 +1,227 @@
+"""The thread that executes blocks and owns `state.db`.
+
+One thread, one queue: blocks and queries run in the order they were asked for, so a query sees the
+state between two blocks and never inside one. Completions reach the loop through the descriptor
+that packets use too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from consensus.application import Block, Row
+from native.codec import encode
+from node.runtime.receipts import Receipt, find_receipt, pack_receipts
+from node.runtime.store import (
+    WRITE_BACK_PERIOD_BLOCKS,
+    WRITE_BACK_ROWS_PER_BLOCK,
+    StateStore,
+    StoredBlock,
+)
+
+if TYPE_CHECKING:
+    from consensus.core.messages import BatchHeader, BlockHeader
+    from native import Completions
+    from native.batches import Batch
+    from native.values import Digest
+    from node.runtime.router import Outcome, Router
+
+T = TypeVar("T")
+
+RECENT_RECEIPTS_BLOCKS_MAX: Final = 256  # blobs kept in memory: receipts asked for soon after
+RECEIPT_SEARCH_BLOCKS_MAX: Final = 20_000  # one old receipt is worth at most this many blob searches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedBlock:
+    """One block executed and durable in `state.db`."""
+
+    header: BlockHeader
+    batch: Batch
+    outcome: Outcome
+    receipts: bytes
+    execute_s: float
+    commit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFailed:
+    """Execution or its commit raised: the process must stop, the state on disk is unchanged."""
+
+    error: BaseException
+
+
+class Executor:
+    """Runs the router and the state store on a thread of their own."""
+
+    def __init__(
+        self,
+        router: Router,
+        store: StateStore,
+        completions: Completions,
+        *,
+        token: int,
+        clock: Callable[[], float],
+        stagger_blocks: int = 0,
+    ) -> None:
+        """`token` marks our completions; `stagger_blocks` shifts this node's write-back cycle."""
+        self._router = router
+        self._store = store
+        self._completions = completions
+        self._token = token
+        self._clock = clock
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
+        self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_RECEIPTS_BLOCKS_MAX)
+        self._cycle_next = store.cycle + WRITE_BACK_PERIOD_BLOCKS + stagger_blocks
+        self._cycle_started: int | None = None
+        self._cursors: dict[int, int] = {}
+        self._height = store.height
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def execute_soon(self, header: BlockHeader, agreed: BatchHeader, batch: Batch) -> None:
+        """Queue a block; an `ExecutedBlock` or `ExecutionFailed` is posted when it is durable."""
+        self._jobs.put(lambda: self._execute(header, agreed, batch))
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run `function` on the executor thread between two blocks and return its result."""
+        done = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        slot: list[tuple[bool, object]] = []
+
+        def job() -> None:
+            try:
+                slot.append((True, function()))
+            except BaseException as error:  # noqa: BLE001 - carried to the caller, whatever it is
+                slot.append((False, error))
+            token.run_sync_soon(done.set)
+
+        self._jobs.put(job)
+        await done.wait()
+        ok, value = slot[0]
+        if not ok:
+            assert isinstance(value, BaseException)
+            raise value
+        return value  # type: ignore[return-value]
+
+    def receipt_nowait(self, identifier: bytes) -> Receipt | None:
+        """Find a receipt among the newest blocks, from any thread, without touching the disk."""
+        for height, blob in reversed(tuple(self._recent)):
+            found = find_receipt(blob, identifier, height)
+            if found is not None:
+                return found
+        return None
+
+    async def receipt(self, identifier: bytes) -> Receipt | None:
+        """Find a receipt in memory, then on disk among the newest blocks."""
+        found = self.receipt_nowait(identifier)
+        if found is not None:
+            return found
+        return await self.run(
+            lambda: self._store.receipt(
+                identifier, newest=self._height, count_max=RECEIPT_SEARCH_BLOCKS_MAX
+            )
+        )
+
+    def stop(self) -> None:
+        """Finish what is queued, close the store and join the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+        self._store.close()
+
+    def _execute(self, header: BlockHeader, agreed: BatchHeader, batch: Batch) -> None:
+        try:
+            began = self._clock()
+            outcome = self._router.execute(Block(header=header, batch=batch))
+            executed = self._clock()
+            receipts = pack_receipts(outcome.executed)
+            height = int(header.height)
+            self._store.write(
+                StoredBlock(
+                    height=height,
+                    header=encode(header.value()),
+                    batch=encode(agreed.value()),
+                    state_root=outcome.state_root,
+                    receipts=receipts,
+                ),
+                outcome.deltas,
+                self._write_back(height),
+            )
+            self._height = height
+            self._finish_cycle(height)
+            if receipts:
+                self._recent.append((height, receipts))
+            committed = self._clock()
+        except BaseException as error:  # noqa: BLE001 - the loop decides, and it stops the process
+            self._completions.post(self._token, ExecutionFailed(error=error))
+            return
+        self._completions.post(
+            self._token,
+            ExecutedBlock(
+                header=header,
+                batch=batch,
+                outcome=outcome,
+                receipts=receipts,
+                execute_s=executed - began,
+                commit_s=committed - executed,
+            ),
+        )
+
+    def _write_back(self, height: int) -> list[tuple[int, list[Row]]]:
+        """The next slice of cache rows, as of this block; empty between two cycles."""
+        if self._cycle_started is None:
+            if height < self._cycle_next:
+                return []
+            # Rows written from now on hold every change up to the block before this one.
+            self._cycle_started = height - 1
+            self._cursors = {application.tag: 0 for application in self._router.applications}
+        left = WRITE_BACK_ROWS_PER_BLOCK
+        slices = []
+        for application in self._router.applications:
+            cursor = self._cursors[application.tag]
+            rows = list(application.rows(cursor, left)) if left else []
+            if rows:
+                slices.append((application.tag, rows))
+                self._cursors[application.tag] = cursor + len(rows)
+                left -= len(rows)
+        return slices
+
+    def _finish_cycle(self, height: int) -> None:
+        if self._cycle_started is None:
+            return
+        if all(self._cursors[a.tag] >= a.row_count() for a in self._router.applications):
+            self._store.finish_cycle(self._cycle_started, height)
+            self._cycle_started = None
+            self._cycle_next = height + WRITE_BACK_PERIOD_BLOCKS
+
+
+def open_state(router: Router, store: StateStore) -> Digest:
+    """Bring the router to the newest block in `store` and return the state root after it.
+
+    Raises `StateStoreError` if the rebuilt root differs from the stored one.
+    """
+    height = store.height
+    if height == 0:
+        return router.genesis()
+    root = router.load(
+        {application.tag: store.rows(application.tag) for application in router.applications},
+        store.deltas(),
+    )
+    newest = store.block(height)
+    if newest is None or newest.state_root != root:
+        raise store.damaged(f"the state rebuilt at block {height} has another root than was stored")
+    return root

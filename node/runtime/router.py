@@ -1,0 +1,144 @@
+"""Payload to application: many applications behind the one that consensus sees.
+
+A payload's first byte names its application. The router hands each application the positions that
+are its own, and hashes the application roots into one state root:
+
+    state root = SHA-256("hypermesh/state/v1" || canonical [[tag, application root], ...])
+
+with tags rising. A payload no application claims is refused with `CODE_NO_APPLICATION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from consensus.errors import InvariantError
+from native.codec import decode, encode
+from native.hashing import sha256
+from native.values import Digest
+
+if TYPE_CHECKING:
+    from consensus.application import Application, Block, Executed, Row
+    from consensus.core.types import Height
+    from native.batches import Batch
+
+STATE_DOMAIN: Final = b"hypermesh/state/v1"
+CODE_NO_APPLICATION: Final = 255  # refused: the first byte names no application of this chain
+DELTA_SIZE_BYTES_MAX: Final = 64 << 20  # our own bytes read back: a block is at most 1 MiB of payloads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a block did: the state root after it, the outcome of each payload, what to store.
+
+    `codes` has one byte for every payload of the batch; `deltas` is one blob that `split_deltas`
+    takes apart again.
+    """
+
+    state_root: Digest
+    codes: bytes
+    executed: Sequence[tuple[int, Executed]]
+    deltas: bytes
+
+
+def state_root(roots: Iterable[tuple[int, Digest]]) -> Digest:
+    """Hash application roots, rising by tag, into the state root a block certificate signs."""
+    listed = [[tag, root] for tag, root in sorted(roots)]
+    return Digest(sha256(STATE_DOMAIN + encode(listed)))
+
+
+class Router:
+    """The applications of a chain by payload tag. Not thread safe but for `check` and `prepare`."""
+
+    def __init__(self, applications: Sequence[Application]) -> None:
+        self._applications = {a.tag: a for a in sorted(applications, key=lambda a: a.tag)}
+        if len(self._applications) != len(applications):
+            raise InvariantError("two applications claim one payload tag")
+        self._roots: dict[int, Digest] = {}
+
+    @property
+    def applications(self) -> Sequence[Application]:
+        """The applications, rising by tag."""
+        return tuple(self._applications.values())
+
+    @property
+    def roots(self) -> Sequence[tuple[int, Digest]]:
+        """The application roots behind the current state root, for proofs."""
+        return tuple(self._roots.items())
+
+    def genesis(self) -> Digest:
+        """Put every application at genesis and return the state root after it."""
+        self._roots = {tag: a.genesis() for tag, a in self._applications.items()}
+        return self.state_root
+
+    @property
+    def state_root(self) -> Digest:
+        """The state root after the newest executed block."""
+        return state_root(self._roots.items())
+
+    def check(self, batch: Batch) -> bytes:
+        """Admission advice for every payload of `batch`: one code each, 0 to admit."""
+        codes = bytearray([CODE_NO_APPLICATION]) * len(batch)
+        for application, positions in self._split(batch):
+            for position, code in zip(positions, application.check(batch, positions), strict=True):
+                codes[position] = code
+        return bytes(codes)
+
+    def prepare(self, batch: Batch) -> None:
+        """Let the applications start their decoding and signature checks. Any thread."""
+        for application in self._applications.values():
+            application.prepare(batch)
+
+    def execute(self, block: Block) -> Outcome:
+        """Execute one block in every application, in tag order."""
+        codes = bytearray([CODE_NO_APPLICATION]) * len(block.batch)
+        split = {application.tag: positions for application, positions in self._split(block.batch)}
+        executed: list[tuple[int, Executed]] = []
+        for tag, application in self._applications.items():
+            result = application.execute(block, split.get(tag, ()))
+            for position, code in zip(result.positions, result.codes, strict=True):
+                codes[position] = code
+            self._roots[tag] = result.root
+            executed.append((tag, result))
+        return Outcome(
+            state_root=self.state_root,
+            codes=bytes(codes),
+            executed=executed,
+            deltas=encode([[tag, result.delta] for tag, result in executed]),
+        )
+
+    def load(
+        self, rows: dict[int, Iterable[Row]], deltas: Iterable[tuple[Height, bytes]]
+    ) -> Digest:
+        """Rebuild every application from its rows and the deltas after them."""
+        by_tag: dict[int, list[tuple[Height, bytes]]] = {tag: [] for tag in self._applications}
+        for height, blob in deltas:
+            for tag, delta in split_deltas(blob):
+                by_tag[tag].append((height, delta))
+        for tag, application in self._applications.items():
+            self._roots[tag] = application.load(rows.get(tag, ()), by_tag[tag])
+        return self.state_root
+
+    def _split(self, batch: Batch) -> Iterable[tuple[Application, Sequence[int]]]:
+        tags = batch.tags
+        for tag, application in self._applications.items():
+            if tags.count(tag) == len(tags):
+                if tags:
+                    yield application, range(len(tags))
+            elif tag in tags:
+                yield application, [i for i, found in enumerate(tags) if found == tag]
+
+
+def split_deltas(blob: bytes) -> Iterable[tuple[int, bytes]]:
+    """Take one block's stored deltas apart: (application tag, delta) rising by tag."""
+    decoded = decode(blob, size_max=DELTA_SIZE_BYTES_MAX)
+    if not isinstance(decoded, tuple):
+        raise InvariantError("a stored delta is not a list")
+    for entry in decoded:
+        match entry:
+            case (int(tag), bytes(delta)):
+                yield tag, delta
+            case _:
+                raise InvariantError("a stored delta entry is not [tag, bytes]")

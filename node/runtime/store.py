@@ -1,0 +1,224 @@
+"""`state.db`: what execution made of the agreed order. This module owns its only connection.
+
+Layout: a block is one row with its header, the state root after it, and the sorted receipts blob; a
+delta is one row beside it; `row` is a lazily written cache of application state. A restart is the
+rows plus every delta after the oldest of them.
+
+Every method runs on the executor thread. A failed commit ends the process: nothing may claim to be
+executed that the disk does not hold (reference 3.10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import apsw
+
+from consensus.application import Row
+from node.runtime.receipts import Receipt, find_receipt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT_VERSION: Final = 1
+PAGE_CACHE_KIB: Final = 4_000  # pages kept by SQLite; the state itself lives in the applications
+WAL_CHECKPOINT_PAGES: Final = 2_000  # 8 MB: about one second of writing at 3,000 transfers/s
+WRITE_BACK_ROWS_PER_BLOCK: Final = 128  # a contiguous slice small enough not to delay a commit
+WRITE_BACK_PERIOD_BLOCKS: Final = 1_024  # between two write-back cycles: bounds the restart replay
+
+SCHEMA: Final = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE block(
+    height INTEGER PRIMARY KEY,
+    header BLOB NOT NULL,
+    batch BLOB NOT NULL,
+    state_root BLOB NOT NULL,
+    receipts BLOB NOT NULL
+) STRICT;
+CREATE TABLE delta(height INTEGER PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE row(
+    tag INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    key INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY(tag, name, key)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class StateStoreError(Exception):
+    """`state.db` cannot be used: damaged, of another chain, or of another format."""
+
+    code = "HM-N-020"
+
+    def __init__(self, path: Path, problem: str, hint: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlock:
+    """One executed block as `state.db` keeps it: canonical block header and batch header."""
+
+    height: int
+    header: bytes
+    batch: bytes
+    state_root: bytes
+    receipts: bytes
+
+
+class StateStore:
+    """The write connection of `state.db` and the readers that share its thread."""
+
+    def __init__(self, path: Path, *, chain_id: bytes) -> None:
+        """Open or create the file and check that it belongs to `chain_id`.
+
+        Raises `StateStoreError` for a damaged file, another chain's file, or an unknown format.
+        """
+        self._path = path
+        try:
+            self._db = apsw.Connection(str(path))
+            self._db.execute(
+                f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
+                f"PRAGMA cache_size=-{PAGE_CACHE_KIB}; PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
+            )
+            if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                with self._db:
+                    self._db.execute(SCHEMA)
+                    self._put_meta("format", FORMAT_VERSION)
+                    self._put_meta("chain_id", chain_id)
+                    self._put_meta("floor", 0)
+                    self._put_meta("cycle", 0)
+            if self._meta("format") != FORMAT_VERSION:
+                raise StateStoreError(path, "unknown format", "use the version that wrote it")
+            if self._meta("chain_id") != chain_id:
+                raise StateStoreError(path, "belongs to another chain", "use this chain's own home")
+            self._floor = self._integer("floor")
+            self._cycle = self._integer("cycle")
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+            raise self.damaged(f"damaged ({error})") from error
+
+    @property
+    def height(self) -> int:
+        """Height of the newest executed block; 0 is genesis."""
+        found = self._db.execute("SELECT max(height) FROM block").fetchone()
+        return int(found[0]) if found and found[0] is not None else 0
+
+    def write(
+        self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
+    ) -> None:
+        """Commit one block with its receipts, its delta and a slice of cache rows."""
+        with self._db:
+            self._db.execute(
+                "INSERT INTO block VALUES(?,?,?,?,?)",
+                (block.height, block.header, block.batch, block.state_root, block.receipts),
+            )
+            self._db.execute("INSERT INTO delta VALUES(?,?)", (block.height, delta))
+            for tag, rows in slices:
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO row VALUES(?,?,?,?)",
+                    [(tag, row.table, row.key, row.value) for row in rows],
+                )
+
+    def finish_cycle(self, started: int, height: int) -> None:
+        """A write-back cycle that began after block `started` is complete at block `height`.
+
+        Every row now dates from `started` or later, so deltas up to it are no longer needed.
+        """
+        with self._db:
+            self._put_meta("floor", started)
+            self._put_meta("cycle", height)
+            self._db.execute("DELETE FROM delta WHERE height<=?", (started,))
+        self._floor, self._cycle = started, height
+
+    @property
+    def cycle(self) -> int:
+        """Height at which the newest complete write-back cycle ended."""
+        return self._cycle
+
+    def rows(self, tag: int) -> Iterator[Row]:
+        """Every cache row of one application, by table and key."""
+        for name, key, value in self._db.execute(
+            "SELECT name, key, value FROM row WHERE tag=? ORDER BY name, key", (tag,)
+        ):
+            yield Row(table=str(name), key=int(key), value=bytes(value))
+
+    def deltas(self) -> Iterator[tuple[int, bytes]]:
+        """Every delta a restart must replay, rising in height without a gap.
+
+        Raises `StateStoreError` if one is missing.
+        """
+        expected = self._floor + 1
+        for height, value in self._db.execute("SELECT height, value FROM delta ORDER BY height"):
+            if height != expected:
+                raise self.damaged(f"delta of block {expected} is missing")
+            expected += 1
+            yield int(height), bytes(value)
+
+    def block(self, height: int) -> StoredBlock | None:
+        """One executed block, or None if it is not (or no longer) held."""
+        found = self._db.execute(
+            "SELECT header, batch, state_root, receipts FROM block WHERE height=?", (height,)
+        ).fetchone()
+        if found is None:
+            return None
+        header, batch, state_root, receipts = (bytes(column) for column in found)
+        return StoredBlock(
+            height=height, header=header, batch=batch, state_root=state_root, receipts=receipts
+        )
+
+    def headers(self, first: int, last: int) -> list[tuple[bytes, bytes]]:
+        """Block and batch headers of the blocks `first` to `last`, as far as they are held."""
+        return [
+            (bytes(header), bytes(batch))
+            for header, batch in self._db.execute(
+                "SELECT header, batch FROM block WHERE height BETWEEN ? AND ? ORDER BY height",
+                (first, last),
+            )
+        ]
+
+    def receipt(self, identifier: bytes, *, newest: int, count_max: int) -> Receipt | None:
+        """Find a receipt among at most `count_max` blocks from `newest` downwards."""
+        for height, blob in self._db.execute(
+            "SELECT height, receipts FROM block WHERE height<=? AND height>? AND receipts!=x''"
+            " ORDER BY height DESC",
+            (newest, newest - count_max),
+        ):
+            found = find_receipt(bytes(blob), identifier, int(height))
+            if found is not None:
+                return found
+        return None
+
+    def receipts(self, height: int) -> bytes:
+        """The sorted receipts blob of one block; empty if it has none."""
+        found = self.block(height)
+        return b"" if found is None else found.receipts
+
+    def damaged(self, problem: str) -> StateStoreError:
+        """The error of a file whose content cannot be trusted, with the way out."""
+        return StateStoreError(
+            self._path,
+            problem,
+            "stop the node, move state.db away and start again: blocks are executed again",
+        )
+
+    def close(self) -> None:
+        """Close the connection; the write-ahead log is folded into the file."""
+        self._db.close()
+
+    def _meta(self, key: str) -> object:
+        found = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return None if found is None else found[0]
+
+    def _integer(self, key: str) -> int:
+        value = self._meta(key)
+        if not isinstance(value, int):
+            raise StateStoreError(self._path, f"meta key {key} is not a number", "restore a backup")
+        return value
+
+    def _put_meta(self, key: str, value: int | bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))

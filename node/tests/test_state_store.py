@@ -1,0 +1,102 @@
+"""`state.db`: blocks, receipts, deltas, and the write-back cache."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consensus.application import Executed, Row
+from native.values import Digest
+from node.runtime.receipts import find_receipt, pack_receipts
+from node.runtime.store import StateStore, StateStoreError, StoredBlock
+
+CHAIN = bytes(31) + b"c"
+
+
+def block(height: int, receipts: bytes = b"") -> StoredBlock:
+    return StoredBlock(
+        height=height, header=b"h%d" % height, batch=b"b", state_root=bytes(32), receipts=receipts
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    opened = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    yield opened
+    opened.close()
+
+
+def executed(ids: list[bytes], codes: list[int]) -> Executed:
+    return Executed(
+        root=Digest(bytes(32)),
+        delta=b"",
+        positions=range(len(ids)),
+        ids=b"".join(ids),
+        codes=bytes(codes),
+    )
+
+
+def test_a_receipt_is_found_by_its_id_and_a_refused_payload_has_none() -> None:
+    ids = [bytes([n]) * 32 for n in (9, 3, 200, 7)]
+    blob = pack_receipts([(1, executed(ids, [0, 5, 130, 0]))])
+    assert len(blob) == 3 * 36
+    for position, code in ((0, 0), (1, 5), (3, 0)):
+        found = find_receipt(blob, ids[position], 12)
+        assert found is not None
+        assert (found.code, found.position, found.height, found.tag) == (code, position, 12, 1)
+    assert find_receipt(blob, ids[2], 12) is None
+    assert find_receipt(b"", ids[0], 12) is None
+
+
+def test_an_empty_store_is_at_genesis_and_keeps_what_was_written(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    assert store.height == 0
+    store.write(block(1), b"d1", [(1, [Row(table="account", key=4, value=b"v")])])
+    store.write(block(2), b"d2", [(1, [Row(table="account", key=4, value=b"w")])])
+    store.close()
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    assert store.height == 2
+    assert list(store.rows(1)) == [Row(table="account", key=4, value=b"w")]
+    assert list(store.deltas()) == [(1, b"d1"), (2, b"d2")]
+    assert store.headers(1, 5) == [(b"h1", b"b"), (b"h2", b"b")]
+    store.close()
+
+
+def test_a_finished_cycle_drops_only_deltas_that_every_row_covers(store: StateStore) -> None:
+    for height in range(1, 8):
+        store.write(block(height), b"d%d" % height, [])
+    store.finish_cycle(4, 7)
+    assert [height for height, _ in store.deltas()] == [5, 6, 7]
+    assert store.cycle == 7
+
+
+def test_a_missing_delta_is_damage_and_names_the_way_out(store: StateStore) -> None:
+    store.write(block(1), b"d1", [])
+    store.write(block(3), b"d3", [])
+    with pytest.raises(StateStoreError, match="delta of block 2 is missing") as caught:
+        list(store.deltas())
+    assert "move state.db away" in caught.value.hint
+
+
+def test_a_receipt_search_is_bounded(store: StateStore) -> None:
+    wanted = b"r" * 32
+    store.write(block(1, pack_receipts([(1, executed([wanted], [0]))])), b"", [])
+    for height in range(2, 6):
+        store.write(block(height, pack_receipts([(1, executed([b"x" * 32], [0]))])), b"", [])
+    found = store.receipt(wanted, newest=5, count_max=5)
+    assert found is not None
+    assert found.height == 1
+    assert store.receipt(wanted, newest=5, count_max=4) is None
+
+
+def test_another_chains_store_is_refused(tmp_path: Path) -> None:
+    StateStore(tmp_path / "state.db", chain_id=CHAIN).close()
+    with pytest.raises(StateStoreError, match="belongs to another chain"):
+        StateStore(tmp_path / "state.db", chain_id=bytes(32))
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StateStoreError, match="damaged"):
+        StateStore(path, chain_id=CHAIN)
