@@ -4,7 +4,21 @@ Cores import `native.values`, `native.codec`, `native.hashing` and `native.batch
 import `native.keys` or `native.quic`, which need randomness and sockets. This door loads neither.
 """
 
+from native.batches import Batch, Mempool
 from native.errors import NativeError
 from native.values import Algorithm, Amount, Digest, NodeId, PublicKey, Signature
+from native.workers import Completions, Workers
 
-__all__ = ["Algorithm", "Amount", "Digest", "NativeError", "NodeId", "PublicKey", "Signature"]
+__all__ = [
+    "Algorithm",
+    "Amount",
+    "Batch",
+    "Completions",
+    "Digest",
+    "Mempool",
+    "NativeError",
+    "NodeId",
+    "PublicKey",
+    "Signature",
+    "Workers",
+]

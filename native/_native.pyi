@@ -1,28 +1,37 @@
 """Typed contract of the compiled module: one section per subject."""
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 __all__ = [
     "BATCH_PAYLOADS_MAX",
     "BATCH_SIZE_BYTES_MAX",
     "CODEC_DEPTH_MAX",
     "CODEC_SIZE_BYTES_MAX",
+    "COMPLETIONS_MAX",
     "MERKLE_LEAVES_MAX",
     "PAYLOAD_SIZE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "RECENT_PAYLOADS",
     "VERIFY_JOBS_MAX",
+    "WORKER_JOBS_MAX",
+    "WORKER_THREADS_MAX",
+    "Batch",
     "BatchInvalid",
     "CodecError",
+    "Completions",
     "FalconSigner",
     "FalconVerifier",
     "KeyInvalid",
     "LimitExceeded",
+    "Mempool",
+    "MempoolStatistics",
     "MerkleTree",
     "NativeError",
     "ProofInvalid",
     "SignatureInvalid",
     "WorkerFailed",
+    "Workers",
     "codec_decode",
     "codec_encode",
     "consistency_proof",
@@ -62,6 +71,10 @@ VERIFY_JOBS_MAX: int
 PAYLOAD_SIZE_BYTES_MAX: int
 BATCH_PAYLOADS_MAX: int
 BATCH_SIZE_BYTES_MAX: int
+RECENT_PAYLOADS: int
+WORKER_THREADS_MAX: int
+WORKER_JOBS_MAX: int
+COMPLETIONS_MAX: int
 
 # --- codec
 
@@ -136,3 +149,116 @@ def verify_many(jobs: Sequence[tuple[FalconVerifier, bytes, bytes]]) -> bytes: .
 
 def spki_encode(algorithm: str, raw: bytes) -> bytes: ...
 def spki_decode(spki: bytes) -> tuple[str, bytes]: ...
+
+# --- batches
+
+@final
+class Batch:
+    """A frozen list of payloads, hashed once; the body stays in Rust.
+
+    `of` and `parse` raise `BatchInvalid` or `LimitExceeded`. `body` and `payload` copy into Python:
+    hand the batch itself to channels, mempool and workers. `tags` holds the first byte of each
+    payload, `hashes` their leaf hashes (32 bytes each), `root` is the Merkle root over them.
+    """
+
+    @staticmethod
+    def of(payloads: Sequence[bytes]) -> Batch: ...
+    @staticmethod
+    def parse(body: bytes) -> Batch: ...
+    @property
+    def root(self) -> bytes: ...
+    @property
+    def hashes(self) -> bytes: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def tags(self) -> bytes: ...
+    def payload(self, index: int) -> bytes: ...
+    def select(self, mask: bytes) -> Batch: ...
+    def __len__(self) -> int: ...
+
+# --- mempool
+
+@final
+class MempoolStatistics:
+    """The first four are now, the others since the start."""
+
+    @property
+    def custody(self) -> int: ...
+    @property
+    def custody_bytes(self) -> int: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def pending_bytes(self) -> int: ...
+    @property
+    def added(self) -> int: ...
+    @property
+    def duplicates(self) -> int: ...
+    @property
+    def refused_full(self) -> int: ...
+    @property
+    def refused_recent(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def removed(self) -> int: ...
+
+@final
+class Mempool:
+    """Custody table and proposal queue, first in first out; see `native/batches.py`."""
+
+    def __new__(cls, count_max: int, bytes_max: int, recent_max: int = 65536) -> Mempool: ...
+    def add(
+        self,
+        batch: Batch,
+        mask: bytes | None,
+        source: int,
+        now_ms: int,
+        *,
+        drop_newest_of_biggest_source: bool = False,
+    ) -> bytes: ...
+    def take(self, count_max: int, bytes_max: int) -> Batch | None: ...
+    def pending_batch(self, count_max: int, bytes_max: int) -> Batch | None: ...
+    def mark_proposed(self, batch: Batch) -> None: ...
+    def remove(self, batch: Batch, remember: bytes | None = None) -> int: ...
+    def release(self) -> None: ...
+    def oldest_ms(self) -> int | None: ...
+    def pending(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def pending_bytes(self) -> int: ...
+    def statistics(self) -> MempoolStatistics: ...
+    def __len__(self) -> int: ...
+
+# --- workers
+
+@final
+class Completions:
+    """A queue of `(token, value)` behind one descriptor; any thread may post."""
+
+    def __new__(cls) -> Completions: ...
+    def fileno(self) -> int: ...
+    def post(self, token: int, value: object) -> None: ...
+    def drain(self) -> list[tuple[int, Any]]: ...
+    def __len__(self) -> int: ...
+
+@final
+class Workers:
+    """Rust threads; each job posts one value, a result or an exception object, under its token."""
+
+    def __new__(cls, threads: int, completions: Completions) -> Workers: ...
+    def sign(self, token: int, signer: FalconSigner, message: bytes) -> None: ...
+    def parse_batch(self, token: int, body: bytes, *, urgent: bool = False) -> None: ...
+    def verify_many(
+        self,
+        token: int,
+        jobs: Sequence[tuple[FalconVerifier, bytes, bytes]],
+        *,
+        urgent: bool = False,
+    ) -> None: ...
+    def waiting(self) -> int: ...
+    def close(self) -> None: ...

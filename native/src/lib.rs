@@ -1,10 +1,14 @@
 //! Compiled half of hypermesh. Pure logic lives in modules without `PyO3`; `python` is the border.
+pub mod batch;
+pub mod completions;
 pub mod der;
 pub mod falcon;
 pub mod hash;
 pub mod limits;
+pub mod mempool;
 pub mod merkle;
 pub mod msgpack;
+pub mod workers;
 
 #[cfg(feature = "python")]
 mod python;

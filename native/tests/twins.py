@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgpack
 
@@ -89,3 +90,106 @@ def oid(text: str) -> bytes:
 
 def spki(algorithm_oid: str, raw: bytes) -> bytes:
     return der(0x30, der(0x30, oid(algorithm_oid)) + der(0x03, b"\0" + raw))
+
+
+def batch_body(payloads: Sequence[bytes]) -> bytes:
+    head = [len(payloads), *map(len, payloads)]
+    return b"".join(number.to_bytes(4, "big") for number in head) + b"".join(payloads)
+
+
+def parse_batch(body: bytes) -> list[bytes] | None:
+    count = int.from_bytes(body[:4], "big")
+    lengths = [int.from_bytes(body[4 + 4 * i : 8 + 4 * i], "big") for i in range(min(count, 100))]
+    at, payloads = 4 + 4 * len(lengths), []
+    for length in lengths:
+        payloads.append(body[at : at + length])
+        at += length
+    return payloads if batch_body(payloads) == body and b"" not in payloads else None
+
+
+@dataclass
+class Entry:
+    payload: bytes
+    source: int
+    since_ms: int
+    proposed: bool = False
+
+
+class Mempool:
+    """Custody as one list, oldest first; every question walks it."""
+
+    def __init__(self, count_max: int, bytes_max: int, recent_max: int) -> None:
+        self.count_max, self.bytes_max, self.recent_max = count_max, bytes_max, recent_max
+        self.entries: list[Entry] = []
+        self.recent: list[bytes] = []
+
+    def add(
+        self, payloads: Sequence[bytes], mask: bytes | None, source: int, now_ms: int, drop: bool
+    ) -> bytes:
+        return bytes(
+            4
+            if mask is not None and not mask[index]
+            else self._add_one(Entry(payload, source, now_ms), drop)
+            for index, payload in enumerate(payloads)
+        )
+
+    def _add_one(self, entry: Entry, drop: bool) -> int:
+        if any(entry.payload == other.payload for other in self.entries):
+            return 1
+        if entry.payload in self.recent:
+            return 3
+        if len(entry.payload) > self.bytes_max:
+            return 2
+        while True:
+            count_full = len(self.entries) == self.count_max
+            held = {other.source: 0 for other in self.entries} | {entry.source: 0}
+            for other in [*self.entries, entry]:
+                held[other.source] += 1 if count_full else len(other.payload)
+            size = sum(len(other.payload) for other in [*self.entries, entry])
+            if not count_full and size <= self.bytes_max:
+                break
+            pending = [other for other in self.entries if not other.proposed]
+            if not drop or not pending:
+                return 2
+            biggest = max({other.source for other in pending}, key=lambda item: (held[item], item))
+            own = biggest == entry.source
+            if own or held[biggest] <= held[entry.source]:
+                return 2
+            self.entries.remove([other for other in pending if other.source == biggest][-1])
+        self.entries.append(entry)
+        return 0
+
+    def _batch(self, entries: Sequence[Entry], count_max: int, bytes_max: int) -> list[Entry]:
+        chosen: list[Entry] = []
+        for entry in entries[:count_max]:
+            if len(batch_body([item.payload for item in [*chosen, entry]])) > bytes_max:
+                break
+            chosen.append(entry)
+        return chosen
+
+    def take(self, count_max: int, bytes_max: int) -> bytes | None:
+        pending = [entry for entry in self.entries if not entry.proposed]
+        chosen = self._batch(pending, count_max, bytes_max)
+        for entry in chosen:
+            entry.proposed = True
+        return batch_body([entry.payload for entry in chosen]) if chosen else None
+
+    def oldest(self, count_max: int, bytes_max: int) -> bytes | None:
+        chosen = self._batch(self.entries, count_max, bytes_max)
+        return batch_body([entry.payload for entry in chosen]) if chosen else None
+
+    def remove(self, payloads: Sequence[bytes], remember: bytes | None) -> int:
+        before = len(self.entries)
+        for index, payload in enumerate(payloads):
+            self.entries = [entry for entry in self.entries if entry.payload != payload]
+            if (remember is None or remember[index]) and payload not in self.recent:
+                self.recent = [*self.recent, payload][-self.recent_max :]
+        return before - len(self.entries)
+
+    def mark_proposed(self, payloads: Sequence[bytes]) -> None:
+        for entry in self.entries:
+            entry.proposed |= entry.payload in payloads
+
+    def release(self) -> None:
+        for entry in self.entries:
+            entry.proposed = False

@@ -9,7 +9,7 @@ use crate::{
     limits::VERIFY_JOBS_MAX,
 };
 
-fn no_randomness(_: NoRandomness) -> PyErr {
+pub fn no_randomness(_: NoRandomness) -> PyErr {
     NativeError::new_err("the operating system gave no randomness")
 }
 

@@ -1,12 +1,16 @@
 //! `PyO3` border: argument conversion, error mapping, GIL release. One file per subject.
 use pyo3::prelude::*;
 
+mod batch;
 mod codec;
+mod completions;
 mod errors;
 mod falcon;
 mod hashing;
 mod limits;
+mod mempool;
 mod spki;
+mod workers;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -16,5 +20,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     hashing::register(module)?;
     falcon::register(module)?;
     spki::register(module)?;
+    batch::register(module)?;
+    mempool::register(module)?;
+    completions::register(module)?;
+    workers::register(module)?;
     Ok(())
 }

@@ -1,0 +1,41 @@
+"""Batches of opaque payloads, and the mempool that holds them until they are executed.
+
+A `Batch` is frozen and stays in Rust: consensus, transport and applications pass the handle around
+and the payload bytes are never turned into Python objects one by one.
+
+A `Mempool` is the custody table of one validator. A payload is in *custody* from the moment it is
+admitted until `remove`; it is *pending* until a batch proposes it. `add` answers one byte a payload
+(the constants below). Towards clients a full table refuses; between validators, with
+`drop_newest_of_biggest_source`, it drops the newest pending payload of the source that holds most,
+in the measure that is short (count or bytes), unless that source is the newcomer's own. What is
+proposed is never dropped.
+
+`take` and `pending_batch` bound the *body* of the batch they return; `take` returns None also when
+the oldest pending payload alone exceeds the bound, which no bound of at least
+`PAYLOAD_SIZE_BYTES_MAX + 8` ever does. `remove(batch, remember)` remembers a payload as recently
+executed unless its byte in `remember` is 0: give 0 for a *refused* payload, which may come back.
+"""
+
+from typing import Final
+
+from native._native import Batch, Mempool, MempoolStatistics
+from native.errors import BatchInvalid
+
+__all__ = [
+    "ADDED",
+    "DUPLICATE",
+    "FULL",
+    "RECENT",
+    "SKIPPED",
+    "Batch",
+    "BatchInvalid",
+    "Mempool",
+    "MempoolStatistics",
+]
+
+# Status of a payload in the answer of `Mempool.add`.
+ADDED: Final = 0
+DUPLICATE: Final = 1  # in custody already
+FULL: Final = 2  # a bound is reached
+RECENT: Final = 3  # it left custody a short while ago
+SKIPPED: Final = 4  # the mask left it out

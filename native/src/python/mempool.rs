@@ -1,0 +1,147 @@
+//! Border of `crate::mempool`.
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::{prelude::*, types::PyBytes};
+
+use super::batch::{Batch, check_mask};
+use crate::{
+    limits::RECENT_PAYLOADS,
+    mempool::{self, WhenFull},
+};
+
+// The signature below shows the number to Python, which needs a literal.
+const _: () = assert!(RECENT_PAYLOADS == 65536);
+
+#[pyclass(frozen, get_all, module = "native._native")]
+struct MempoolStatistics {
+    custody: usize,
+    custody_bytes: usize,
+    pending: usize,
+    pending_bytes: usize,
+    added: u64,
+    duplicates: u64,
+    refused_full: u64,
+    refused_recent: u64,
+    dropped: u64,
+    removed: u64,
+}
+
+/// Any thread may call it; calls take turns.
+#[pyclass(frozen, module = "native._native")]
+struct Mempool {
+    pool: Mutex<mempool::Mempool>,
+}
+
+impl Mempool {
+    /// No call of the pool panics half way through a change, so a poisoned lock is none.
+    fn locked(&self) -> MutexGuard<'_, mempool::Mempool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn statistics_now(&self, py: Python<'_>) -> mempool::Statistics {
+        py.detach(|| self.locked().statistics())
+    }
+}
+
+#[pymethods]
+impl Mempool {
+    #[new]
+    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536))]
+    fn new(count_max: usize, bytes_max: usize, recent_max: usize) -> Self {
+        Self {
+            pool: Mutex::new(mempool::Mempool::new(count_max, bytes_max, recent_max)),
+        }
+    }
+
+    #[pyo3(signature = (batch, mask, source, now_ms, *, drop_newest_of_biggest_source = false))]
+    fn add<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Batch,
+        mask: Option<&[u8]>,
+        source: u32,
+        now_ms: u64,
+        drop_newest_of_biggest_source: bool,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        check_mask(&batch.batch, mask)?;
+        let when_full = if drop_newest_of_biggest_source {
+            WhenFull::DropNewestOfBiggestSource
+        } else {
+            WhenFull::Refuse
+        };
+        let statuses: Vec<u8> = py.detach(|| {
+            let statuses = self
+                .locked()
+                .add(&batch.batch, mask, source, now_ms, when_full);
+            statuses.into_iter().map(|status| status as u8).collect()
+        });
+        Ok(PyBytes::new(py, &statuses))
+    }
+
+    fn take(&self, py: Python<'_>, count_max: usize, bytes_max: usize) -> Option<Batch> {
+        py.detach(|| self.locked().take(count_max, bytes_max))
+            .map(Batch::wrap)
+    }
+
+    fn pending_batch(&self, py: Python<'_>, count_max: usize, bytes_max: usize) -> Option<Batch> {
+        py.detach(|| self.locked().oldest_batch(count_max, bytes_max))
+            .map(Batch::wrap)
+    }
+
+    fn mark_proposed(&self, py: Python<'_>, batch: &Batch) {
+        py.detach(|| self.locked().mark_proposed(&batch.batch));
+    }
+
+    #[pyo3(signature = (batch, remember = None))]
+    fn remove(&self, py: Python<'_>, batch: &Batch, remember: Option<&[u8]>) -> PyResult<usize> {
+        check_mask(&batch.batch, remember)?;
+        Ok(py.detach(|| self.locked().remove(&batch.batch, remember)))
+    }
+
+    fn release(&self, py: Python<'_>) {
+        py.detach(|| self.locked().release());
+    }
+
+    fn oldest_ms(&self, py: Python<'_>) -> Option<u64> {
+        py.detach(|| self.locked().oldest_ms())
+    }
+
+    fn pending(&self, py: Python<'_>) -> usize {
+        self.statistics_now(py).pending
+    }
+
+    #[getter]
+    fn bytes(&self, py: Python<'_>) -> usize {
+        self.statistics_now(py).custody_bytes
+    }
+
+    #[getter]
+    fn pending_bytes(&self, py: Python<'_>) -> usize {
+        self.statistics_now(py).pending_bytes
+    }
+
+    fn statistics(&self, py: Python<'_>) -> MempoolStatistics {
+        let now = self.statistics_now(py);
+        MempoolStatistics {
+            custody: now.custody,
+            custody_bytes: now.custody_bytes,
+            pending: now.pending,
+            pending_bytes: now.pending_bytes,
+            added: now.added,
+            duplicates: now.duplicates,
+            refused_full: now.refused_full,
+            refused_recent: now.refused_recent,
+            dropped: now.dropped,
+            removed: now.removed,
+        }
+    }
+
+    fn __len__(&self, py: Python<'_>) -> usize {
+        self.statistics_now(py).custody
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<MempoolStatistics>()?;
+    module.add_class::<Mempool>()
+}
