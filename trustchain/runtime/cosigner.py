@@ -1,0 +1,385 @@
+"""One validator's cosignatures on checkpoints, and the collection of everybody's.
+
+After a block with entries is durable here, this validator signs the new checkpoint and pushes the
+cosignature to the others; `W` of them on one root make the checkpoint count. Nothing is stored: a
+cosigner signs only roots of blocks it has on disk, so after a restart it signs the same head again,
+and pushes until the checkpoint counts. A push is answered with what the sender may have missed.
+
+Everything here runs on the trio thread. Cosignatures prove themselves, so the sender of a push is
+only a name in a log line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+import trio
+
+from native import codec
+from native.errors import NativeError
+from native.keys import SecretKey
+from native.values import Algorithm
+from trustchain import limits
+from trustchain.core.checkpoint import (
+    SIGNATURE_SIZE_BYTES,
+    Checkpoint,
+    Cosignature,
+    cosigned_message,
+    cosigner_key_id,
+)
+from trustchain.core.keys import SubjectKey
+from trustchain.core.log import Head
+from trustchain.core.oids import KeyAlgorithm
+from trustchain.errors import CosignerBusy, KeyFileError, MalformedCheckpoint
+from trustchain.metrics import TrustChainMetrics
+from trustchain.runtime.application import LogApplication
+from trustchain.runtime.signatures import SignatureInvalid, verify_signature
+
+log = structlog.get_logger(__name__)
+
+METHOD = "trustchain.cosign"
+MESSAGE_VERSION = 1
+
+
+class Broadcast(Protocol):
+    """Calls one RPC method on every other validator that can be reached.
+
+    Returns the answers that came; one that fails or takes too long is left out.
+    """
+
+    def __call__(self, method: str, body: bytes, /) -> Awaitable[Iterable[bytes] | None]:
+        """Send `body` to all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosignerStatistics:
+    """What `/status` shows of the cosigner."""
+
+    name: str
+    signed_size: int
+    cosigned_size: int
+    cosignatures: int  # on the newest checkpoint that counts
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One cosignature on its way between validators."""
+
+    place: int
+    size: int
+    root: bytes
+    timestamp_s: int
+    signature: bytes
+
+
+@dataclass(slots=True)
+class _Collected:
+    """Cosignatures on one (size, root), by the place of their validator."""
+
+    items: dict[int, _Item] = field(default_factory=dict)
+    signed_at: float = math.nan  # when this validator signed
+
+
+class Cosigner:
+    """Signs, pushes, collects and waits; `run` is its only task."""
+
+    def __init__(
+        self,
+        application: LogApplication,
+        key: SecretKey,
+        *,
+        broadcast: Broadcast,
+        metrics: TrustChainMetrics | None = None,
+    ) -> None:
+        genesis = application.log_genesis
+        if key.algorithm is not Algorithm.ML_DSA_44:
+            raise KeyFileError(f"the cosigner key is a {key.algorithm.name_text} key")
+        if key.public.raw not in genesis.cosigner_keys:
+            raise KeyFileError("genesis does not list this cosigner key")
+        self._application = application
+        self._genesis = genesis
+        self._key = key
+        self._place = genesis.cosigner_keys.index(key.public.raw)
+        self._keys = [SubjectKey.of(KeyAlgorithm.ML_DSA_44, raw) for raw in genesis.cosigner_keys]
+        self._broadcast = broadcast
+        self._metrics = metrics
+        self._height = -1  # newest block that is durable here
+        self._signed: Head | None = None
+        self._counted: tuple[int, bytes] | None = None
+        self._collected: dict[tuple[int, bytes], _Collected] = {}
+        self._outbox: deque[_Item] = deque(maxlen=limits.COSIGN_ITEMS_COUNT_MAX)
+        self._pushes = 0
+        self._waiting = 0
+        self._wake = trio.Event()
+        self._counts = trio.Event()
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        application: LogApplication,
+        *,
+        broadcast: Broadcast,
+        metrics: TrustChainMetrics | None = None,
+        passphrase: str | None = None,
+    ) -> Cosigner:
+        """Read the cosigner key from its file; raises KeyFileError."""
+        try:
+            key = SecretKey.load(path, passphrase)
+        except NativeError as error:
+            raise KeyFileError(str(error)) from error
+        return cls(application, key, broadcast=broadcast, metrics=metrics)
+
+    @property
+    def name(self) -> str:
+        """The name of this validator on a checkpoint."""
+        return self._genesis.cosigner_names[self._place]
+
+    # --- called by the node
+
+    def on_block_committed(self, height: int) -> None:
+        """Say that everything up to this block is durable here. Cheap; signs later."""
+        if height > self._height:
+            self._height = height
+            self._wake.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sign and push until cancelled."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                self._sign_new_heads()
+                self._push_some(nursery)
+                with trio.move_on_after(self._patience_s()) as patience:
+                    await self._wake.wait()
+                self._wake = trio.Event()
+                if patience.cancelled_caught:
+                    self._offer_again()
+
+    async def on_cosign(self, sender: bytes, body: bytes) -> bytes:
+        """Take a push of another validator; answer with own cosignatures on the same heads.
+
+        Raises MalformedCheckpoint for bytes that are no push.
+        """
+        items = _decode_items(body)
+        for item in items:
+            self._take(item, sender)
+        self._clean()
+        answer = [own for item in items if (own := self._own(item.size, item.root)) is not None]
+        await trio.lowlevel.checkpoint()
+        return _encode_items(answer)
+
+    async def wait_cosigned(self, size: int) -> Checkpoint:
+        """Wait for a checkpoint that counts and has at least this size.
+
+        Wants a time limit around it: without W validators up this never returns. Raises
+        CosignerBusy when too many wait already.
+        """
+        if self._waiting >= limits.COSIGN_WAITERS_COUNT_MAX:
+            raise CosignerBusy(f"{self._waiting} requests wait for a cosigned checkpoint")
+        self._waiting += 1
+        try:
+            while True:
+                checkpoint = self.checkpoint()
+                if checkpoint is not None and checkpoint.size >= size:
+                    return checkpoint
+                await self._counts.wait()
+        finally:
+            self._waiting -= 1
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return the newest checkpoint that counts, with the cosignatures so far."""
+        if self._counted is None:
+            return None
+        size, root = self._counted
+        items = self._collected[self._counted].items
+        places = sorted(items)[: limits.COSIGNATURES_COUNT_MAX]
+        return Checkpoint(
+            origin=self._genesis.origin,
+            size=size,
+            root=root,
+            cosignatures=tuple(self._line(items[place]) for place in places),
+        )
+
+    def statistics(self) -> CosignerStatistics:
+        """Return the figures `/status` shows."""
+        counted = self._counted
+        return CosignerStatistics(
+            name=self.name,
+            signed_size=0 if self._signed is None else self._signed.size,
+            cosigned_size=0 if counted is None else counted[0],
+            cosignatures=0 if counted is None else len(self._collected[counted].items),
+            waiting=self._waiting,
+        )
+
+    # --- signing and pushing
+
+    def _sign_new_heads(self) -> None:
+        signed = 0 if self._signed is None else self._signed.size
+        for head in self._application.heads_since(signed, height_max=self._height):
+            item = _Item(
+                self._place,
+                head.size,
+                head.root,
+                head.time_s,
+                self._key.sign(self._message(self._place, head.size, head.root, head.time_s)),
+            )
+            self._signed = head
+            collected = self._collected.setdefault((head.size, head.root), _Collected())
+            collected.signed_at = trio.current_time()
+            self._outbox.append(item)
+            self._add(item)
+        self._clean()
+
+    def _push_some(self, nursery: trio.Nursery) -> None:
+        if self._outbox and self._pushes < limits.COSIGN_PUSHES_IN_FLIGHT_MAX:
+            body = _encode_items(self._outbox)
+            self._outbox.clear()
+            self._pushes += 1
+            nursery.start_soon(self._push, body, name="trustchain.cosigner.push")
+
+    async def _push(self, body: bytes) -> None:
+        try:
+            answers = await self._broadcast(METHOD, body)
+            for answer in answers or ():
+                try:
+                    items = _decode_items(answer)
+                except MalformedCheckpoint:
+                    self._count("malformed")
+                    continue
+                for item in items:
+                    self._take(item, None)
+            self._clean()
+        finally:
+            self._pushes -= 1
+            self._wake.set()
+
+    def _patience_s(self) -> float:
+        """How long to sleep: for ever when the own newest head counts, else until a repeat."""
+        signed, counted = self._signed, self._counted
+        behind = signed is not None and (counted is None or counted[0] < signed.size)
+        return limits.COSIGN_REPEAT_S if behind else math.inf
+
+    def _offer_again(self) -> None:
+        if self._signed is not None and not self._outbox:
+            own = self._own(self._signed.size, self._signed.root)
+            if own is not None:
+                self._outbox.append(own)
+
+    # --- collecting
+
+    def _own(self, size: int, root: bytes) -> _Item | None:
+        collected = self._collected.get((size, root))
+        return None if collected is None else collected.items.get(self._place)
+
+    def _take(self, item: _Item, sender: bytes | None) -> None:
+        """Add another validator's cosignature if it is new, plausible and valid."""
+        if not 0 <= item.place < len(self._keys) or item.place == self._place:
+            self._count("unknown")
+            return
+        known = self._collected.get((item.size, item.root))
+        if known is not None and item.place in known.items:
+            return
+        ahead = item.size - self._application.size
+        behind = 0 if self._counted is None else self._counted[0] - item.size
+        if ahead > limits.COSIGN_AHEAD_COUNT_MAX or behind > 0:
+            self._count("far")
+            return
+        try:
+            verify_signature(
+                self._keys[item.place],
+                self._message(item.place, item.size, item.root, item.timestamp_s),
+                item.signature,
+            )
+        except SignatureInvalid:
+            self._count("invalid")
+            peer = "answer" if sender is None else sender.hex()[:16]
+            log.warning("cosignature.invalid", peer=peer, place=item.place, size=item.size)
+            return
+        self._count("taken")
+        self._add(item)
+
+    def _add(self, item: _Item) -> None:
+        key = (item.size, item.root)
+        collected = self._collected.setdefault(key, _Collected())
+        collected.items[item.place] = item
+        if len(collected.items) < self._genesis.cosignatures_needed:
+            return
+        if self._place not in collected.items:
+            return  # not durable here yet; signing it will count it
+        if self._counted is not None and item.size <= self._counted[0]:
+            return
+        self._counted = key
+        self._counts.set()
+        self._counts = trio.Event()
+        if self._metrics is not None:
+            self._metrics.cosigned_size.set(item.size)
+            self._metrics.cosign_wait.observe(trio.current_time() - collected.signed_at)
+
+    def _clean(self) -> None:
+        """Forget heads below the one that counts, and the farthest when there are too many."""
+        floor = 0 if self._counted is None else self._counted[0]
+        for key in [key for key in self._collected if key[0] < floor]:
+            del self._collected[key]
+        while len(self._collected) > limits.COSIGN_PENDING_COUNT_MAX:
+            self._collected.pop(max(key for key in self._collected if key != self._counted))
+
+    def _message(self, place: int, size: int, root: bytes, timestamp_s: int) -> bytes:
+        return cosigned_message(
+            name=self._genesis.cosigner_names[place],
+            timestamp_s=timestamp_s,
+            origin=self._genesis.origin,
+            end=size,
+            root=root,
+        )
+
+    def _line(self, item: _Item) -> Cosignature:
+        name = self._genesis.cosigner_names[item.place]
+        return Cosignature(
+            name=name,
+            key_id=cosigner_key_id(name, self._genesis.cosigner_keys[item.place]),
+            timestamp_s=item.timestamp_s,
+            signature=item.signature,
+        )
+
+    def _count(self, result: str) -> None:
+        if self._metrics is not None:
+            self._metrics.cosignatures.labels(result).inc()
+
+
+def _encode_items(items: Iterable[_Item]) -> bytes:
+    fields = [
+        (item.place, item.size, item.root, item.timestamp_s, item.signature) for item in items
+    ]
+    return codec.encode((MESSAGE_VERSION, fields))
+
+
+def _decode_items(body: bytes) -> list[_Item]:
+    try:
+        message = codec.decode(body, size_max=limits.COSIGN_MESSAGE_SIZE_BYTES_MAX)
+    except codec.CodecError as error:
+        raise MalformedCheckpoint(f"cosignatures: {error}") from error
+    match message:
+        case (1, tuple(listed)) if len(listed) <= limits.COSIGN_ITEMS_COUNT_MAX:
+            return [_item(fields) for fields in listed]
+    raise MalformedCheckpoint("cosignatures: not a message of version 1")
+
+
+def _item(fields: object) -> _Item:
+    match fields:
+        case (int(place), int(size), bytes(root), int(timestamp_s), bytes(signature)) if (
+            0 < size <= limits.LOG_INDEX_MAX + 1
+            and len(root) == 32
+            and timestamp_s <= limits.TIME_S_MAX
+            and len(signature) == SIGNATURE_SIZE_BYTES
+        ):
+            return _Item(place, size, root, timestamp_s, signature)
+    raise MalformedCheckpoint("cosignatures: an item is not of its form")
