@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
+from node.cluster import manifest, operate
 from node.home import Home
 from node.processes import Listen, Process, process, process_state, require_free, taken
 
@@ -102,44 +103,43 @@ def free_base_port(nodes: int) -> int:
     raise WaitExpired("no free block of ports")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One node of a network: its home, its addresses, its process."""
 
-    index: int
-    home: Home
-    base: int
-    environment: dict[str, str]
-    started: Process | None = None
+    manifest: manifest.Member
 
     @property
     def name(self) -> str:
         """The name `cluster new` gave it."""
-        return self.home.path.name
+        return self.manifest.name
+
+    @property
+    def node_id(self) -> str:
+        """Hexadecimal NodeId."""
+        return self.manifest.node_id
+
+    @property
+    def home(self) -> Home:
+        """Its home folder."""
+        return self.manifest.home
 
     @property
     def url(self) -> str:
         """Where its HTTP is."""
-        return f"http://[::1]:{self.base + PORTS_PER_NODE * self.index + HTTP_OFFSET}"
+        return self.manifest.url
 
     @property
     def address(self) -> str:
         """Where its STOQ is."""
-        return f"[::1]:{self.base + PORTS_PER_NODE * self.index + STOQ_OFFSET}"
+        return f"[::1]:{self.manifest.stoq_port}"
 
     # -- process
 
     @property
     def process(self) -> Process | None:
-        """The running process, found by what the node wrote when it started."""
-        try:
-            pid = int(json.loads(self.home.api_file.read_text())["pid"])
-        except (OSError, ValueError, KeyError):
-            return self.started if self.started and self.started.alive else None
-        found = process(pid)
-        if found and found.alive and str(self.home.path) in _command_words(pid):
-            return found
-        return self.started if self.started and self.started.alive else None
+        """The running process."""
+        return operate.running_process(self.manifest)
 
     @property
     def running(self) -> bool:
@@ -147,19 +147,8 @@ class Member:
         return self.process is not None
 
     def start(self) -> None:
-        """Start `hypermesh node run` for this home, detached, with its log in the home."""
-        self.home.logs.mkdir(exist_ok=True)
-        with self.home.log_file.open("ab") as log:
-            child = subprocess.Popen(
-                [COMMAND, "node", "run", "--home", str(self.home.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                start_new_session=True,
-            )
-        self.started = process(child.pid)
-        _children.append(child)
+        """Start it unless it runs, with its log in the home; ports are checked first."""
+        operate.start([self.manifest])
 
     def signal(self, number: int) -> None:
         """Send a signal; the node must be running."""
@@ -184,6 +173,16 @@ class Member:
         found.signal(signal.SIGTERM)
         until(lambda: _gone(found), f"{self.name} stopped", timeout_s=timeout_s)
         return time.monotonic() - began
+
+    def kill_soon(self) -> None:
+        """SIGKILL without waiting, so that several die at the same moment."""
+        self.signal(signal.SIGKILL)
+
+    @property
+    def paused(self) -> bool:
+        """True while it is stopped by a signal."""
+        found = self.process
+        return found is not None and found.paused
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -234,6 +233,16 @@ class Member:
         status = self.status()
         return -1 if status is None else int(status["height"])
 
+    def view(self) -> int:
+        """Return its current view, -1 while nobody answers."""
+        status = self.status()
+        return -1 if status is None else int(status["view"])
+
+    def transactions(self) -> int:
+        """Return the executed transactions it counts, -1 while nobody answers."""
+        status = self.status()
+        return -1 if status is None else int(status["transactions_total"])
+
     def ready(self) -> bool:
         """True once `/readyz` says so."""
         try:
@@ -270,6 +279,7 @@ class Network:
     folder: Path
     base: int
     members: list[Member] = field(default_factory=list)
+    cluster: manifest.Cluster | None = None
 
     @classmethod
     def create(
@@ -284,16 +294,8 @@ class Network:
         network.command(
             "cluster", "new", name, "--nodes", str(nodes), "--base-port", str(base), *options
         )
-        homes = sorted(network.path.glob("n*/node.toml"))
-        network.members = [
-            Member(
-                index=index,
-                home=Home(home.parent),
-                base=base,
-                environment=network.environment,
-            )
-            for index, home in enumerate(homes)
-        ]
+        network.cluster = manifest.find_cluster(name, network.clusters)
+        network.members = [Member(manifest=member) for member in network.cluster.members]
         return network
 
     @property
@@ -303,16 +305,21 @@ class Network:
             key: text for key, text in os.environ.items() if not key.startswith("HYPERMESH_")
         }
         return inherited | {
+            "HYPERMESH_CLUSTERS": str(self.clusters),
             "XDG_DATA_HOME": str(self.folder),
-            "HYPERMESH_PASSPHRASE_FILE": str(self.folder / "passphrase"),
             "NO_COLOR": "1",
             "COLUMNS": "200",
         }
 
     @property
+    def clusters(self) -> Path:
+        """Where its cluster folder is."""
+        return self.folder / "clusters"
+
+    @property
     def path(self) -> Path:
         """The cluster's folder."""
-        return self.folder / "hypermesh" / "clusters" / self.name
+        return self.clusters / self.name
 
     def command(
         self, *arguments: str, code: int | None = 0, timeout_s: float = COMMAND_TIMEOUT_S
@@ -338,9 +345,7 @@ class Network:
 
     def up(self, *, timeout_s: float = 30.0) -> None:
         """Start every node and wait until each is ready."""
-        for member in self.members:
-            if not member.running:
-                member.start()
+        operate.start([member.manifest for member in self.members])
         self.wait_ready(timeout_s=timeout_s)
 
     def wait_ready(
@@ -381,11 +386,7 @@ class Network:
         """Return the member the highest view names as primary."""
         statuses = [status for member in self.members if (status := member.status())]
         newest = max(statuses, key=lambda status: int(status["view"]))
-        return next(
-            member
-            for member in self.members
-            if newest["primary"] in {member.name, str(member.index)}
-        )
+        return next(member for member in self.members if member.name == newest["primary"])
 
     def backups(self) -> list[Member]:
         """Return every member but the primary."""
@@ -421,6 +422,28 @@ class Network:
             errors.append(abs(int(status["conservation_error"])))
         return max(errors)
 
+    @property
+    def chain(self) -> str:
+        """Name of the chain with the first digits of its id."""
+        assert self.cluster is not None
+        return self.cluster.chain
+
+    @property
+    def chain_id(self) -> str:
+        """Hexadecimal id of the chain, as a member tells it."""
+        for member in self.members:
+            if status := member.status():
+                return str(status["chain_id"])
+        raise WaitExpired("nobody tells the chain id")
+
+    def account(self, address: str) -> dict[str, Any]:
+        """Return an account as the first member that answers sees it."""
+        for member in self.members:
+            if member.running:
+                document: dict[str, Any] = member.get(f"/api/v1/accounts/{address}").json()
+                return document
+        raise WaitExpired("nobody runs")
+
     def describe(self, members: Sequence[Member] | None = None) -> str:
         """Return one line a member and the end of its log, for failures."""
         lines = []
@@ -443,9 +466,6 @@ class Network:
                 found.signal(signal.SIGKILL)
                 with contextlib.suppress(WaitExpired):
                     until(lambda found=found: _gone(found), "killed", timeout_s=5)  # type: ignore[misc]
-        for child in _children:
-            child.poll()
-        _children[:] = [child for child in _children if child.returncode is None]
 
 
 @contextlib.contextmanager
@@ -469,20 +489,7 @@ def port_holder(port: int) -> socket.socket:
     return holder
 
 
-_children: list[subprocess.Popen[bytes]] = []  # kept so that ended ones are reaped
-
-
 def _gone(found: Process) -> bool:
-    for child in _children:
-        if child.pid == found.pid:
-            child.poll()
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(found.pid, os.WNOHANG)
     return process(found.pid) != found or process_state(found.pid) == "Z"
-
-
-def _command_words(pid: int) -> str:
-    try:
-        return (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        )
-    except OSError:
-        return ""

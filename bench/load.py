@@ -1,0 +1,646 @@
+"""Load generator: pre-signed transfers, open loop, in a process of its own.
+
+`Purse` funds accounts and signs the transfers of a `Plan` beforehand, so that signing costs the
+measurement nothing. `Load` holds the generator's process: it connects, says "ready", waits for a
+line, sends, and prints a report.
+
+Open loop: operation i is meant to be sent at start + i / rate, and its latency counts from that
+moment even if it left later. Saturation: a fixed number of operations is always in flight. A
+*strand* is one lane of one account; it has one call in flight, so nothing overtakes. A call that
+fails because its node died goes to the next node: resubmission is idempotent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import trio
+
+from bench.network import PASSPHRASE, Member, Network
+from bench.report import percentile
+from caesar.core.addresses import Address, address_of, address_text
+from caesar.core.transactions import SignedTransaction, Transaction, Transfer
+from caesar.limits import LANES_MAX, OPERATIONS_MAX
+from native import codec
+from native.batches import Batch
+from native.keys import SecretKey
+from native.values import Algorithm, Amount, Digest, NodeId
+
+COALESCE_S: Final = 0.001  # operations due within it share a call
+CALL_TIMEOUT_S: Final = 30.0
+RETRY_PAUSE_S: Final = 0.05
+FRAME: Final = struct.Struct(">I")
+REACHED: Final = {0}
+SIGNING_THREADS: Final = os.cpu_count() or 1
+VALID_UNTIL: Final = 900_000  # within what genesis allows by default
+MAX_FEE: Final = 10**6  # an upper bound; the ledger takes its own fee
+
+Mode = Literal["open", "saturate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A node that takes transfers."""
+
+    node_id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything one run needs; written as JSON by who starts the generator."""
+
+    folder: str  # holds the signed transfers, the plan and the samples
+    chain_id: str
+    chain_name: str
+    strands: int  # transfer i belongs to strand i modulo this
+    mode: Mode
+    rate: float = 0.0
+    seconds: float = 0.0
+    warm_up_s: float = 0.0  # samples meant to be sent earlier do not count for latency
+    in_flight: int = 0
+    call_size: int = 1
+    targets: tuple[Target, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read what `write` wrote."""
+        document = json.loads(path.read_text())
+        targets = tuple(Target(**target) for target in document.pop("targets"))
+        return cls(targets=targets, **document)
+
+    def write(self) -> Path:
+        """Write the plan into its folder and return the file."""
+        path = Path(self.folder) / "plan.json"
+        path.write_text(json.dumps(asdict(self)))
+        return path
+
+    @property
+    def payloads_file(self) -> Path:
+        """The signed transfers, in the order they are meant to be sent."""
+        return Path(self.folder) / "payloads.bin"
+
+    @property
+    def samples_file(self) -> Path:
+        """Pairs of doubles: intended and done, CLOCK_MONOTONIC seconds."""
+        return Path(self.folder) / "samples.bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came out of a run. Latencies count from the intended moment, in ms."""
+
+    sent: int
+    applied: int
+    outcomes: dict[str, int]
+    retries: int
+    started: float
+    finished: float
+    tx_per_s: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    late_ms_max: float  # how far the generator itself fell behind its schedule
+    cpu_s: float
+    samples: tuple[tuple[float, float], ...] = field(default=(), repr=False)
+
+    def longest_silence(self, first: float, last: float) -> float:
+        """Return the longest time between two receipts that touches [first, last]."""
+        done = sorted({finished for _, finished in self.samples})
+        gaps = [
+            later - earlier
+            for earlier, later in itertools.pairwise(done)
+            if later >= first and earlier <= last
+        ]
+        return max(gaps, default=last - first)
+
+
+class Channel(Protocol):
+    """One way to hand transfers to one node."""
+
+    async def submit(self, payloads: Sequence[bytes]) -> Sequence[int]:
+        """Return each payload's outcome code once executed; raise `CallFailed` otherwise."""
+        ...
+
+
+class CallFailed(Exception):
+    """The node did not answer: it is gone, starts, or is full. The call may be repeated."""
+
+
+@dataclass(slots=True)
+class Strand:
+    """One lane of one account: its transfers must arrive in order."""
+
+    slot: int
+    waiting: deque[tuple[float, bytes]] = field(default_factory=deque)
+    busy: bool = False
+
+
+class Generator:
+    """Sends the transfers of one plan through channels and keeps the score."""
+
+    def __init__(self, plan: Plan, channels: Sequence[Channel], payloads: Sequence[bytes]) -> None:
+        self.plan = plan
+        self.channels = channels
+        self.payloads = payloads
+        self.outcomes: Counter[int] = Counter()
+        self.samples: list[tuple[float, float]] = []
+        self.retries = 0
+        self.late_s_max = 0.0
+        self.stopping = False
+
+    async def run(self) -> None:
+        """Send everything, or until the time of the plan is over, and wait for the answers."""
+        if self.plan.mode == "open":
+            await self._open_loop()
+        else:
+            await self._saturate()
+
+    async def _open_loop(self) -> None:
+        width = self.plan.strands
+        strands = [Strand(slot=index % len(self.channels)) for index in range(width)]
+        started = trio.current_time()
+        last = started + self.plan.seconds
+        index = 0
+        async with trio.open_nursery() as nursery:
+            while index < len(self.payloads) and not self.stopping:
+                intended = started + index / self.plan.rate
+                if intended > last:
+                    break
+                await trio.sleep_until(intended)
+                now = trio.current_time()
+                due: dict[int, list[Strand]] = {}
+                while index < len(self.payloads):
+                    intended = started + index / self.plan.rate
+                    if intended > min(now + COALESCE_S, last):
+                        break
+                    self.late_s_max = max(self.late_s_max, now - intended)
+                    strand = strands[index % width]
+                    strand.waiting.append((intended, self.payloads[index]))
+                    index += 1
+                    if not strand.busy:
+                        strand.busy = True
+                        due.setdefault(strand.slot, []).append(strand)
+                for slot, ready in due.items():
+                    nursery.start_soon(self._serve, slot, ready)
+
+    async def _serve(self, slot: int, strands: list[Strand]) -> None:
+        """Send what the strands hold until they hold nothing; they stay in step meanwhile."""
+        while strands:
+            operations = [operation for strand in strands for operation in strand.waiting]
+            for strand in strands:
+                strand.waiting.clear()
+            await self._call(slot, operations)
+            for strand in strands:
+                strand.busy = bool(strand.waiting)
+            strands = [strand for strand in strands if strand.busy]
+
+    async def _saturate(self) -> None:
+        size = self.plan.call_size
+        slots = max(1, self.plan.in_flight // size)
+        deadline = trio.current_time() + self.plan.seconds
+        width = self.plan.strands
+        if width < slots:
+            raise SystemExit(f"{slots} calls in flight need as many lanes, there are {width}")
+
+        async def work(slot: int) -> None:
+            """Own every lane whose number is `slot` modulo `slots`, so order is kept."""
+            mine = deque(
+                self.payloads[index]
+                for index in range(len(self.payloads))
+                if index % width % slots == slot
+            )
+            while mine and trio.current_time() < deadline and not self.stopping:
+                now = trio.current_time()
+                call = [(now, mine.popleft()) for _ in range(min(size, len(mine)))]
+                await self._call(slot, call)
+
+        async with trio.open_nursery() as nursery:
+            for slot in range(slots):
+                nursery.start_soon(work, slot)
+
+    async def _call(self, slot: int, operations: list[tuple[float, bytes]]) -> None:
+        payloads = [payload for _, payload in operations]
+        for attempt in range(1_000):
+            channel = self.channels[(slot + attempt) % len(self.channels)]
+            try:
+                codes = await channel.submit(payloads)
+            except CallFailed:
+                self.retries += 1
+                await trio.sleep(RETRY_PAUSE_S)
+                continue
+            done = trio.current_time()
+            self.outcomes.update(codes)
+            self.samples.extend(
+                (intended, done)
+                for (intended, _), code in zip(operations, codes, strict=True)
+                if code in REACHED
+            )
+            return
+        self.outcomes[-1] += len(operations)
+
+    def report(self, started: float, finished: float, clock_offset: float) -> Report:
+        """Sum up; `clock_offset` turns trio's clock into CLOCK_MONOTONIC."""
+        counted = started + self.plan.warm_up_s
+        took = sorted(
+            (done - intended) * 1000 for intended, done in self.samples if intended >= counted
+        )
+        applied = len(self.samples)
+        last = max((done for _, done in self.samples), default=finished)
+        span = max(last - started, 1e-9)
+        cpu = os.times()
+
+        def at(percent: float) -> float:
+            return round(percentile(took, percent), 3) if took else float("nan")
+
+        return Report(
+            sent=sum(self.outcomes.values()),
+            applied=applied,
+            outcomes={str(code): count for code, count in sorted(self.outcomes.items())},
+            retries=self.retries,
+            started=started + clock_offset,
+            finished=last + clock_offset,
+            tx_per_s=round(applied / span, 1),
+            p50_ms=at(50),
+            p90_ms=at(90),
+            p99_ms=at(99),
+            p999_ms=at(99.9),
+            max_ms=at(100),
+            late_ms_max=round(self.late_s_max * 1000, 3),
+            cpu_s=round(cpu.user + cpu.system, 2),
+        )
+
+
+class StoqChannel:
+    """STOQ RPC `caesar.submit`: a batch body in, outcome codes out."""
+
+    def __init__(self, endpoint: Any, target: Target) -> None:
+        self.endpoint = endpoint
+        self.target = target
+        self.connection: Any = None
+        self.dialling = trio.Lock()
+
+    async def submit(self, payloads: Sequence[bytes]) -> Sequence[int]:
+        """Send one call; dial again after the connection was lost."""
+        from transport.errors import TransportError
+
+        body = Batch.of(payloads).body
+        try:
+            connection = await self._connected()
+            with trio.fail_after(CALL_TIMEOUT_S):
+                answer = await connection.call("caesar.submit", body, timeout_s=CALL_TIMEOUT_S)
+        except (TransportError, trio.TooSlowError) as error:
+            raise CallFailed(str(error)) from error
+        _, codes = codec.decode(answer, size_max=len(answer))  # type: ignore[misc]
+        return tuple(codes)  # type: ignore[arg-type]
+
+    async def _connected(self) -> Any:
+        async with self.dialling:
+            if self.connection is None or self.connection.closed.is_set():
+                self.connection = None
+                with trio.fail_after(5):
+                    self.connection = await self.endpoint.dial(
+                        self.target.address, NodeId(bytes.fromhex(self.target.node_id))
+                    )
+        return self.connection
+
+
+@contextlib.asynccontextmanager
+async def stoq_channels(plan: Plan) -> AsyncIterator[list[StoqChannel]]:
+    """Open an endpoint with a key of its own and a channel to every target."""
+    from transport import Endpoint, HelloOffer, TransportConfig
+    from transport.identity import Identity
+
+    accepted = {NodeId(bytes.fromhex(target.node_id)) for target in plan.targets}
+    offer = HelloOffer(chain_id=bytes.fromhex(plan.chain_id), chain_name=plan.chain_name)
+    async with trio.open_nursery() as nursery:
+        endpoint = Endpoint(
+            Identity(SecretKey.generate(Algorithm.FALCON_512)),
+            listen=None,
+            hello=offer,
+            verifier=OnlyThese(accepted),
+            config=TransportConfig(),
+        )
+        await nursery.start(endpoint.run)
+        channels = [StoqChannel(endpoint, target) for target in plan.targets]
+        try:
+            yield channels
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(1):
+                await endpoint.close("done")
+            nursery.cancel_scope.cancel()
+
+
+class OnlyThese:
+    """Accepts the nodes of the plan and nobody else."""
+
+    def __init__(self, accepted: set[Any]) -> None:
+        self.accepted = accepted
+
+    def verify_peer(self, node_id: Any, *_: object) -> None:
+        """Raise `PeerRefused` for a stranger."""
+        from transport.identity import PeerRefused
+
+        if node_id not in self.accepted:
+            raise PeerRefused("not a target")
+
+
+# -- the process
+
+
+def read_payloads(plan: Plan) -> list[bytes]:
+    """Read what `sign` wrote."""
+    data = plan.payloads_file.read_bytes()
+    payloads = []
+    position = 0
+    while position < len(data):
+        (size,) = FRAME.unpack_from(data, position)
+        position += FRAME.size
+        payloads.append(data[position : position + size])
+        position += size
+    return payloads
+
+
+async def run(plan: Plan) -> None:
+    """Connect, say "ready", wait for a line, send, write samples, print the report."""
+    payloads = read_payloads(plan)
+    offset = time.monotonic() - trio.current_time()
+    async with stoq_channels(plan) as channels, trio.open_nursery() as nursery:
+        for channel in channels:
+            with contextlib.suppress(Exception):
+                await channel._connected()
+        generator = Generator(plan, channels, payloads)
+        print("ready", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        nursery.start_soon(_watch_stop, generator)
+        started = trio.current_time()
+        await generator.run()
+        finished = trio.current_time()
+        nursery.cancel_scope.cancel()
+    report = generator.report(started, finished, offset)
+    with plan.samples_file.open("wb") as file:
+        for intended, done in generator.samples:
+            file.write(struct.pack("=dd", intended + offset, done + offset))
+    document = asdict(report)
+    del document["samples"]
+    print(json.dumps(document), flush=True)
+
+
+async def _watch_stop(generator: Generator) -> None:
+    """A second line, or the end of stdin, ends the run early."""
+    await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+    generator.stopping = True
+
+
+class Load:
+    """The generator's process, as its parent holds it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        path = plan.write()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.load", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if line.strip() != "ready":
+            self.process.wait()
+            raise RuntimeError(f"the load generator ended with {self.process.returncode}")
+
+    def go(self) -> None:
+        """Start sending."""
+        self._line()
+
+    def stop(self) -> None:
+        """Send nothing new; what is in flight is still waited for."""
+        with contextlib.suppress(OSError):
+            self._line()
+
+    def report(self, timeout_s: float = 120.0) -> Report:
+        """Wait for the end and return what came out."""
+        output, _ = self.process.communicate(timeout=timeout_s)
+        if self.process.returncode != 0:
+            raise RuntimeError(f"the load generator ended with {self.process.returncode}")
+        document = json.loads(output.splitlines()[-1])
+        samples = tuple(struct.iter_unpack("=dd", self.plan.samples_file.read_bytes()))
+        return Report(**document, samples=samples)
+
+    def close(self) -> None:
+        """End the process whatever it does."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def _line(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Purse:
+    """Funded accounts of one network, and signed transfers from them to one sink.
+
+    Every plan takes lanes nobody used before, so a run that was cut short spoils nothing.
+    """
+
+    def __init__(self, network: Network, secrets: Sequence[SecretKey], folder: Path) -> None:
+        self.network = network
+        self.secrets = secrets
+        self.folder = folder
+        self.sink = Address(hashlib.sha256(b"sink of " + folder.name.encode()).digest())
+        self.first_lane = 1  # lane 0 carried the key
+        self.plans = 0
+        self.units = 0  # received by the sink
+        self.executed = 0  # transactions
+
+    @classmethod
+    def fill(cls, network: Network, *, accounts: int, amount: int = 10**13) -> Purse:
+        """Pay `amount` base units from the treasury to fresh accounts and put their keys on the
+        ledger.
+        """
+        folder = network.folder / "purse"
+        folder.mkdir(exist_ok=True)
+        with ThreadPoolExecutor(SIGNING_THREADS) as pool:
+            secrets = list(pool.map(SecretKey.generate, [Algorithm.FALCON_512] * accounts))
+        purse = cls(network, secrets, folder)
+        treasury = SecretKey.load(network.path / "wallets" / "treasury.key", PASSPHRASE)
+        purse.submit(purse._funding(treasury, amount))
+        purse.submit([purse._transfer(secret, 0, 0, key=True) for secret in secrets])
+        purse.units += len(secrets)
+        return purse
+
+    def plan(
+        self,
+        *,
+        targets: Sequence[Member],
+        mode: Mode = "open",
+        rate: float = 0.0,
+        seconds: float,
+        count: int | None = None,
+        lanes: int = 8,
+        warm_up_s: float = 0.0,
+        in_flight: int = 0,
+        call_size: int = 1,
+    ) -> Plan:
+        """Sign what a run needs (`count`, or rate x seconds) and return its plan."""
+        if self.first_lane + lanes > LANES_MAX:
+            raise RuntimeError("the purse has no fresh lanes left; fill another one")
+        total = count if count is not None else round(rate * seconds)
+        strands = len(self.secrets) * lanes
+        self.plans += 1
+        folder = self.folder / str(self.plans)
+        folder.mkdir()
+        plan = Plan(
+            folder=str(folder),
+            chain_id=self.chain_id.hex(),
+            chain_name=self.network.chain,
+            strands=strands,
+            mode=mode,
+            rate=rate,
+            seconds=seconds,
+            warm_up_s=warm_up_s,
+            in_flight=in_flight,
+            call_size=call_size,
+            targets=tuple(
+                Target(node_id=member.node_id, address=member.address) for member in targets
+            ),
+        )
+
+        def signed(index: int) -> bytes:
+            strand, sequence = index % strands, index // strands
+            account, lane = strand % len(self.secrets), strand // len(self.secrets)
+            return self._transfer(self.secrets[account], first + lane, sequence)
+
+        first = self.first_lane
+        self.first_lane += lanes
+        with (
+            ThreadPoolExecutor(SIGNING_THREADS) as pool,
+            plan.payloads_file.open("wb") as file,
+        ):
+            for payload in pool.map(signed, range(total)):
+                file.write(FRAME.pack(len(payload)))
+                file.write(payload)
+        return plan
+
+    def book(self, report: Report) -> Report:
+        """Count what a run of ours moved."""
+        self.units += report.applied
+        self.executed += report.applied
+        return report
+
+    def received(self) -> int:
+        """Return what the sink has, as the first member that answers sees it."""
+        return int(self.network.account(address_text(self.sink))["balance"])
+
+    @property
+    def chain_id(self) -> Digest:
+        """Of the network."""
+        return Digest(bytes.fromhex(self.network.chain_id))
+
+    def submit(self, payloads: Sequence[bytes]) -> None:
+        """Hand transactions to the first member; all must be applied."""
+        member = self.network.members[0]
+        plan = Plan(
+            folder=str(self.folder),
+            chain_id=self.chain_id.hex(),
+            chain_name=self.network.chain,
+            strands=1,
+            mode="open",
+            targets=(Target(node_id=member.node_id, address=member.address),),
+        )
+
+        async def once() -> Sequence[int]:
+            async with stoq_channels(plan) as (channel,):
+                for _ in range(100):
+                    with contextlib.suppress(CallFailed):
+                        codes: Sequence[int] = await channel.submit(payloads)
+                        return codes
+                    await trio.sleep(RETRY_PAUSE_S)
+            raise RuntimeError(f"{member.name} took no transaction")
+
+        codes = trio.run(once)
+        if any(codes):
+            raise RuntimeError(f"transactions of the purse were not applied: {Counter(codes)}")
+        self.executed += len(payloads)
+
+    def _funding(self, treasury: SecretKey, amount: int) -> list[bytes]:
+        sender = address_of(treasury.public)
+        account = self.network.account(address_text(sender))
+        sequence = next(
+            (lane["next_sequence"] for lane in account["lanes"] if lane["lane"] == 0), 0
+        )
+        recipients = [address_of(secret.public) for secret in self.secrets]
+        payloads = []
+        for start in range(0, len(recipients), OPERATIONS_MAX):
+            part = recipients[start : start + OPERATIONS_MAX]
+            transaction = self._transaction(sender, 0, sequence, part, amount)
+            payloads.append(
+                _signed(treasury, transaction, key=not account["has_key"] and start == 0)
+            )
+            sequence += 1
+        return payloads
+
+    def _transfer(self, secret: SecretKey, lane: int, sequence: int, *, key: bool = False) -> bytes:
+        sender = address_of(secret.public)
+        return _signed(secret, self._transaction(sender, lane, sequence, [self.sink], 1), key=key)
+
+    def _transaction(
+        self, sender: Address, lane: int, sequence: int, recipients: Sequence[Address], amount: int
+    ) -> Transaction:
+        return Transaction(
+            chain_id=self.chain_id,
+            sender=sender,
+            lane=lane,
+            sequence=sequence,
+            valid_until=VALID_UNTIL,
+            max_fee=Amount(MAX_FEE * len(recipients)),
+            operations=tuple(
+                Transfer(recipient=recipient, amount=Amount(amount)) for recipient in recipients
+            ),
+        )
+
+
+def _signed(secret: SecretKey, transaction: Transaction, *, key: bool = False) -> bytes:
+    return SignedTransaction(
+        transaction=transaction,
+        signature=secret.sign(transaction.signed_bytes),
+        key=secret.public.raw if key else None,
+    ).encode()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description="load generator")
+    parser.add_argument("plan", type=Path)
+    trio.run(run, Plan.read(parser.parse_args(arguments).plan))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

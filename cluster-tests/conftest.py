@@ -1,0 +1,89 @@
+"""Real processes for ring 3: networks with ports of their own, load, and what to print on failure.
+
+A network is made once per file and shared by its tests; each test leaves it whole. Waits are for
+conditions, with a deadline; ports are checked free first and a taken one names its holder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from bench.load import Load, Purse
+from bench.network import Member, Network
+
+StartNetwork = Callable[..., Network]
+StartLoad = Callable[..., Load]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartNetwork]:
+    """Make networks that end with the file: `start(nodes=4)`, or `start(nodes=4, run=False)`."""
+    made: list[Network] = []
+
+    def make(*, nodes: int, run: bool = True) -> Network:
+        folder = tmp_path_factory.mktemp(f"cluster{nodes}-")
+        created = Network.create(folder, nodes=nodes, name=f"t{len(made)}")
+        made.append(created)
+        _shown.append(created)
+        if run:
+            created.up()
+        return created
+
+    yield make
+    for created in made:
+        created.destroy()
+        _shown.remove(created)
+
+
+@pytest.fixture(scope="module")
+def mesh(start: StartNetwork) -> Network:
+    """Four validators, running."""
+    return start(nodes=4)
+
+
+@pytest.fixture(scope="module")
+def purse(mesh: Network) -> Purse:
+    """Funded accounts of the four validators' ledger."""
+    return Purse.fill(mesh, accounts=32)
+
+
+@pytest.fixture
+def whole(mesh: Network) -> Network:
+    """The four validators, all of them up and ready, whatever the test before did."""
+    for member in mesh.members:
+        if member.paused:
+            member.resume()
+    mesh.up()
+    return mesh
+
+
+@pytest.fixture
+def load(whole: Network, purse: Purse) -> Iterator[StartLoad]:
+    """Start generators that end with the test: `load(rate=200, seconds=5, targets=...)`."""
+    running: list[Load] = []
+
+    def begin(*, targets: list[Member] | None = None, **options: Any) -> Load:
+        plan = purse.plan(targets=targets or whole.members, **options)
+        generator = Load(plan)
+        running.append(generator)
+        generator.go()
+        return generator
+
+    yield begin
+    for generator in running:
+        generator.close()
+
+
+_shown: list[Network] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, None]:
+    """Add each node's state and the end of its log to a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and _shown:
+        report.sections.append(("nodes", "\n".join(created.describe() for created in _shown)))

@@ -1,0 +1,92 @@
+"""Overload of the HTTP part does not reach consensus."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import httpx
+
+from bench.load import Load, Purse
+from bench.network import Member, Network, until
+
+StartLoad = Callable[..., Load]
+CLIENTS: Final = 32
+FLOOD: Final = """
+import socket, sys, threading
+host, port, clients = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+request = b"GET /status HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n"
+def client():
+    while True:
+        try:
+            with socket.create_connection((host, port)) as connection:
+                while True:
+                    connection.sendall(request)
+                    if not connection.recv(65536):
+                        break
+        except OSError:
+            pass
+for _ in range(clients):
+    threading.Thread(target=client, daemon=True).start()
+print("flooding", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def flood(member: Member) -> Iterator[None]:
+    """32 clients ask one node for its status as fast as they can."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FLOOD, "::1", str(member.manifest.http_port), str(CLIENTS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        assert process.stdout.readline().strip() == "flooding"
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_commit_latency_stays_within_twice_idle_under_an_http_flood(
+    whole: Network, purse: Purse, load: StartLoad
+) -> None:
+    flooded = whole.backups()[0]
+    others = [member for member in whole.members if member is not flooded]
+    quiet = purse.book(load(rate=50, seconds=3, targets=others).report())
+    with flood(flooded):
+        requests = flooded.metric("hypermesh_node_http_requests_total")
+        loud = purse.book(load(rate=50, seconds=3, targets=others).report())
+    served = flooded.metric("hypermesh_node_http_requests_total") - requests
+    assert served > CLIENTS, "the flood did not reach the node"
+    assert loud.outcomes == {"0": loud.sent}
+    assert loud.p50_ms <= 2 * quiet.p50_ms, f"{quiet.p50_ms} ms idle, {loud.p50_ms} ms flooded"
+
+
+def test_more_requests_than_the_limit_are_sent_away_with_retry_after(whole: Network) -> None:
+    member = whole.backups()[0]
+    with flood(member), flood(member):
+        answer = until(
+            lambda: (
+                answer
+                if (answer := _status(member)) is not None and answer.status_code == 503
+                else None
+            ),
+            "a 503",
+            timeout_s=20,
+            poll_s=0.001,
+        )
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def _status(member: Member) -> httpx.Response | None:
+    try:
+        return httpx.get(member.url + "/status", timeout=2)
+    except httpx.HTTPError:
+        return None
