@@ -13,8 +13,6 @@ waits.
 from dataclasses import dataclass
 from enum import Enum
 
-from native.values import Digest
-
 from consensus.core.inputs import Timer
 from consensus.core.messages import (
     BatchHeader,
@@ -27,6 +25,7 @@ from consensus.core.messages import (
 )
 from consensus.core.records import Record
 from consensus.core.types import Height, ReplicaIndex
+from native.values import Digest
 
 
 class Fault(Enum):

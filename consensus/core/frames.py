@@ -5,10 +5,9 @@ send `proposal_head(pre_prepare)` and the batch as two parts; the receiver takes
 `split_proposal`. A body alone is a BODY frame, whose payload *is* the body.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, assert_never
-
-from native.codec import encode as encode_value
 
 from consensus.core import wire
 from consensus.core.messages import (
@@ -26,6 +25,8 @@ from consensus.core.messages import (
 )
 from consensus.errors import MalformedMessage
 from consensus.limits import MESSAGE_BYTES_MAX, VOTES_FRAME_BYTES_MAX
+from native.codec import Value
+from native.codec import encode as encode_value
 
 
 class Channel(IntEnum):
@@ -112,7 +113,7 @@ def split_proposal(data: bytes, bounds: wire.Bounds) -> tuple[PrePrepare, memory
     return wire.pre_prepare(value, bounds), memoryview(data)[2 + size :]
 
 
-_READERS: Final = {
+_READERS: Final[dict[int, Callable[[Value, wire.Bounds], Message]]] = {
     FrameType.PRE_PREPARE: wire.pre_prepare,
     FrameType.VOTES: wire.votes,
     FrameType.VIEW_CHANGE: wire.view_change,

@@ -13,10 +13,9 @@ Duties of whoever feeds the core (runtime and simulator alike):
 from dataclasses import dataclass
 from enum import Enum
 
-from native.values import Digest
-
 from consensus.core.messages import Message
 from consensus.core.types import Height, ReplicaIndex
+from native.values import Digest
 
 
 class Timer(Enum):

@@ -16,10 +16,6 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final, assert_never
 
-from native.codec import encode
-from native.hashing import merkle_root
-from native.values import Digest, Signature
-
 from consensus.core.types import (
     NO_DIGEST,
     Epoch,
@@ -30,6 +26,9 @@ from consensus.core.types import (
     Sequence,
     View,
 )
+from native.codec import Value, encode
+from native.hashing import merkle_root
+from native.values import Digest, Signature
 
 VERSION: Final = 1
 EMPTY_ROOT: Final = Digest(hashlib.sha256(b"").digest())  # Merkle root of no payloads
@@ -64,7 +63,7 @@ def stamp_bytes(
     return DOMAINS[kind] + chain_id + encode((epoch, number, digest))
 
 
-def _hash(value: object) -> Digest:
+def _hash(value: Value) -> Digest:
     return Digest(hashlib.sha256(encode(value)).digest())
 
 
@@ -100,7 +99,7 @@ class BatchHeader:
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", _hash(self.value()))
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (
             VERSION,
             self.chain_id,
@@ -134,7 +133,7 @@ class BlockHeader:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hash", _hash(self.value()))
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (
             VERSION,
             self.chain_id,
@@ -159,7 +158,7 @@ class Prepare:
     sequence: Sequence
     digest: Digest
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (1, self.epoch, self.view, self.sequence, self.digest)
 
 
@@ -172,7 +171,7 @@ class Commit:
     sequence: Sequence
     digest: Digest
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (2, self.epoch, self.view, self.sequence, self.digest)
 
 
@@ -186,7 +185,7 @@ class Checkpoint:
     state_root: Digest  # after the block
     next_set: Digest = NO_DIGEST
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (3, self.epoch, self.height, self.header_hash, self.state_root, self.next_set)
 
 
@@ -246,7 +245,7 @@ class VoteProof:
     path: tuple[Digest, ...]
     signature: Signature
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (self.signer, self.number, self.index, self.size, self.path, self.signature)
 
     def job(self, chain_id: Digest, leaf: Leaf) -> SignatureJob:
@@ -304,7 +303,7 @@ class PrePrepare:
     def digest(self) -> Digest:
         return self.header.digest
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (self.view, self.number, self.header.value(), self.signature)
 
     def content(self) -> Digest:
@@ -356,7 +355,7 @@ class PreparedCertificate:
             digest=pre_prepare.digest,
         )
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (self.pre_prepare.value(), tuple(vote.value() for vote in self.votes))
 
 
@@ -371,7 +370,7 @@ class BlockCertificate:
     def height(self) -> Height:
         return self.checkpoint.height
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (self.checkpoint.value()[1:], tuple(vote.value() for vote in self.votes))
 
 
@@ -397,7 +396,7 @@ class ViewChange:
     def height(self) -> Height:
         return Height(0) if self.certificate is None else self.certificate.height
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (
             self.epoch,
             self.view,
@@ -449,7 +448,7 @@ class NewView:
         )
         object.__setattr__(self, "digest", _hash(content))
 
-    def value(self) -> tuple[object, ...]:
+    def value(self) -> tuple[Value, ...]:
         return (
             self.epoch,
             self.view,

@@ -2,17 +2,14 @@
 
 The store is a table `(kind, key, sequence, data)` with the primary key `(kind, key)`: a record
 replaces one of the same kind and key. `Drop(through)` deletes the rows with
-`1 <= sequence <= through`; rows with sequence 0 are never dropped. An `Accepted` record demands that
-the body of its batch is written in the same transaction (bodies are the block store and outlive the
-record).
+`1 <= sequence <= through`; rows with sequence 0 are never dropped. An `Accepted` record demands
+that the body of its batch is written in the same transaction (bodies are the block store and outlive
+the record).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, assert_never
-
-from native.codec import encode
-from native.values import Digest
 
 from consensus.core import wire
 from consensus.core.messages import (
@@ -29,6 +26,8 @@ from consensus.core.messages import (
 from consensus.core.types import Epoch, Height, Number, Sequence, View
 from consensus.errors import CorruptRecord, MalformedMessage
 from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
+from native.codec import Value, encode
+from native.values import Digest
 
 BIRTH_KEY: Final = (1, 0)
 
@@ -239,7 +238,7 @@ def decode_records(rows: Iterable[tuple[int, bytes]], bounds: wire.Bounds) -> li
     return [decode_record(kind, data, bounds) for kind, data in rows]
 
 
-def _decode(kind: int, value: object, bounds: wire.Bounds) -> Record:
+def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
     match kind:
         case 1:
             chain_id, node_id, incarnation = wire.fields(value, 3)

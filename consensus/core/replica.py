@@ -14,24 +14,86 @@ How the runtime drives it, in the order safety needs:
 4. Serve `FetchBlocks` and `FetchBodies` from the stores without asking the core.
 """
 
-from collections.abc import Iterable, Sequence as Seq
+from collections import deque
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from typing import assert_never
 
-from native.values import Digest
-
-from consensus.core.effects import Effect
-from consensus.core.inputs import Input
-from consensus.core.records import ExecutedBlock, Record
+from consensus.core import catch_up, custody, recovery, retransmit
+from consensus.core.effects import (
+    ClearTimer,
+    Effect,
+    Fault,
+    ForgetBody,
+    Halt,
+    Misbehaved,
+    Note,
+    SetTimer,
+)
+from consensus.core.effects import Event as Noteworthy
+from consensus.core.inputs import (
+    BatchTaken,
+    BodyHeld,
+    CustodyChanged,
+    Executed,
+    Input,
+    PeerConnected,
+    PeerLost,
+    Received,
+    Started,
+    Timer,
+    TimerFired,
+)
+from consensus.core.instance import Instance
+from consensus.core.messages import (
+    EMPTY_ROOT,
+    BatchHeader,
+    BlockCertificate,
+    BlockHeader,
+    Blocks,
+    Checkpoint,
+    Equivocation,
+    FetchBlocks,
+    FetchBodies,
+    Message,
+    NewView,
+    Prepare,
+    PreparedCertificate,
+    PrePrepare,
+    RecoveryAnswer,
+    Signed,
+    SignedKind,
+    Stamp,
+    Status,
+    ViewChange,
+    VoteVector,
+    leaf_place,
+)
+from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
+from consensus.core.quorum import quorum, weak_quorum
+from consensus.core.records import ExecutedBlock, PeerStamp, Record
 from consensus.core.types import (
     GENESIS_HEIGHT,
+    NO_DIGEST,
     Committee,
     Height,
     Instant,
     Number,
     Phase,
+    ReplicaIndex,
+    Sequence,
     Timing,
     View,
 )
+from consensus.errors import invariant
+from consensus.limits import (
+    AHEAD_BLOCKS_MAX,
+    JUDGED_BATCHES,
+    VECTORS_KEPT_MAX,
+    WINDOW_BLOCKS,
+)
+from native.values import Digest
 
 
 def genesis_block(chain_id: Digest, time_ms: int, state_root: Digest) -> ExecutedBlock:
@@ -56,13 +118,48 @@ class Statistics:
     request_timeout_ms: int
     catching_up: bool
     first_sequence: int  # S of a recovery, 0 otherwise
+    first_view: int  # V of a recovery, 0 otherwise
     last_number: Number
-    votes_late: int
+    votes_late_total: int
     misbehaviour_total: int
+    instances: int
+    bodies: int
+    vectors_kept: int
+
+
+class Peer:
+    """What this replica knows of another one."""
+
+    __slots__ = (
+        "boot",
+        "certified",
+        "connected",
+        "executed",
+        "helped_us",
+        "holds_ours",
+        "phase",
+        "seen_us",
+        "view",
+    )
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.boot = 0
+        self.phase = Phase.STARTING
+        self.view = View(0)
+        self.executed = Height(0)
+        self.certified = Height(0)
+        self.holds_ours = False  # our newest VIEW-CHANGE
+        self.seen_us: int | None = None  # when its last STATUS came
+        self.helped_us: int | None = None  # when we last re-sent things to it
 
 
 class Replica:
-    """One member of the agreement. See the module text for how to drive it."""
+    """One member of the agreement. See the module text for how to drive it.
+
+    The attributes are the state that `phases/` works on; outside of `consensus.core` only the
+    methods are used.
+    """
 
     def __init__(
         self,
@@ -77,33 +174,397 @@ class Replica:
     ) -> None:
         """Rebuild a replica from what is durable.
 
-        `boot` is random and non-zero, new at every start: answers of an earlier life are known by
-        it. `tip` is the newest block of `state.db` (or `genesis_block`), `uncertified` the blocks
-        up to and including it that are above the newest certificate in `records` (more is
+        `boot` is random, 1 to 2**64 - 1, and new at every start: answers of an earlier life are
+        known by it. `tip` is the newest block of `state.db` (or `genesis_block`), `uncertified` the
+        blocks up to and including it that are above the newest certificate in `records` (more is
         harmless). `disk_lost`: the birth record was missing and has just been written again.
         Raises `BirthMissing` and `WrongChain`.
         """
-        raise NotImplementedError
+        invariant(boot > 0, "a boot number is not zero")
+        self.committee = committee
+        self.timing = timing
+        self.boot = boot
+        self.members = committee.members
+        self.me = committee.me
+        self.quorum = quorum(committee.members)
+        self.weak_quorum = weak_quorum(committee.members)
+        self.others = [ReplicaIndex(i) for i in range(committee.members) if i != committee.me]
+        self.peers = {peer: Peer() for peer in self.others}
+        self.effects: list[Effect] = []
+        self.now = Instant(monotonic_us=0, unix_ms=0)
+
+        # Where this replica stands with its key (3.9).
+        self.phase = Phase.STARTING
+        self.started_from = 0  # bit mask of others whose STATUS came in this life
+        self.first_sequence = Sequence(0)  # S
+        self.first_view = View(0)  # V
+        self.answers: dict[ReplicaIndex, RecoveryAnswer] = {}
+        self.last_number = Number(0)
+        self.last_kind = SignedKind.VOTES
+        self.last_digest = NO_DIGEST
+        self.newest_of: dict[ReplicaIndex, Signed | Stamp] = {}
+        self.newest_changed: set[ReplicaIndex] = set()
+
+        # The executed chain.
+        self.tip = tip
+        self.uncertified = {block.height: block for block in uncertified}
+        self.executing: tuple[BlockHeader, BatchHeader] | None = None
+        self.executed_us: int | None = None
+        self.certificate: BlockCertificate | None = None
+        self.anchor = -1  # newest multiple of 64 (divided) that has a certificate
+        self.checkpoints: dict[int, dict[ReplicaIndex, tuple[Checkpoint, VoteVector, int]]] = {}
+        self.cast_through = Height(0)  # our CHECKPOINT leaves
+
+        # The view.
+        self.view = View(0)
+        self.active = True
+        self.entered_us = 0
+        self.committed_in_view = False
+        self.failed_views = 0
+        self.view_changes: dict[ReplicaIndex, ViewChange] = {}
+        self.own_view_change: ViewChange | None = None
+        self.new_view: NewView | None = None
+        self.announced_view = View(0)
+        self.view_timer_for = View(0)
+        self.view_changes_total = 0
+
+        # Agreement inside the window.
+        self.instances: dict[int, Instance] = {}
+        self.prepared: dict[int, PreparedCertificate] = {}
+        self.early: dict[ReplicaIndex, dict[int, PrePrepare]] = {}
+        self.own_vectors: list[VoteVector] = []
+        self.bodies: dict[Digest, tuple[int, int]] = {EMPTY_ROOT: (0, 0)}
+        self.clock_wait_ms: int | None = None
+
+        # The primary.
+        self.next_sequence = Sequence(tip.height + 1)
+        self.taking = False
+        self.proposed_us: int | None = None
+
+        # Custody and suspicion.
+        self.pending = 0
+        self.pending_bytes = 0
+        self.oldest_us: int | None = None
+        self.forwarded = False  # to the primary of this view
+        self.request_timeout_us = timing.request_timeout_ms * 1_000
+        self.ages_us: deque[int] = deque(maxlen=128)
+        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)
+        self.stale_since_us: int | None = None
+        self.suspect_at: int | None = None
+
+        # Catch-up.
+        self.fetched: dict[int, tuple[BlockHeader, BatchHeader]] = {}
+        self.wanted: dict[Digest, int] = {}  # root -> when it was asked for
+        self.fetch_turn = 0
+        self.headers_asked_us: int | None = None
+        self.catching_up = False
+        self.fetch_armed = False
+
+        # Retransmission.
+        self.status_mark = (Height(0), Height(0))
+        self.status_sent_us: int | None = None
+
+        self.votes_late = 0
+        self.misbehaviour = 0
+        recovery.restore(self, records, disk_lost=disk_lost)
+
+    # --- the border
 
     def step(self, message: Input, now: Instant) -> list[Effect]:
         """Apply one input. Never blocks, never raises for bad peers: see `Misbehaved`.
 
         Raises `InvariantError` for a bug of ours: the process must stop at once.
         """
-        raise NotImplementedError
+        effects: list[Effect] = []
+        if self.phase is Phase.HALTED:
+            return effects
+        self.effects = effects
+        self.now = now
+        match message:
+            case Received():
+                self._receive(message.sender, message.message)
+            case Executed():
+                commit.on_executed(self, message)
+            case BodyHeld():
+                self._hold_body(message)
+            case BatchTaken():
+                propose.on_batch_taken(self, message)
+            case CustodyChanged():
+                custody.on_changed(self, message)
+            case TimerFired():
+                self._fire(message.timer)
+            case PeerConnected():
+                self.peers[message.peer].connected = True
+                retransmit.send_status(self, message.peer)
+                custody.arm(self)
+            case PeerLost():
+                self.peers[message.peer].connected = False
+                custody.arm(self)
+            case Started():
+                recovery.start(self)
+            case _:
+                assert_never(message)
+        return effects
+
+    def _receive(self, sender: ReplicaIndex, message: Message) -> None:
+        if isinstance(message, VoteVector | PrePrepare | ViewChange | NewView):
+            if message.epoch != self.committee.epoch:
+                self.blame(sender, Fault.WRONG_EPOCH)
+                return
+            if message.signer == self.me:
+                if sender == self.me:
+                    self._own(message)
+                else:
+                    recovery.check_number(self, message.stamp())
+                    return
+            else:
+                newest = self.newest_of.get(message.signer)
+                if newest is None or message.number > newest.number:
+                    self.newest_of[message.signer] = message
+                    self.newest_changed.add(message.signer)
+        match message:
+            case VoteVector():
+                self._count(message)
+            case PrePrepare():
+                propose.on_pre_prepare(self, message)
+            case ViewChange():
+                view_change.on_view_change(self, message)
+            case NewView():
+                view_change.on_new_view(self, message)
+            case Status():
+                retransmit.on_status(self, sender, message)
+            case RecoveryAnswer():
+                recovery.on_answer(self, sender, message)
+            case Equivocation():
+                propose.on_equivocation(self, message)
+            case Blocks():
+                catch_up.on_blocks(self, sender, message)
+            case FetchBlocks() | FetchBodies():
+                pass  # served by the runtime
+            case _:
+                assert_never(message)
+
+    def _own(self, message: Signed) -> None:
+        """A message of ours is durable: from now on it counts."""
+        invariant(message.number > self.last_number, "own numbers only grow")
+        stamp = message.stamp()
+        self.last_number = stamp.number
+        self.last_kind = stamp.kind
+        self.last_digest = stamp.digest
+        if isinstance(message, VoteVector):
+            self.keep_vector(message)
+
+    def keep_vector(self, vector: VoteVector) -> None:
+        """Remember an own vector, so that it can be sent again."""
+        self.own_vectors.append(vector)
+        if len(self.own_vectors) > VECTORS_KEPT_MAX:
+            del self.own_vectors[0]
+
+    def _count(self, vector: VoteVector) -> None:
+        signer = vector.signer
+        touched: list[Instance] = []
+        for index, leaf in enumerate(vector.leaves):
+            kind = leaf.__class__
+            if kind is Checkpoint:
+                checkpoint.on_checkpoint(self, signer, leaf, vector, index)  # type: ignore[arg-type]
+            elif kind is Prepare:
+                instance = prepare.on_prepare(self, signer, leaf, vector, index)  # type: ignore[arg-type]
+                if instance is not None:
+                    touched.append(instance)
+            else:
+                instance = commit.on_commit(self, signer, leaf, vector, index)  # type: ignore[arg-type]
+                if instance is not None:
+                    touched.append(instance)
+        for instance in touched:
+            prepare.progress(self, instance)
+
+    def _hold_body(self, message: BodyHeld) -> None:
+        root = message.payload_root
+        self.wanted.pop(root, None)
+        self.bodies[root] = (message.payloads, message.malformed)
+        for instance in list(self.instances.values()):
+            pre_prepare = instance.pre_prepare
+            if pre_prepare is not None and pre_prepare.header.payload_root == root:
+                prepare.progress(self, instance)
+        commit.execute_next(self)
+        catch_up.fetch(self)
+        if len(self.bodies) > 3 * WINDOW_BLOCKS:
+            self._sweep_bodies()
+
+    def _fire(self, timer: Timer) -> None:
+        match timer:
+            case Timer.PROPOSE | Timer.IDLE:
+                propose.propose(self)
+            case Timer.SUSPECT:
+                custody.on_suspect(self)
+            case Timer.VIEW_CHANGE:
+                view_change.on_timeout(self)
+            case Timer.STATUS:
+                retransmit.on_timer(self)
+            case Timer.FETCH:
+                self.fetch_armed = False
+                catch_up.on_timer(self)
+            case Timer.CLOCK:
+                self.clock_wait_ms = None
+                prepare.progress_all(self)
+            case _:
+                assert_never(timer)
 
     @property
     def number_floor(self) -> Number:
         """Every message signed from now on is numbered above this."""
-        raise NotImplementedError
+        return self.last_number
 
     def take_peer_stamps(self) -> list[Record]:
         """Highest-numbered messages of peers that changed since the last call (for `tick`)."""
-        raise NotImplementedError
+        stamps: list[Record] = []
+        for signer in sorted(self.newest_changed):
+            stamp = self.stamp_of(signer)
+            if stamp is not None:
+                stamps.append(PeerStamp(stamp=stamp))
+        self.newest_changed.clear()
+        return stamps
 
     def wants_body(self, payload_root: Digest) -> bool:
         """Whether a BODY frame with this root was asked for; others are dropped unread."""
-        raise NotImplementedError
+        return payload_root in self.wanted
 
     def statistics(self) -> Statistics:
-        raise NotImplementedError
+        return Statistics(
+            view=self.view,
+            in_view_change=not self.active,
+            is_primary=self.is_primary,
+            phase=self.phase,
+            executed=self.executed,
+            certified=self.certified,
+            in_flight=max(0, self.next_sequence - 1 - self.executed) if self.is_primary else 0,
+            view_changes_total=self.view_changes_total,
+            request_timeout_ms=self.request_timeout_us // 1_000,
+            catching_up=self.catching_up,
+            first_sequence=self.first_sequence,
+            first_view=self.first_view,
+            last_number=self.last_number,
+            votes_late_total=self.votes_late,
+            misbehaviour_total=self.misbehaviour,
+            instances=len(self.instances),
+            bodies=len(self.bodies),
+            vectors_kept=len(self.own_vectors),
+        )
+
+    # --- words that the phases share
+
+    @property
+    def executed(self) -> Height:
+        """Height of the newest durable block."""
+        return self.tip.height
+
+    @property
+    def certified(self) -> Height:
+        """h: height of the newest block certificate."""
+        return GENESIS_HEIGHT if self.certificate is None else self.certificate.height
+
+    @property
+    def floor(self) -> int:
+        """At or below this place nothing is of interest any more."""
+        return min(self.certified, self.executed)
+
+    @property
+    def is_primary(self) -> bool:
+        return self.view % self.members == self.me
+
+    def may_vote(self, view: View) -> bool:
+        """Whether PREPARE, COMMIT, PRE-PREPARE, VIEW-CHANGE and NEW-VIEW of a view may be cast."""
+        return self.phase is Phase.VOTING and view >= self.first_view
+
+    def instance(self, sequence: int) -> Instance | None:
+        """The instance at a place that may still matter, made when it is new."""
+        found = self.instances.get(sequence)
+        if found is None and self.floor < sequence <= self.certified + AHEAD_BLOCKS_MAX:
+            found = self.instances[sequence] = Instance(sequence)
+        return found
+
+    def holds(self, root: Digest) -> bool:
+        return root in self.bodies
+
+    def emit(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def blame(self, peer: ReplicaIndex, fault: Fault) -> None:
+        self.misbehaviour += 1
+        self.effects.append(Misbehaved(peer=peer, fault=fault))
+
+    def note(self, event: Noteworthy, detail: str) -> None:
+        self.effects.append(Note(event=event, detail=detail))
+
+    def halt(self, reason: str) -> None:
+        """Stop for good, keep everything, say why."""
+        self.phase = Phase.HALTED
+        self.effects.append(Halt(reason=reason))
+
+    def set_timer(self, timer: Timer, at_us: int) -> None:
+        self.effects.append(SetTimer(timer=timer, at_us=at_us))
+
+    def clear_timer(self, timer: Timer) -> None:
+        self.effects.append(ClearTimer(timer=timer))
+
+    def stamp_of(self, signer: ReplicaIndex) -> Stamp | None:
+        newest = self.newest_of.get(signer)
+        if newest is None or isinstance(newest, Stamp):
+            return newest
+        return newest.stamp()
+
+    def drop_below_floor(self) -> None:
+        """Forget instances that are executed and certified, and what only they needed."""
+        floor = self.floor
+        for sequence in [place for place in self.instances if place <= floor]:
+            instance = self.instances.pop(sequence)
+            if instance.batch is not None:
+                self.release_body(instance.batch.payload_root)
+            if instance.pre_prepare is not None:
+                self.release_body(instance.pre_prepare.header.payload_root)
+        certified = self.certified
+        for sequence in [place for place in self.prepared if place <= certified]:
+            del self.prepared[sequence]
+        for height in [place for place in self.checkpoints if place <= certified]:
+            del self.checkpoints[height]
+        for block in [place for place in self.uncertified if place <= certified]:
+            del self.uncertified[block]
+        for proposals in self.early.values():
+            for sequence in [place for place in proposals if place <= floor]:
+                del proposals[sequence]
+        self.own_vectors = [
+            vector
+            for vector in self.own_vectors
+            if max(leaf_place(leaf) for leaf in vector.leaves) > certified
+        ]
+
+    def release_body(self, root: Digest) -> None:
+        """Forget a body unless another instance still needs it."""
+        if root == EMPTY_ROOT or root not in self.bodies or root in self.roots_in_use():
+            return
+        del self.bodies[root]
+        self.effects.append(ForgetBody(payload_root=root))
+
+    def roots_in_use(self) -> set[Digest]:
+        roots = {EMPTY_ROOT}
+        for instance in self.instances.values():
+            if instance.pre_prepare is not None:
+                roots.add(instance.pre_prepare.header.payload_root)
+            if instance.batch is not None:
+                roots.add(instance.batch.payload_root)
+        for _, batch in self.fetched.values():
+            roots.add(batch.payload_root)
+        for certificate in self.prepared.values():
+            roots.add(certificate.pre_prepare.header.payload_root)
+        for proposals in self.early.values():
+            for pre_prepare in proposals.values():
+                roots.add(pre_prepare.header.payload_root)
+        return roots
+
+    def _sweep_bodies(self) -> None:
+        """Bodies whose PRE-PREPARE never came: the newest few may still get theirs."""
+        in_use = self.roots_in_use()
+        for root in list(self.bodies)[:-16]:
+            if root not in in_use:
+                del self.bodies[root]
+                self.effects.append(ForgetBody(payload_root=root))

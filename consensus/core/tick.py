@@ -5,7 +5,7 @@ Life of a tick (the driver and the simulator do exactly this, in this order):
     urgent = gather.add(replica.step(input, now))   # run these at once
     draft = gather.draft(replica)                   # None when there is nothing to do
     tick = draft.complete([sign(job) for job in draft.jobs])
-    store.commit(tick.records, tick.drop)           # one transaction; bodies of Accepted records too
+    store.commit(tick.records, tick.drop)           # one transaction; Accepted: body too
     for message in tick.own:                        # durable now: own messages count
         gather.add(replica.step(Received(sender=me, message=message), now))
     send(tick.outgoing); execute(tick.executes)
@@ -17,8 +17,6 @@ A tick without records may skip the disk when no commit is running.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
-
-from native.values import Signature
 
 from consensus.core.effects import (
     AnnounceView,
@@ -64,6 +62,7 @@ from consensus.core.records import (
 from consensus.core.types import Committee, Height, Number, ReplicaIndex
 from consensus.errors import invariant
 from consensus.limits import LEAVES_PER_VECTOR_MAX, NUMBER_MAX
+from native.values import Signature
 
 Urgent = (
     Execute

@@ -17,6 +17,7 @@ Height = NewType("Height", int)
 ReplicaIndex = NewType("ReplicaIndex", int)
 Number = NewType("Number", int)  # of a signed message: runs per signer, never repeats
 
+
 class Phase(IntEnum):
     """What a replica may do with its key (bft.md 3.9). Only VOTING signs anything."""
 

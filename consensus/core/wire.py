@@ -11,9 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from native.codec import CodecError, decode, encode
-from native.values import Digest, Signature
-
 from consensus.core import quorum
 from consensus.core.messages import (
     VERSION,
@@ -50,8 +47,9 @@ from consensus.limits import (
     SIGNATURE_SIZE_BYTES_MAX,
     WINDOW_BLOCKS,
 )
+from native.codec import CodecError, Value, decode, encode
+from native.values import Digest, Signature
 
-Value = object
 T = TypeVar("T")
 
 
@@ -344,7 +342,7 @@ def new_view(value: Value, bounds: Bounds) -> NewView:
 # --- channel messages
 
 
-def stamp_value(stamp: Stamp) -> tuple[object, ...]:
+def stamp_value(stamp: Stamp) -> tuple[Value, ...]:
     return (
         int(stamp.kind),
         stamp.signer,
@@ -473,7 +471,7 @@ def blocks(value: Value, bounds: Bounds) -> Blocks:
     )
     parent: BlockHeader | None = None
     for header, batch in zip(reply.headers, reply.batches, strict=True):
-        if header.batch != batch.digest or header.height != batch.sequence:
+        if header.batch != batch.digest or int(header.height) != batch.sequence:
             raise MalformedMessage("a block that is not made of its batch")
         if parent is not None and (
             header.parent != parent.hash or header.height != parent.height + 1

@@ -1,0 +1,162 @@
+"""Fetching what was missed: certified headers first, then bodies by their root (bft.md 3.7).
+
+A block is accepted because a certificate names its header, directly or through the parent hashes of
+the headers above it; never because many said so. Bodies are found by payload root, so any holder
+will do and each may be asked from another peer. Every fetched block is executed and its state
+compared with the next header.
+"""
+
+from typing import TYPE_CHECKING
+
+from consensus.core.effects import Event, Fault, Send
+from consensus.core.inputs import Timer
+from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
+from consensus.core.phases import checkpoint, commit
+from consensus.core.types import Height, ReplicaIndex
+from consensus.limits import (
+    BODIES_PER_FETCH_MAX,
+    HEADERS_PER_REPLY_MAX,
+    IN_FLIGHT_BLOCKS_MAX,
+)
+from native.values import Digest
+
+if TYPE_CHECKING:
+    from consensus.core.replica import Replica
+
+FIRST_WAIT_US = 2_000  # a body or vote on its way arrives within this
+
+
+def want_body(replica: "Replica", root: Digest) -> None:
+    """A body is needed; it may be on its way, so the first request is not sent at once."""
+    if root not in replica.wanted and not replica.holds(root):
+        replica.wanted[root] = 0
+        arm(replica, FIRST_WAIT_US)
+
+
+def arm(replica: "Replica", wait_us: int) -> None:
+    if not replica.fetch_armed:
+        replica.fetch_armed = True
+        replica.set_timer(Timer.FETCH, replica.now.monotonic_us + wait_us)
+
+
+def fetch(replica: "Replica") -> None:
+    """Ask for headers and bodies if execution is behind the certificate."""
+    lag = replica.certified - replica.executed
+    if lag <= 0:
+        if replica.catching_up:
+            replica.catching_up = False
+            replica.note(Event.CATCH_UP_FINISHED, f"block {replica.executed}")
+        return
+    if lag > IN_FLIGHT_BLOCKS_MAX and not replica.catching_up:
+        replica.catching_up = True
+        replica.note(
+            Event.CATCH_UP_STARTED, f"block {replica.executed}, certified {replica.certified}"
+        )
+    known = _known(replica)
+    for height in range(replica.executed + 1, min(known, replica.executed + 32) + 1):
+        want_body(replica, replica.fetched[height][1].payload_root)
+    if known < replica.certified and len(replica.fetched) < HEADERS_PER_REPLY_MAX:
+        if known > replica.executed or replica.catching_up:
+            _ask_headers(replica, known + 1)
+        elif not _decided(replica):
+            arm(replica, replica.timing.fetch_retry_ms * 1_000)
+
+
+def _known(replica: "Replica") -> int:
+    """The highest certified header held in a row above the executed ones."""
+    known = int(replica.executed)
+    while known + 1 in replica.fetched:
+        known += 1
+    return known
+
+
+def _decided(replica: "Replica") -> bool:
+    instance = replica.instances.get(replica.executed + 1)
+    return replica.executing is not None or (instance is not None and instance.batch is not None)
+
+
+def _ask_headers(replica: "Replica", first: int) -> None:
+    now = replica.now.monotonic_us
+    retry = replica.timing.fetch_retry_ms * 1_000
+    asked = replica.headers_asked_us
+    if asked is None or now - asked >= retry:
+        peer = _next_peer(replica, first)
+        if peer is not None:
+            replica.headers_asked_us = now
+            replica.emit(Send(peer=peer, message=FetchBlocks(first=Height(first))))
+    arm(replica, retry)
+
+
+def _next_peer(replica: "Replica", height: int) -> ReplicaIndex | None:
+    """Another peer each time, first among those known to have got there."""
+    connected = [peer for peer in replica.others if replica.peers[peer].connected]
+    able = [peer for peer in connected if replica.peers[peer].executed >= height] or connected
+    if not able:
+        return None
+    replica.fetch_turn += 1
+    return able[replica.fetch_turn % len(able)]
+
+
+def on_timer(replica: "Replica") -> None:
+    """Ask (again) for whatever is still missing."""
+    now = replica.now.monotonic_us
+    retry = replica.timing.fetch_retry_ms * 1_000
+    if replica.certified > replica.executed and not _decided(replica):
+        known = _known(replica)
+        if known < replica.certified:
+            _ask_headers(replica, known + 1)
+    in_use = replica.roots_in_use()
+    due: list[Digest] = []
+    for root, asked in list(replica.wanted.items()):
+        if root not in in_use or replica.holds(root):
+            del replica.wanted[root]
+        elif now - asked >= retry or asked == 0:
+            due.append(root)
+    for start in range(0, len(due), BODIES_PER_FETCH_MAX):
+        roots = due[start : start + BODIES_PER_FETCH_MAX]
+        peer = _next_peer(replica, replica.executed + 1)
+        if peer is not None:
+            for root in roots:
+                replica.wanted[root] = now
+            replica.emit(Send(peer=peer, message=FetchBodies(payload_roots=tuple(roots))))
+    if replica.wanted or (replica.certified > replica.executed and not _decided(replica)):
+        arm(replica, retry)
+
+
+def on_blocks(replica: "Replica", sender: ReplicaIndex, message: Blocks) -> None:
+    """Certified headers (the decoder has checked that they chain to their certificate)."""
+    checkpoint.adopt(replica, message.certificate)
+    replica.headers_asked_us = None
+    for header, batch in zip(message.headers, message.batches, strict=True):
+        height = header.height
+        if height <= replica.executed or height in replica.fetched:
+            continue
+        if batch.epoch != replica.committee.epoch or header.epoch != batch.epoch:
+            replica.blame(sender, Fault.BAD_BLOCKS)
+            return
+        if len(replica.fetched) >= 2 * HEADERS_PER_REPLY_MAX:
+            break
+        before = replica.fetched.get(height - 1)
+        executing = replica.executing
+        if before is not None:
+            parent = before[0].hash
+        elif height == replica.executed + 1:
+            parent = replica.tip.header_hash
+        elif executing is not None and executing[0].height == height - 1:
+            parent = executing[0].hash
+        else:
+            continue
+        if header.parent != parent:
+            replica.halt(
+                f"block {height - 1} of this node is not the certified one: "
+                "its data is damaged or its software differs"
+            )
+            return
+        if executing is not None and executing[0].height == height:
+            if executing[0].hash != header.hash:
+                replica.halt(f"block {height} of this node is not the certified one")
+                return
+            continue
+        replica.fetched[height] = (header, batch)
+    commit.execute_next(replica)
+    fetch(replica)

@@ -1,0 +1,62 @@
+"""Making certificates out of votes that were counted.
+
+Decoded certificates were checked by `wire.py` (distinct signers, a quorum of them) and by the
+runtime (signatures); nothing is left to check here.
+"""
+
+from collections.abc import Iterable
+
+from consensus.core.messages import (
+    BlockCertificate,
+    Checkpoint,
+    PreparedCertificate,
+    PrePrepare,
+    VoteProof,
+    VoteVector,
+)
+from consensus.core.types import ReplicaIndex
+from native.hashing import inclusion_proof, leaf_hash
+from native.values import Digest
+
+
+def vote_proof(vector: VoteVector, index: int) -> VoteProof:
+    """One leaf of a vector, made transferable."""
+    size = len(vector.encoded)
+    path: tuple[Digest, ...] = ()
+    if size > 1:
+        hashes = b"".join([leaf_hash(leaf) for leaf in vector.encoded])
+        path = tuple([Digest(step) for step in inclusion_proof(hashes, index)])
+    return VoteProof(
+        signer=vector.signer,
+        number=vector.number,
+        index=index,
+        size=size,
+        path=path,
+        signature=vector.signature,
+    )
+
+
+def prepared_certificate(
+    pre_prepare: PrePrepare, votes: Iterable[tuple[ReplicaIndex, VoteVector, int]], needed: int
+) -> PreparedCertificate:
+    """PRE-PREPARE and PREPAREs of `needed` others; the primary's own PREPARE never counts."""
+    chosen = sorted(votes, key=_signer)[:needed]
+    return PreparedCertificate(
+        pre_prepare=pre_prepare,
+        votes=tuple([vote_proof(vector, index) for _, vector, index in chosen]),
+    )
+
+
+def block_certificate(
+    checkpoint: Checkpoint, votes: Iterable[tuple[ReplicaIndex, VoteVector, int]], needed: int
+) -> BlockCertificate:
+    """CHECKPOINT leaves of `needed` replicas for one block."""
+    chosen = sorted(votes, key=_signer)[:needed]
+    return BlockCertificate(
+        checkpoint=checkpoint,
+        votes=tuple([vote_proof(vector, index) for _, vector, index in chosen]),
+    )
+
+
+def _signer(vote: tuple[ReplicaIndex, VoteVector, int]) -> int:
+    return vote[0]

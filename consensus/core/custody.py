@@ -1,0 +1,145 @@
+"""Custody timers: when to forward payloads to the primary, and when to suspect it (bft.md 3.6.1).
+
+The clock of the oldest payload starts at the later of its forwarding and the entry into the view,
+and runs for T, doubled for each view that failed in a row. T follows the measured time from first
+sight to execution, between a floor and a cap. Nothing here looks at throughput: that deposes honest
+primaries under open-loop load.
+"""
+
+from typing import TYPE_CHECKING
+
+from consensus.core.effects import Fault, ForwardCustody
+from consensus.core.inputs import CustodyChanged, Timer
+from consensus.core.phases import propose, view_change
+from consensus.limits import CLOCK_STALE_MS_MAX, JUDGED_BATCHES
+
+if TYPE_CHECKING:
+    from consensus.core.replica import Replica
+
+
+def on_changed(replica: "Replica", custody: CustodyChanged) -> None:
+    """Payloads came or went."""
+    before = replica.oldest_us
+    replica.pending = custody.pending
+    replica.pending_bytes = custody.pending_bytes
+    replica.oldest_us = custody.oldest_us
+    if before is not None and before != custody.oldest_us:
+        replica.ages_us.append(replica.now.monotonic_us - before)
+        _adapt(replica)
+    if custody.oldest_us is None:
+        replica.forwarded = False
+    propose.propose(replica)
+    if before != custody.oldest_us:
+        arm(replica)
+
+
+def _adapt(replica: "Replica") -> None:
+    """T = twice the 99th percentile of the age at which the oldest payload left custody."""
+    timing = replica.timing
+    if len(replica.ages_us) < replica.ages_us.maxlen // 2:  # type: ignore[operator]
+        return
+    ages = sorted(replica.ages_us)
+    measured = 2 * ages[len(ages) * 99 // 100]
+    replica.request_timeout_us = min(
+        max(measured, timing.request_timeout_ms_min * 1_000),
+        timing.request_timeout_ms_max * 1_000,
+    )
+
+
+def arm(replica: "Replica") -> None:
+    """Set the one timer that forwards and suspects."""
+    at = _next(replica)
+    if at == replica.suspect_at:
+        return
+    replica.suspect_at = at
+    if at is None:
+        replica.clear_timer(Timer.SUSPECT)
+    else:
+        replica.set_timer(Timer.SUSPECT, at)
+
+
+def _next(replica: "Replica") -> int | None:
+    if not replica.active:
+        return None
+    times = [_idle_deadline(replica)]
+    if replica.oldest_us is not None:
+        times.append(_custody_deadline(replica, replica.oldest_us))
+        if not replica.forwarded and not replica.is_primary:
+            times.append(_forward_at(replica, replica.oldest_us))
+    return min(times)
+
+
+def _forward_at(replica: "Replica", oldest_us: int) -> int:
+    return oldest_us + replica.request_timeout_us // 4
+
+
+def _patience_us(replica: "Replica") -> int:
+    patience = view_change.timeout_us(replica)
+    primary = replica.committee.primary(replica.view)
+    if primary != replica.me and not replica.peers[primary].connected:
+        patience //= 2
+    return patience
+
+
+def _custody_deadline(replica: "Replica", oldest_us: int) -> int:
+    begin = max(_forward_at(replica, oldest_us), replica.entered_us)
+    return begin + _patience_us(replica)
+
+
+def _idle_deadline(replica: "Replica") -> int:
+    """The primary proposes an empty batch when idle; who executes none for long suspects it."""
+    last = replica.entered_us
+    if replica.executed_us is not None:
+        last = max(last, replica.executed_us)
+    return last + 2 * replica.timing.idle_block_interval_ms * 1_000 + _patience_us(replica)
+
+
+def on_suspect(replica: "Replica") -> None:
+    """The time has come to forward or to suspect."""
+    replica.suspect_at = None
+    if not replica.active:
+        return
+    now = replica.now.monotonic_us
+    oldest = replica.oldest_us
+    if oldest is not None and now >= _custody_deadline(replica, oldest):
+        view_change.start(replica, replica.view + 1, "a payload waits too long")
+    elif now >= _idle_deadline(replica):
+        view_change.start(replica, replica.view + 1, "no block for too long")
+    elif (
+        oldest is not None
+        and not replica.forwarded
+        and not replica.is_primary
+        and now >= _forward_at(replica, oldest)
+    ):
+        replica.forwarded = True
+        replica.emit(ForwardCustody(peer=replica.committee.primary(replica.view)))
+    if replica.active:
+        arm(replica)
+        if replica.suspect_at is not None and replica.suspect_at <= now:
+            # This replica may not ask for a view (starting, recovering): look again later.
+            replica.suspect_at = now + replica.request_timeout_us
+            replica.set_timer(Timer.SUSPECT, replica.suspect_at)
+
+
+def watch_clock(replica: "Replica", proposed_ms: int) -> None:
+    """A primary whose fresh proposals stay far in the past is as bad as a slow one."""
+    if replica.now.unix_ms - proposed_ms <= CLOCK_STALE_MS_MAX:
+        replica.stale_since_us = None
+        return
+    now = replica.now.monotonic_us
+    if replica.stale_since_us is None:
+        replica.stale_since_us = now
+    elif now - replica.stale_since_us > replica.request_timeout_us:
+        replica.blame(replica.committee.primary(replica.view), Fault.STALE_CLOCK)
+        view_change.start(replica, replica.view + 1, "proposed times are far in the past")
+
+
+def judge_batches(replica: "Replica") -> None:
+    """More than a tenth of the last 64 batches undecodable: the primary fills them with rubbish."""
+    if len(replica.judged) < JUDGED_BATCHES or replica.is_primary:
+        return
+    payloads = sum(count for count, _ in replica.judged)
+    malformed = sum(bad for _, bad in replica.judged)
+    if malformed * 10 > payloads:
+        replica.blame(replica.committee.primary(replica.view), Fault.REFUSED_PAYLOADS)
+        view_change.start(replica, replica.view + 1, "batches are full of malformed payloads")

@@ -1,0 +1,97 @@
+"""CHECKPOINT: every executed block gets a certificate, one vote round later (bft.md 3.5).
+
+The low watermark h is the newest block with a certificate, whoever executed it. A replica whose own
+block differs from a certified one stops voting for good. What a block needed to be agreed on is
+dropped when a certificate at or above it becomes durable, never after mere execution.
+"""
+
+from typing import TYPE_CHECKING
+
+from consensus.core import catch_up, certificates, recovery
+from consensus.core.effects import Drop, Persist, Vote
+from consensus.core.messages import BlockCertificate, Checkpoint, VoteVector
+from consensus.core.phases import prepare, propose
+from consensus.core.records import Anchor, ExecutedBlock, Tip
+from consensus.core.types import Height, Phase, ReplicaIndex
+from consensus.limits import AHEAD_BLOCKS_MAX, ANCHOR_BLOCKS
+
+if TYPE_CHECKING:
+    from consensus.core.replica import Replica
+
+
+def on_checkpoint(
+    replica: "Replica", signer: ReplicaIndex, leaf: Checkpoint, vector: VoteVector, index: int
+) -> None:
+    """Count one CHECKPOINT leaf, also for blocks this replica has not executed yet."""
+    height = leaf.height
+    if not replica.certified < height <= replica.certified + AHEAD_BLOCKS_MAX:
+        return
+    votes = replica.checkpoints.setdefault(height, {})
+    if signer in votes:
+        return
+    votes[signer] = (leaf, vector, index)
+    if len(votes) < replica.quorum:
+        return
+    same = [(who, found, place) for who, (other, found, place) in votes.items() if other == leaf]
+    if len(same) >= replica.quorum:
+        adopt(replica, certificates.block_certificate(leaf, same, replica.quorum))
+
+
+def cast(replica: "Replica") -> None:
+    """Vote for every executed block above h that this replica has not voted for."""
+    if replica.phase is not Phase.VOTING:
+        return
+    for height in sorted(replica.uncertified):
+        if height > replica.cast_through and height > replica.certified:
+            block = replica.uncertified[height]
+            replica.cast_through = height
+            replica.emit(
+                Vote(
+                    leaf=Checkpoint(
+                        epoch=replica.committee.epoch,
+                        height=height,
+                        header_hash=block.header_hash,
+                        state_root=block.state_root,
+                    )
+                )
+            )
+
+
+def agrees(replica: "Replica", block: ExecutedBlock) -> bool:
+    """Compare an own block with the certificate of its height, if that is the newest one."""
+    certificate = replica.certificate
+    if certificate is None or certificate.height != block.height:
+        return True
+    mine = (block.header_hash, block.state_root)
+    theirs = (certificate.checkpoint.header_hash, certificate.checkpoint.state_root)
+    if mine == theirs:
+        return True
+    replica.halt(
+        f"the state after block {block.height} differs from the certified one: "
+        "this node's data is damaged or its software differs"
+    )
+    return False
+
+
+def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
+    """h moves up: make the certificate durable, drop what it covers, go on above it."""
+    height = certificate.height
+    if height <= replica.certified or certificate.checkpoint.epoch != replica.committee.epoch:
+        return
+    own = replica.uncertified.get(height)
+    replica.certificate = certificate
+    if own is not None and not agrees(replica, own):
+        return
+    if height == replica.executed and not agrees(replica, replica.tip):
+        return
+    replica.emit(Persist(record=Tip(certificate=certificate)))
+    if height // ANCHOR_BLOCKS > replica.anchor:
+        replica.anchor = height // ANCHOR_BLOCKS
+        replica.emit(Persist(record=Anchor(certificate=certificate)))
+    replica.emit(Drop(through=Height(height)))
+    replica.drop_below_floor()
+    recovery.on_certified(replica)
+    catch_up.fetch(replica)
+    propose.take_early(replica)
+    prepare.progress_all(replica)
+    propose.propose(replica)

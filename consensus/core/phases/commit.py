@@ -1,0 +1,153 @@
+"""COMMIT and execution: committed batches become blocks, strictly in order (bft.md 3.2, 3.10).
+
+Committed = prepared here, and COMMIT leaves of Q replicas in the same view. What is committed stays
+so through every view change. A block is handed out only when its predecessor has been reported as
+executed, and at once only when our own COMMIT (and with it the prepared certificate) is durable.
+"""
+
+from typing import TYPE_CHECKING
+
+from consensus.core import catch_up, custody
+from consensus.core.effects import Execute, Fault
+from consensus.core.inputs import Executed
+from consensus.core.instance import Ballot, Instance
+from consensus.core.messages import BatchHeader, BlockHeader, Commit, PrePrepare, VoteVector
+from consensus.core.phases import checkpoint, prepare, propose
+from consensus.core.records import ExecutedBlock
+from consensus.core.types import Height, ReplicaIndex, Sequence
+from consensus.errors import invariant
+
+if TYPE_CHECKING:
+    from consensus.core.replica import Replica
+
+
+def on_commit(
+    replica: "Replica", signer: ReplicaIndex, leaf: Commit, vector: VoteVector, index: int
+) -> Instance | None:
+    """Count one COMMIT; the instance if it may move now."""
+    view = leaf.view
+    if view < replica.view:
+        replica.votes_late += 1
+        return None
+    instance = replica.instance(leaf.sequence)
+    if instance is None:
+        return None
+    ballot = Ballot(view, leaf.digest, vector, index)
+    if view > replica.view:
+        kept = instance.later_commits.get(signer)
+        if kept is None or kept.view < view:
+            instance.later_commits[signer] = ballot
+        return None
+    counted = instance.commits.get(signer)
+    if counted is not None:
+        if counted.digest != leaf.digest:
+            replica.blame(signer, Fault.EQUIVOCATION)
+        return None
+    instance.commits[signer] = ballot
+    return instance if instance.prepared else None
+
+
+def progress(replica: "Replica", instance: Instance, accepted: PrePrepare) -> None:
+    """PREPARED to COMMITTED."""
+    mask = instance.voters(instance.commits, accepted.digest)
+    if mask.bit_count() < replica.quorum:
+        return
+    instance.committed = True
+    if instance.batch is None:
+        instance.batch = accepted.header
+        if instance.sequence == replica.executed + 1:
+            execute_next(replica)
+    else:
+        invariant(instance.batch.digest == accepted.digest, "two batches committed at one place")
+
+
+def execute_next(replica: "Replica") -> None:
+    """Hand out the next block if what it needs is here and nothing is being executed."""
+    if replica.executing is not None:
+        return
+    height = replica.executed + 1
+    instance = replica.instances.get(height)
+    fetched = replica.fetched.get(height)
+    batch: BatchHeader
+    if fetched is not None:
+        batch = fetched[1]
+    elif instance is not None and instance.batch is not None:
+        batch = instance.batch
+    else:
+        return
+    if not replica.holds(batch.payload_root):
+        catch_up.want_body(replica, batch.payload_root)
+        return
+    parent = replica.tip
+    header = BlockHeader(
+        chain_id=replica.committee.chain_id,
+        height=Height(height),
+        epoch=batch.epoch,
+        parent=parent.header_hash,
+        batch=batch.digest,
+        time_ms=max(parent.time_ms + 1, batch.proposed_ms),
+        state_root=parent.state_root,
+    )
+    if fetched is not None and fetched[0].hash != header.hash:
+        replica.halt(
+            f"block {height} of this node differs from the certified one: "
+            "its state is damaged or its software differs"
+        )
+        return
+    committed = instance is not None and instance.batch is not None
+    at_once = committed and instance is not None and replica.me in instance.commits
+    if instance is not None:
+        instance.batch = batch
+    replica.executing = (header, batch)
+    replica.emit(Execute(header=header, batch=batch, after_persist=not at_once))
+
+
+def on_executed(replica: "Replica", executed: Executed) -> None:
+    """A block is durable in `state.db`."""
+    invariant(replica.executing is not None, "only what was handed out is executed")
+    assert replica.executing is not None
+    header, batch = replica.executing
+    invariant(
+        header.height == executed.height and header.hash == executed.header_hash,
+        "the executed block is the one handed out",
+    )
+    replica.executing = None
+    now = replica.now.monotonic_us
+    block = ExecutedBlock(
+        height=header.height,
+        header_hash=header.hash,
+        time_ms=header.time_ms,
+        state_root=executed.state_root,
+    )
+    replica.tip = block
+    replica.executed_us = now
+    was_fetched = replica.fetched.pop(header.height, None) is not None
+    replica.next_sequence = max(replica.next_sequence, Sequence(header.height + 1))
+    if not checkpoint.agrees(replica, block):
+        return
+    if header.height > replica.certified:
+        replica.uncertified[header.height] = block
+    instance = replica.instances.get(header.height)
+    if instance is not None and instance.committed:
+        replica.committed_in_view = True
+        replica.failed_views = 0
+    replica.judged.append(replica.bodies.get(batch.payload_root, (0, 0)))
+    custody.judge_batches(replica)
+    checkpoint.cast(replica)
+    if header.height <= replica.certified:
+        if was_fetched and instance is None:
+            replica.release_body(batch.payload_root)
+        replica.drop_below_floor()
+    execute_next(replica)
+    catch_up.fetch(replica)
+    _move_waiting(replica)
+    propose.propose(replica)
+    custody.arm(replica)
+
+
+def _move_waiting(replica: "Replica") -> None:
+    """P_MAX moved by one: PRE-PREPAREs that waited for it may go on."""
+    for sequence in sorted(replica.instances):
+        instance = replica.instances[sequence]
+        if instance.pre_prepare is not None and not instance.voted_commit:
+            prepare.progress(replica, instance)

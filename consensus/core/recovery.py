@@ -1,0 +1,330 @@
+"""Start, restart, and what a replica does that lost memory of its own votes (bft.md 3.9).
+
+A started replica signs nothing before it has STATUS from Q - 1 others. If one of them shows it a
+message of its own with a number above its record, it has lost votes (a damaged log, an old backup):
+it must not vote until everything it may have voted for is certified. S bounds the places and V the
+views it may have voted in; both come from Q others that remember.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from consensus.core import catch_up, custody, retransmit
+from consensus.core.effects import Event, Fault, Persist, Retract
+from consensus.core.instance import Ballot
+from consensus.core.messages import (
+    Checkpoint,
+    NewView,
+    Prepare,
+    PrePrepare,
+    RecoveryAnswer,
+    Stamp,
+    VoteVector,
+    leaf_place,
+)
+from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
+from consensus.core.records import (
+    Accepted,
+    Anchor,
+    Birth,
+    LastNumber,
+    NewViewHeld,
+    OwnViewChange,
+    OwnVotes,
+    PeerStamp,
+    Prepared,
+    Record,
+    Recovery,
+    Tip,
+    ViewEntered,
+)
+from consensus.core.types import Number, Phase, ReplicaIndex, Sequence, View
+from consensus.errors import BirthMissing, WrongChain
+from consensus.limits import ANCHOR_BLOCKS, WINDOW_BLOCKS
+
+if TYPE_CHECKING:
+    from consensus.core.replica import Replica
+
+
+# --- from records to state
+
+
+def restore(replica: "Replica", records: Iterable[Record], *, disk_lost: bool) -> None:
+    """Rebuild what was durable. Emits nothing: `start` does."""
+    birth: Birth | None = None
+    entered = ViewEntered(epoch=replica.committee.epoch, view=View(0), active=True)
+    held: NewView | None = None
+    accepted: list[PrePrepare] = []
+    vectors: list[VoteVector] = []
+    for record in records:
+        match record:
+            case Birth():
+                birth = record
+            case LastNumber():
+                replica.last_number = record.number
+                replica.last_kind = record.kind
+                replica.last_digest = record.digest
+            case PeerStamp():
+                replica.newest_of[record.stamp.signer] = record.stamp
+            case ViewEntered():
+                entered = record
+            case NewViewHeld():
+                held = record.new_view
+            case Accepted():
+                accepted.append(record.pre_prepare)
+            case Prepared():
+                replica.prepared[record.certificate.sequence] = record.certificate
+            case OwnVotes():
+                vectors.append(record.vector)
+            case OwnViewChange():
+                replica.own_view_change = record.view_change
+            case Tip():
+                replica.certificate = record.certificate
+            case Anchor():
+                replica.anchor = max(replica.anchor, record.certificate.height // ANCHOR_BLOCKS)
+            case Recovery():
+                _restore_recovery(replica, record)
+    if replica.first_sequence and replica.phase is Phase.STARTING:
+        # Recovered in an earlier life: numbers went on above everything that was lost.
+        replica.last_number = Number(max(replica.last_number, replica.first_sequence << 32))
+    if birth is None:
+        raise BirthMissing("consensus.db has no birth record")
+    if birth.chain_id != replica.committee.chain_id:
+        raise WrongChain("consensus.db was made for another chain")
+    if disk_lost:
+        replica.phase = Phase.SEEKING
+    _restore_view(replica, entered, held)
+    _restore_votes(replica, accepted, sorted(vectors, key=_number))
+    replica.drop_below_floor()
+
+
+def _number(vector: VoteVector) -> int:
+    return vector.number
+
+
+def _restore_recovery(replica: "Replica", record: Recovery) -> None:
+    replica.first_sequence = record.first_sequence
+    replica.first_view = record.first_view
+    if not record.done:
+        known = record.first_sequence > 0
+        replica.phase = Phase.RECOVERING if known else Phase.SEEKING
+
+
+def _restore_view(replica: "Replica", entered: ViewEntered, held: NewView | None) -> None:
+    replica.view = entered.view
+    replica.active = entered.active
+    if held is not None:
+        replica.new_view = held
+        if held.view >= entered.view:
+            replica.view = held.view
+            replica.active = True
+    own = replica.own_view_change
+    if own is not None and not replica.active and own.view == replica.view:
+        replica.view_changes[replica.me] = own
+
+
+def _restore_votes(
+    replica: "Replica", accepted: list[PrePrepare], vectors: list[VoteVector]
+) -> None:
+    view = replica.view
+    if replica.active and replica.new_view is not None and replica.new_view.view == view:
+        certificate, _ = view_change.selection(replica.new_view.view_changes, replica.committee)
+        base = 0 if certificate is None else certificate.height
+        replica.next_sequence = Sequence(
+            max(base + len(replica.new_view.proposals), replica.certified, replica.executed) + 1
+        )
+        for proposal in replica.new_view.proposals:
+            instance = replica.instance(proposal.sequence)
+            if instance is not None:
+                instance.pre_prepare = proposal
+                instance.reproposed = True
+    for pre_prepare in accepted:
+        instance = replica.instance(pre_prepare.sequence)
+        if instance is None:
+            continue
+        # The body was written with the record.
+        replica.bodies[pre_prepare.header.payload_root] = (0, 0)
+        if pre_prepare.view == view and replica.active:
+            instance.pre_prepare = pre_prepare
+            instance.accepted_durably = True
+            if pre_prepare.signer == replica.me:
+                replica.next_sequence = max(
+                    replica.next_sequence, Sequence(pre_prepare.sequence + 1)
+                )
+    for vector in vectors:
+        useful = False
+        for index, leaf in enumerate(vector.leaves):
+            if isinstance(leaf, Checkpoint):
+                if leaf.height > replica.certified:
+                    useful = True
+                    votes = replica.checkpoints.setdefault(leaf.height, {})
+                    votes[replica.me] = (leaf, vector, index)
+                replica.cast_through = max(replica.cast_through, leaf.height)
+                continue
+            instance = replica.instance(leaf.sequence)
+            if leaf.view != view or instance is None:
+                continue
+            useful = True
+            ballot = Ballot(leaf.view, leaf.digest, vector, index)
+            if isinstance(leaf, Prepare):
+                instance.prepares[replica.me] = ballot
+                instance.voted_prepare = True
+            else:
+                instance.commits[replica.me] = ballot
+                instance.voted_commit = True
+        if useful and max(leaf_place(leaf) for leaf in vector.leaves) > replica.certified:
+            replica.keep_vector(vector)
+    for sequence, prepared in replica.prepared.items():
+        instance = replica.instance(sequence)
+        if instance is None or prepared.view != view or not replica.active:
+            continue
+        if instance.pre_prepare is None:
+            instance.pre_prepare = prepared.pre_prepare
+        instance.prepared = True
+    for sequence, prepared in replica.prepared.items():
+        instance = replica.instances.get(sequence)
+        if instance is not None and sequence <= replica.executed:
+            instance.batch = prepared.pre_prepare.header
+
+
+# --- starting
+
+
+def start(replica: "Replica") -> None:
+    """First input of a life."""
+    replica.entered_us = replica.now.monotonic_us
+    if replica.phase is Phase.SEEKING:
+        replica.emit(Persist(record=_record(replica, done=False)))
+        if replica.members - 1 < replica.quorum:
+            replica.halt(
+                f"this node lost its voting record, and a chain of {replica.members} validators "
+                "cannot recover one: restore the data folder, or start a new chain"
+            )
+            return
+    retransmit.send_status_to_all(replica)
+    retransmit.arm(replica)
+    may_start(replica)
+    commit.execute_next(replica)
+    prepare.progress_all(replica)
+    custody.arm(replica)
+    for instance in list(replica.instances.values()):
+        if instance.pre_prepare is not None:
+            root = instance.pre_prepare.header.payload_root
+            if not replica.holds(root):
+                catch_up.want_body(replica, root)
+    catch_up.fetch(replica)
+
+
+def may_start(replica: "Replica") -> None:
+    """Vote from now on, if Q - 1 others have shown what they know of us."""
+    if replica.phase is not Phase.STARTING or replica.started_from.bit_count() < replica.quorum - 1:
+        return
+    replica.phase = Phase.VOTING
+    replica.note(Event.STARTED, f"view {replica.view}, block {replica.executed}")
+    _take_part(replica)
+
+
+def _take_part(replica: "Replica") -> None:
+    """Everything that waited for the right to vote."""
+    checkpoint.cast(replica)
+    prepare.progress_all(replica)
+    view_change.resume(replica)
+    propose.propose(replica)
+    replica.suspect_at = None
+    custody.arm(replica)
+
+
+# --- amnesia
+
+
+def check_number(replica: "Replica", shown: Stamp) -> None:
+    """Somebody shows us a message under our own key (its signature was checked)."""
+    if shown.signer != replica.me or shown.epoch != replica.committee.epoch:
+        return
+    if replica.phase in (Phase.SEEKING, Phase.RECOVERING):
+        return
+    same = shown.kind is replica.last_kind and shown.digest == replica.last_digest
+    if shown.number < replica.last_number or (shown.number == replica.last_number and same):
+        return
+    replica.note(
+        Event.AMNESIA_FOUND,
+        f"a peer holds our message number {shown.number}, our record ends at {replica.last_number}",
+    )
+    replica.phase = Phase.SEEKING
+    replica.first_sequence = Sequence(0)
+    replica.answers.clear()
+    replica.own_vectors.clear()
+    replica.own_view_change = None
+    replica.view_changes.pop(replica.me, None)
+    replica.emit(Retract())
+    replica.emit(Persist(record=_record(replica, done=False)))
+    if replica.members - 1 < replica.quorum:
+        replica.halt(
+            f"this node's voting record is older than its votes, and a chain of {replica.members} "
+            "validators cannot recover one: restore the newest data folder"
+        )
+        return
+    retransmit.send_status_to_all(replica)
+
+
+def _record(replica: "Replica", *, done: bool) -> Recovery:
+    return Recovery(first_sequence=replica.first_sequence, first_view=replica.first_view, done=done)
+
+
+def answer(replica: "Replica", boot: int) -> RecoveryAnswer | None:
+    """What we know, for a replica that lost its memory; None from one that may know nothing."""
+    if replica.phase is not Phase.VOTING:
+        return None
+    return RecoveryAnswer(
+        epoch=replica.committee.epoch,
+        echo=boot,
+        executed=replica.executed,
+        certificate=replica.certificate,
+        new_view=replica.new_view,
+        view_changes=tuple([message for _, message in sorted(replica.view_changes.items())]),
+    )
+
+
+def on_answer(replica: "Replica", sender: ReplicaIndex, message: RecoveryAnswer) -> None:
+    """Collect Q answers of others, then fix S and V for good."""
+    if message.epoch != replica.committee.epoch:
+        replica.blame(sender, Fault.WRONG_EPOCH)
+        return
+    if message.certificate is not None:
+        checkpoint.adopt(replica, message.certificate)
+    if replica.phase is not Phase.SEEKING or message.echo != replica.boot:
+        return
+    replica.answers[sender] = message
+    if len(replica.answers) < replica.quorum:
+        return
+    bounds: list[int] = []
+    views: list[int] = [0]
+    for reply in replica.answers.values():
+        certified = 0 if reply.certificate is None else reply.certificate.height
+        bounds.append(max(certified, min(reply.executed, certified + WINDOW_BLOCKS)))
+        if reply.new_view is not None:
+            views.append(reply.new_view.view)
+        wanted = sorted((change.view for change in reply.view_changes), reverse=True)
+        if len(wanted) >= replica.weak_quorum:
+            views.append(wanted[replica.weak_quorum - 1])
+    replica.first_sequence = Sequence(max(bounds) + WINDOW_BLOCKS + 1)
+    replica.first_view = View(max(max(views) + 2, replica.first_view))
+    replica.phase = Phase.RECOVERING
+    replica.answers.clear()
+    replica.emit(Persist(record=_record(replica, done=False)))
+    replica.note(
+        Event.RECOVERY_BOUND,
+        f"no vote below block {replica.first_sequence} or view {replica.first_view}",
+    )
+    on_certified(replica)
+
+
+def on_certified(replica: "Replica") -> None:
+    """Everything this replica may have voted for is certified: it votes again."""
+    if replica.phase is not Phase.RECOVERING or replica.certified < replica.first_sequence - 1:
+        return
+    replica.phase = Phase.VOTING
+    replica.last_number = Number(max(replica.last_number, replica.first_sequence << 32))
+    replica.emit(Persist(record=_record(replica, done=True)))
+    replica.note(Event.RECOVERED, f"votes again from block {replica.first_sequence}")
+    _take_part(replica)
