@@ -3,11 +3,14 @@ pub mod batch;
 pub mod completions;
 pub mod der;
 pub mod falcon;
+pub mod frame;
 pub mod hash;
 pub mod limits;
 pub mod mempool;
 pub mod merkle;
 pub mod msgpack;
+pub mod quic;
+pub mod tls;
 pub mod workers;
 
 #[cfg(feature = "python")]

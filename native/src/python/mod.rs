@@ -9,6 +9,7 @@ mod falcon;
 mod hashing;
 mod limits;
 mod mempool;
+mod quic;
 mod spki;
 mod workers;
 
@@ -21,8 +22,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     falcon::register(module)?;
     spki::register(module)?;
     batch::register(module)?;
-    mempool::register(module)?;
     completions::register(module)?;
+    mempool::register(module)?;
+    quic::register(module)?;
     workers::register(module)?;
     Ok(())
 }

@@ -1,0 +1,490 @@
+//! Border of `crate::quic`: one object per UDP socket, one list of tuples per turn.
+use std::{
+    net::{SocketAddr, SocketAddrV6},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pyo3::{
+    buffer::PyBuffer,
+    create_exception,
+    exceptions::PyOSError,
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyTuple},
+};
+
+use super::{errors::NativeError, falcon::FalconSigner};
+use crate::{
+    quic::{Engine, Event, Fault, Refusal, Settings},
+    tls::Identity,
+};
+
+create_exception!(
+    native,
+    ConnectionGone,
+    NativeError,
+    "The connection is over."
+);
+create_exception!(
+    native,
+    StreamReset,
+    NativeError,
+    "The peer abandoned the stream; its code."
+);
+create_exception!(
+    native,
+    StreamStopped,
+    NativeError,
+    "The peer reads no further; its code."
+);
+create_exception!(
+    native,
+    StreamClosed,
+    NativeError,
+    "The stream is not open this way."
+);
+create_exception!(
+    native,
+    QueueFull,
+    NativeError,
+    "The channel's queue is at its limit."
+);
+create_exception!(
+    native,
+    FrameTooLong,
+    NativeError,
+    "The frame is over the size limit."
+);
+
+/// Event kinds of `QuicEngine.step`, by position in this list.
+const EVENTS: [&str; 10] = [
+    "connected",
+    "frame",
+    "opened",
+    "readable",
+    "writable",
+    "finished",
+    "stopped",
+    "available",
+    "closed",
+    "watched",
+];
+
+/// Why a connection ended, by position in this list.
+const CAUSES: [&str; 6] = [
+    "local",
+    "peer",
+    "refused",
+    "timed_out",
+    "reset",
+    "transport",
+];
+
+fn fault(fault: Fault) -> PyErr {
+    match fault {
+        Fault::Gone => ConnectionGone::new_err(()),
+        Fault::Reset(code) => StreamReset::new_err(code),
+        Fault::Stopped(code) => StreamStopped::new_err(code),
+        Fault::NoStream => StreamClosed::new_err(()),
+        Fault::Full => QueueFull::new_err(()),
+        Fault::TooLong => FrameTooLong::new_err(()),
+    }
+}
+
+fn ipv6(address: &str) -> PyResult<SocketAddrV6> {
+    match address.parse::<SocketAddr>() {
+        Ok(SocketAddr::V6(address)) => Ok(address),
+        Ok(SocketAddr::V4(_)) => Err(NativeError::new_err("an IPv4 address; STOQ is IPv6 only")),
+        Err(_) => Err(NativeError::new_err(
+            "not an IPv6 address with port, as in [::1]:9292",
+        )),
+    }
+}
+
+/// Own the bytes of one part: a `bytes` object or any other contiguous buffer.
+fn part(value: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    if let Ok(value) = value.cast::<PyBytes>() {
+        return Ok(Bytes::copy_from_slice(value.as_bytes()));
+    }
+    let buffer = PyBuffer::<u8>::get(value)?;
+    Ok(Bytes::from(buffer.to_vec(value.py())?))
+}
+
+fn parts(values: &Bound<'_, PyTuple>) -> PyResult<Vec<Bytes>> {
+    values.iter().map(|value| part(&value)).collect()
+}
+
+fn event<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyTuple>> {
+    match event {
+        Event::Connected {
+            connection,
+            dialled,
+            spki,
+        } => (
+            0,
+            *connection,
+            u64::from(*dialled),
+            0,
+            PyBytes::new(py, spki),
+        )
+            .into_pyobject(py),
+        Event::Frame {
+            connection,
+            kind,
+            frame_type,
+            body,
+        } => (1, *connection, *kind, *frame_type, PyBytes::new(py, body)).into_pyobject(py),
+        Event::Opened {
+            connection,
+            stream,
+            kind,
+        } => (2, *connection, *stream, *kind, py.None()).into_pyobject(py),
+        Event::Readable { connection, stream } => {
+            (3, *connection, *stream, 0, py.None()).into_pyobject(py)
+        }
+        Event::Writable { connection, stream } => {
+            (4, *connection, *stream, 0, py.None()).into_pyobject(py)
+        }
+        Event::Finished { connection, stream } => {
+            (5, *connection, *stream, 0, py.None()).into_pyobject(py)
+        }
+        Event::Stopped {
+            connection,
+            stream,
+            code,
+        } => (6, *connection, *stream, *code, py.None()).into_pyobject(py),
+        Event::Available {
+            connection,
+            bidirectional,
+        } => (7, *connection, u64::from(*bidirectional), 0, py.None()).into_pyobject(py),
+        Event::Closed {
+            connection,
+            cause,
+            code,
+            detail,
+        } => (8, *connection, *cause as u8, *code, detail).into_pyobject(py),
+        Event::Watched { fd } => (9, 0, *fd, 0, py.None()).into_pyobject(py),
+    }
+}
+
+/// The `rust` engine. Not a transport by itself: `transport.runtime` gives it tasks and names.
+#[pyclass(frozen)]
+struct QuicEngine {
+    engine: Mutex<Engine>,
+}
+
+impl QuicEngine {
+    fn lock(&self) -> MutexGuard<'_, Engine> {
+        // A panic inside a turn cannot leave the engine worse than a lost connection.
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl QuicEngine {
+    #[new]
+    #[pyo3(signature = (
+        signer, listen, *, mtu_bytes_max, socket_buffer_bytes, stream_window_bytes,
+        connection_window_bytes, send_window_bytes, streams_max, connections_max, handshakes_max,
+        admission_timeout_s, idle_timeout_s, keep_alive_s, control_frame_bytes_max,
+        frame_bytes_max, channel_queue_bytes_max, gso_segments_max,
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        signer: &FalconSigner,
+        listen: &str,
+        mtu_bytes_max: u16,
+        socket_buffer_bytes: usize,
+        stream_window_bytes: u32,
+        connection_window_bytes: u32,
+        send_window_bytes: u64,
+        streams_max: u32,
+        connections_max: usize,
+        handshakes_max: usize,
+        admission_timeout_s: f64,
+        idle_timeout_s: f64,
+        keep_alive_s: f64,
+        control_frame_bytes_max: usize,
+        frame_bytes_max: usize,
+        channel_queue_bytes_max: usize,
+        gso_segments_max: usize,
+    ) -> PyResult<Self> {
+        let seconds = |value: f64| {
+            Duration::try_from_secs_f64(value)
+                .map_err(|_| NativeError::new_err("not a duration in seconds"))
+        };
+        let settings = Settings {
+            listen: ipv6(listen)?,
+            mtu_bytes_max,
+            socket_buffer_bytes,
+            stream_window_bytes,
+            connection_window_bytes,
+            send_window_bytes,
+            streams_max,
+            connections_max,
+            handshakes_max,
+            admission_timeout: seconds(admission_timeout_s)?,
+            idle_timeout: seconds(idle_timeout_s)?,
+            keep_alive: seconds(keep_alive_s)?,
+            control_frame_bytes_max,
+            frame_bytes_max,
+            channel_queue_bytes_max,
+            gso_segments_max,
+        };
+        let identity = Identity::new(signer.signer.clone());
+        let engine = py.detach(|| Engine::new(Arc::new(identity), settings))?;
+        Ok(Self {
+            engine: Mutex::new(engine),
+        })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.lock().fileno()
+    }
+
+    fn address(&self) -> PyResult<String> {
+        Ok(self.lock().address()?.to_string())
+    }
+
+    fn kick(&self) {
+        self.lock().kick();
+    }
+
+    fn watch(&self, fd: i32) -> PyResult<()> {
+        Ok(self.lock().watch(fd)?)
+    }
+
+    fn unwatch(&self, fd: i32) -> PyResult<()> {
+        Ok(self.lock().unwatch(fd)?)
+    }
+
+    /// One turn: `(more, events)`, each event `(kind, connection, a, b, payload)`.
+    fn step<'py>(&self, py: Python<'py>, budget: usize) -> PyResult<(bool, Bound<'py, PyList>)> {
+        let (more, events) = py.detach(|| {
+            let mut events = Vec::new();
+            let more = self.lock().step(budget, &mut events);
+            (more, events)
+        });
+        let list = PyList::empty(py);
+        for item in &events {
+            list.append(event(py, item)?)?;
+        }
+        Ok((more, list))
+    }
+
+    fn flush(&self, py: Python<'_>) {
+        py.detach(|| self.lock().flush());
+    }
+
+    fn connect(&self, address: &str, node_id: [u8; 32]) -> PyResult<u64> {
+        let address = ipv6(address)?;
+        self.lock()
+            .connect(address, node_id)
+            .map_err(|error| PyOSError::new_err(error.to_string()))
+    }
+
+    fn admit(&self, connection: u64) {
+        self.lock().admit(connection);
+    }
+
+    fn close(&self, connection: u64, code: u64, detail: &str) {
+        self.lock().close(connection, code, detail);
+    }
+
+    fn refuse_all(&self) {
+        self.lock().refuse_all();
+    }
+
+    #[pyo3(signature = (connection, bidirectional, kind))]
+    fn open(&self, connection: u64, bidirectional: bool, kind: u8) -> PyResult<Option<u64>> {
+        self.lock()
+            .open(connection, bidirectional, Some(kind))
+            .map_err(fault)
+    }
+
+    /// Write from `offset` on; returns how many bytes were taken.
+    fn write(
+        &self,
+        py: Python<'_>,
+        connection: u64,
+        stream: u64,
+        data: &Bound<'_, PyAny>,
+        offset: usize,
+    ) -> PyResult<usize> {
+        let owned;
+        let bytes = if let Ok(value) = data.cast::<PyBytes>() {
+            value.as_bytes()
+        } else {
+            owned = PyBuffer::<u8>::get(data)?.to_vec(py)?;
+            &owned
+        };
+        let rest = bytes.get(offset..).unwrap_or(&[]);
+        py.detach(|| self.lock().write(connection, stream, rest))
+            .map_err(fault)
+    }
+
+    fn finish(&self, connection: u64, stream: u64) -> PyResult<bool> {
+        self.lock().finish(connection, stream).map_err(fault)
+    }
+
+    fn reset(&self, connection: u64, stream: u64, code: u64) {
+        self.lock().reset(connection, stream, code);
+    }
+
+    fn stop(&self, connection: u64, stream: u64, code: u64) {
+        self.lock().stop(connection, stream, code);
+    }
+
+    /// Up to `limit` bytes, and whether the stream ended after them.
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        connection: u64,
+        stream: u64,
+        limit: usize,
+    ) -> PyResult<(Bound<'py, PyBytes>, bool)> {
+        let (chunks, finished) = self.lock().read(connection, stream, limit).map_err(fault)?;
+        let size = chunks.iter().map(Bytes::len).sum();
+        let data = PyBytes::new_with(py, size, |mut target| {
+            for chunk in &chunks {
+                let (head, rest) = target.split_at_mut(chunk.len());
+                head.copy_from_slice(chunk);
+                target = rest;
+            }
+            Ok(())
+        })?;
+        Ok((data, finished))
+    }
+
+    #[pyo3(signature = (connection, kind, frame_type, *parts))]
+    fn send(
+        &self,
+        connection: u64,
+        kind: u8,
+        frame_type: u8,
+        parts: &Bound<'_, PyTuple>,
+    ) -> PyResult<usize> {
+        let parts = self::parts(parts)?;
+        self.lock()
+            .send(connection, kind, frame_type, &parts)
+            .map_err(fault)
+    }
+
+    /// The same frame to many connections, its bytes held once. Returns those that did not take it.
+    #[pyo3(signature = (connections, kind, frame_type, *parts))]
+    fn send_many(
+        &self,
+        connections: Vec<u64>,
+        kind: u8,
+        frame_type: u8,
+        parts: &Bound<'_, PyTuple>,
+    ) -> PyResult<Vec<u64>> {
+        let parts = self::parts(parts)?;
+        let mut engine = self.lock();
+        let mut left_out = Vec::new();
+        for connection in connections {
+            match engine.send(connection, kind, frame_type, &parts) {
+                Ok(_) => {}
+                Err(Fault::TooLong) => return Err(fault(Fault::TooLong)),
+                Err(_) => left_out.push(connection),
+            }
+        }
+        Ok(left_out)
+    }
+
+    fn queued_bytes(&self, connection: u64, kind: u8) -> usize {
+        self.lock().queued_bytes(connection, kind)
+    }
+
+    fn finish_channels(&self, connection: u64) -> Vec<u64> {
+        self.lock().finish_channels(connection)
+    }
+
+    fn remote_address(&self, connection: u64) -> Option<String> {
+        self.lock()
+            .remote_address(connection)
+            .map(|address| address.to_string())
+    }
+
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        connection: u64,
+        label: &[u8],
+        context: &[u8],
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        PyBytes::new_with(py, length, |output| {
+            self.lock()
+                .export(connection, label, context, output)
+                .map_err(fault)
+        })
+    }
+
+    /// `(rtt s, mtu, congestion window, packets sent, lost, bytes sent, received, black holes)`.
+    #[allow(clippy::type_complexity)]
+    fn path(&self, connection: u64) -> Option<(f64, u16, u64, u64, u64, u64, u64, u64)> {
+        self.lock().path(connection).map(|path| {
+            (
+                path.rtt.as_secs_f64(),
+                path.mtu_bytes,
+                path.congestion_window_bytes,
+                path.packets_sent,
+                path.packets_lost,
+                path.bytes_sent,
+                path.bytes_received,
+                path.black_holes,
+            )
+        })
+    }
+
+    /// Counters by name; refusals under `refused`, by reason.
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let engine = self.lock();
+        let counters = engine.statistics();
+        let (receive_buffer, send_buffer) = engine.socket_buffers()?;
+        let refused = PyDict::new(py);
+        for (name, count) in Refusal::NAMES.iter().zip(counters.refused) {
+            refused.set_item(name, count)?;
+        }
+        let result = PyDict::new(py);
+        for (name, value) in [
+            ("connections", engine.connections() as u64),
+            ("datagrams_received", counters.datagrams_received),
+            ("receive_calls", counters.receive_calls),
+            ("bytes_received", counters.bytes_received),
+            ("datagrams_sent", counters.datagrams_sent),
+            ("send_calls", counters.send_calls),
+            ("bytes_sent", counters.bytes_sent),
+            ("send_errors", counters.send_errors),
+            ("frames_received", counters.frames_received),
+            ("frames_sent", counters.frames_sent),
+            ("handshakes_completed", counters.handshakes_completed),
+            ("retries_sent", counters.retries_sent),
+            ("steps", counters.steps),
+            ("receive_buffer_bytes", receive_buffer as u64),
+            ("send_buffer_bytes", send_buffer as u64),
+            ("gso_segments", engine.gso_segments() as u64),
+        ] {
+            result.set_item(name, value)?;
+        }
+        result.set_item("refused", refused)?;
+        Ok(result)
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add_class::<QuicEngine>()?;
+    module.add("ConnectionGone", py.get_type::<ConnectionGone>())?;
+    module.add("StreamReset", py.get_type::<StreamReset>())?;
+    module.add("StreamStopped", py.get_type::<StreamStopped>())?;
+    module.add("StreamClosed", py.get_type::<StreamClosed>())?;
+    module.add("QueueFull", py.get_type::<QueueFull>())?;
+    module.add("FrameTooLong", py.get_type::<FrameTooLong>())?;
+    module.add("QUIC_EVENTS", PyTuple::new(py, EVENTS)?)?;
+    module.add("QUIC_CAUSES", PyTuple::new(py, CAUSES)?)?;
+    module.add("QUIC_REFUSALS", PyTuple::new(py, Refusal::NAMES)?)
+}

@@ -1,0 +1,42 @@
+"""Every bound of this room, unit last, reason beside it."""
+
+from typing import Final
+
+HELLO_SIZE_BYTES_MAX: Final = 65_536  # a TrustChain credential with its proofs is under 20 kB
+HELLO_TEXT_CHARS_MAX: Final = 64  # chain name, one role, one capability
+HELLO_ITEMS_MAX: Final = 32  # roles, and capabilities
+HELLO_CONTEXT_BYTES_MAX: Final = 1_024  # an epoch and a height take 20
+HELLO_CREDENTIAL_BYTES_MAX: Final = 32_768
+
+FRAME_SIZE_BYTES_MAX: Final = 16_777_216  # two batch bodies of 8 MiB
+CHANNEL_QUEUE_BYTES_MAX: Final = 67_108_864  # four such frames; a slower peer is cut off, not kept
+
+MTU_BYTES_MIN: Final = 1_200  # RFC 9000, section 14
+MTU_BYTES_MAX: Final = 65_000
+MTU_BYTES_DEFAULT: Final = 1_452  # Ethernet less IPv6 and UDP headers
+SOCKET_BUFFER_BYTES: Final = 4_194_304  # Linux's usual ceiling; the default loses bursts
+STREAM_WINDOW_BYTES: Final = 16_777_216  # 1 GB/s at 16 ms
+CONNECTION_WINDOW_BYTES: Final = 33_554_432
+SEND_WINDOW_BYTES: Final = 16_777_216  # unacknowledged bytes kept for one connection
+GSO_SEGMENTS_MAX: Final = 44  # 65,507 bytes at 1452; the engine clamps for other sizes
+
+CONNECTIONS_MAX: Final = 256  # 64 validators, observers, and services
+HANDSHAKES_MAX: Final = 64  # half of it triggers Retry: 0.6 ms of cryptography each
+STREAMS_MAX: Final = 256  # per direction and connection: calls in flight
+ADMISSION_TIMEOUT_S: Final = 5.0  # handshake and HELLO together
+IDLE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 1.0  # what a graceful close waits for acknowledgements
+CLOSE_DETAIL_CHARS_MAX: Final = 500  # words that travel with a close
+
+RECEIVE_BATCHES_PER_TURN: Final = 16  # up to 32 datagrams of 64 KiB each; more starves other tasks
+READ_SIZE_BYTES: Final = 1_048_576  # what one `receive_some` takes when not told
+
+RPC_MESSAGE_SIZE_BYTES_MAX: Final = 16_777_216  # one batch body of 8 MiB, and room
+RPC_CALLS_MAX: Final = 256  # served at a time, over all connections
+RPC_METHOD_CHARS_MAX: Final = 128
+RPC_ERROR_CHARS_MAX: Final = 4_096
+RPC_TIMEOUT_S: Final = 10.0
+
+DIAL_BACKOFF_S_MIN: Final = 0.05
+DIAL_BACKOFF_S_MAX: Final = 2.0  # a restarted peer is back within this
+DIAL_TIMEOUT_S: Final = 2.0  # two round trips over any ocean, with one loss
