@@ -5,7 +5,7 @@ Streams raise trio's own `BrokenResourceError` and `ClosedResourceError`, with o
 cause where there is more to say.
 """
 
-from transport.core.events import Closure, CloseReason
+from transport.core.events import CloseReason, Closure
 
 
 class TransportError(Exception):

@@ -382,10 +382,10 @@ pub fn handshake_fault(reason: &str) -> HandshakeFault {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
-    pub(crate) fn identity(degree: Degree) -> Arc<Identity> {
+    fn identity(degree: Degree) -> Arc<Identity> {
         Arc::new(Identity::new(Arc::new(
             FalconSigner::generate(degree).unwrap(),
         )))

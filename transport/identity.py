@@ -1,0 +1,34 @@
+"""Who a node is, and who decides whether a peer may stay. Implemented by others."""
+
+from typing import Protocol
+
+from native.keys import FalconSigner, SecretKey
+from native.values import NodeId, PublicKey
+from transport.core.hello import Hello
+
+__all__ = ["AcceptAll", "Hello", "Identity", "PeerVerifier"]
+
+
+class Identity:
+    """A node's own key: Falcon-512 or Falcon-1024. Raises `native.errors.KeyInvalid` for others."""
+
+    __slots__ = ("node_id", "public_key", "signer")
+
+    def __init__(self, secret: SecretKey) -> None:
+        self.signer: FalconSigner = secret.falcon_signer
+        self.public_key: PublicKey = secret.public
+        self.node_id: NodeId = secret.node_id
+
+
+class PeerVerifier(Protocol):
+    """Decides about a peer whose key is proven and whose HELLO is well formed and of our chain."""
+
+    def verify_peer(self, node_id: NodeId, public_key: PublicKey, hello: Hello) -> None:
+        """Return to admit; raise `transport.errors.PeerRefused` not to. Must not block."""
+
+
+class AcceptAll:
+    """Admits every peer of the chain: observers and services are told apart above."""
+
+    def verify_peer(self, node_id: NodeId, public_key: PublicKey, hello: Hello) -> None:
+        """Admit."""

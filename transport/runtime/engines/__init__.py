@@ -1,0 +1,1 @@
+"""Engines behind `transport.core.engine.Engine`."""

@@ -1,0 +1,165 @@
+"""Calls: one bidirectional stream each, with a deadline, cancellation and typed refusals.
+
+The caller writes one REQUEST frame and finishes; the server answers one RESULT or ERROR frame. A
+caller that gives up resets the stream, which cancels the handler.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import structlog
+import trio
+
+from transport.core.frames import (
+    CallType,
+    FrameDecoder,
+    Request,
+    decode_error,
+    encode_error,
+    encode_frame,
+)
+from transport.core.streams import ResetCode
+from transport.errors import ConnectionEnded, FrameTooLong, MalformedFrame, RPCError, RPCTimeout
+from transport.limits import RPC_MESSAGE_SIZE_BYTES_MAX, RPC_METHOD_CHARS_MAX
+from transport.runtime.streams import BidirectionalStream
+
+if TYPE_CHECKING:
+    from transport.runtime.connection import Connection
+
+Handler: TypeAlias = "Callable[[Connection, bytes], Awaitable[bytes]]"
+
+_log = structlog.get_logger("transport.rpc")
+
+
+async def call(
+    connection: "Connection", method: str, argument: bytes, *, timeout_s: float
+) -> bytes:
+    """See `Connection.call`."""
+    request = Request(method=method, timeout_ms=max(1, int(timeout_s * 1000)), argument=argument)
+    body = request.encode()
+    if len(body) >= RPC_MESSAGE_SIZE_BYTES_MAX:
+        raise FrameTooLong(f"the argument of {method} is over the limit")
+    with trio.move_on_after(timeout_s):
+        stream = await connection.open_call()
+        try:
+            await stream.send_all(encode_frame(CallType.REQUEST, body))
+            await stream.send_eof()
+            kind, answer = await _read_frame(stream)
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, ConnectionEnded):
+                raise error.__cause__ from None
+            raise RPCError("overloaded", f"the peer gave up the call of {method}") from None
+        finally:
+            stream.abort()
+        match kind:
+            case CallType.RESULT:
+                return answer
+            case CallType.ERROR:
+                raise RPCError(*decode_error(answer))
+            case _:
+                raise MalformedFrame(f"answer of an unknown type {kind}")
+    raise RPCTimeout(method, timeout_s)
+
+
+class CallServer:
+    """Runs handlers for calls from any connection, at most `calls_max` at a time."""
+
+    def __init__(self, calls_max: int) -> None:
+        self._handlers: Final[dict[str, Handler]] = {}
+        self._calls_max = calls_max
+        self._nursery: trio.Nursery | None = None
+        self.active = 0
+        self.served_total = 0
+        self.refused_total = 0
+
+    def serve(self, method: str, handler: Handler) -> None:
+        """Answer calls of `method` from now on; a second handler takes the first one's place."""
+        if not method or len(method) > RPC_METHOD_CHARS_MAX or not method.isascii():
+            raise ValueError("a method name is 1 to 128 ASCII characters")
+        self._handlers[method] = handler
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Where handlers run."""
+        self._nursery = nursery
+
+    def accept(self, connection: "Connection", stream: BidirectionalStream) -> None:
+        """Take a stream the peer opened for a call."""
+        if self._nursery is None or self.active >= self._calls_max:
+            self.refused_total += 1
+            stream.abort(ResetCode.OVERLOADED)
+            return
+        self.active += 1
+        self._nursery.start_soon(self._serve, connection, stream, name="transport.rpc")
+
+    async def _serve(self, connection: "Connection", stream: BidirectionalStream) -> None:
+        try:
+            await self._answer(connection, stream)
+            self.served_total += 1
+        except MalformedFrame:
+            self.refused_total += 1
+            stream.abort(ResetCode.MALFORMED)
+        except trio.BrokenResourceError:
+            self.refused_total += 1  # the caller is gone
+            stream.abort()
+        finally:
+            self.active -= 1
+            stream.abort()
+
+    async def _answer(self, connection: "Connection", stream: BidirectionalStream) -> None:
+        kind, body = await _read_frame(stream)
+        if kind != CallType.REQUEST:
+            raise MalformedFrame(f"call of an unknown type {kind}")
+        request = Request.decode(body)
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            answer = _error("unknown_method", f"no method {request.method!r}")
+        else:
+            answer = await self._run(handler, connection, stream, request)
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async def _run(
+        self,
+        handler: Handler,
+        connection: "Connection",
+        stream: BidirectionalStream,
+        request: Request,
+    ) -> bytes:
+        """The handler's answer as a frame; it is cancelled when nobody waits any more."""
+        answer = _error("timeout", "the caller's deadline passed")
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + request.timeout_ms / 1000
+            nursery.start_soon(_cancel_when, stream.stopped, nursery.cancel_scope)
+            try:
+                result = await handler(connection, request.argument)
+                answer = encode_frame(CallType.RESULT, result)
+                if len(result) >= RPC_MESSAGE_SIZE_BYTES_MAX:
+                    answer = _error("too_large", "the answer is over the limit")
+            except RPCError as error:
+                answer = _error(error.code_text, error.message)
+            except Exception:
+                _log.exception("rpc.handler_failed", method=request.method)
+                answer = _error("internal", "the handler failed; see the log of that node")
+            nursery.cancel_scope.cancel()
+        return answer
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _error(code_text: str, message: str) -> bytes:
+    return encode_frame(CallType.ERROR, encode_error(code_text, message))
+
+
+async def _read_frame(stream: BidirectionalStream) -> tuple[int, bytes]:
+    """The one frame of this direction; raises `MalformedFrame`."""
+    decoder = FrameDecoder(size_max=RPC_MESSAGE_SIZE_BYTES_MAX)
+    while data := await stream.receive_some():
+        frames = decoder.feed(data)
+        if len(frames) > 1 or (frames and decoder.pending_bytes):
+            raise MalformedFrame("more than one frame in a call")
+        if frames:
+            return frames[0]
+    raise MalformedFrame("a call that ended before its frame")

@@ -1,0 +1,219 @@
+"""Raw application streams in trio's terms, with back-pressure from the peer's flow control.
+
+Closing a sending half is graceful: everything written is delivered. `abort()` is not. An ended
+connection breaks every stream of it (`trio.BrokenResourceError`).
+"""
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from native.quic import ConnectionGone, StreamClosed, StreamReset, StreamStopped
+from transport.core.engine import Buffer
+from transport.core.streams import ResetCode
+from transport.errors import ConnectionEnded
+from transport.limits import READ_SIZE_BYTES
+
+if TYPE_CHECKING:
+    from transport.runtime.connection import Connection
+
+
+class _Half:
+    """What both directions share: whose stream it is and how to wait for the engine."""
+
+    def __init__(self, connection: "Connection", stream: int) -> None:
+        self._connection = connection
+        self._engine = connection.engine
+        self._handle = connection.handle
+        self.number = stream
+        self._wake = trio.Event()
+        self._busy = False
+        self._closed = False
+
+    def wake(self) -> None:
+        """The engine has news for this half."""
+        self._wake.set()
+
+    async def _wait(self) -> None:
+        self._wake = trio.Event()
+        await self._wake.wait()
+
+    def _broken(self, why: str) -> trio.BrokenResourceError:
+        closure = self._connection.closure
+        error = trio.BrokenResourceError(why if closure is None else str(closure))
+        if closure is not None:
+            error.__cause__ = ConnectionEnded(closure)
+        return error
+
+    def _enter(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+        if self._busy:
+            raise trio.BusyResourceError("another task is using this stream")
+
+
+class SendStream(_Half, trio.abc.SendStream):
+    """The sending direction of a stream."""
+
+    async def send_all(self, data: Buffer) -> None:
+        """Hand everything to the engine, waiting while the peer's windows are full."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._enter()
+        self._busy = True
+        try:
+            offset, size = 0, memoryview(data).nbytes
+            while offset < size:
+                taken = self._write(data, offset)
+                offset += taken
+                if offset < size:
+                    await self._wait()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._busy = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Returns at once; `send_all` itself waits for room."""
+        await trio.lowlevel.checkpoint()
+        self._enter()
+
+    async def aclose(self) -> None:
+        """Say that no more comes. What was written is still delivered."""
+        await self._finish()
+        self._connection.forget(self)
+
+    def abort(self, code: int = ResetCode.CANCELLED) -> None:
+        """Abandon what was not delivered; the peer sees the code."""
+        if not self._closed:
+            self._closed = True
+            self._engine.reset(self._handle, self.number, code)
+            self._connection.kick()
+        self._wake.set()
+
+    def _write(self, data: Buffer, offset: int) -> int:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+        try:
+            taken = self._engine.write(self._handle, self.number, data, offset)
+        except StreamStopped as error:
+            raise self._broken(f"the peer reads no further (code {error.args[0]})") from error
+        except (ConnectionGone, StreamClosed):
+            raise self._broken("the connection is over") from None
+        if taken:
+            self._connection.kick()
+        return taken
+
+    async def _finish(self) -> None:
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            while not self._engine.finish(self._handle, self.number):
+                await self._wait()
+            self._closed = True
+        except (StreamStopped, ConnectionGone, StreamClosed):
+            self._closed = True
+        except trio.Cancelled:
+            self.abort()
+            raise
+        self._wake.set()
+        self._connection.kick()
+        await trio.lowlevel.checkpoint()
+
+
+class ReceiveStream(_Half, trio.abc.ReceiveStream):
+    """The receiving direction of a stream."""
+
+    def __init__(self, connection: "Connection", stream: int) -> None:
+        super().__init__(connection, stream)
+        self._finished = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """At least one byte, in order; `b""` once the peer finished."""
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._enter()
+        self._busy = True
+        try:
+            while not self._finished:
+                data, self._finished = self._read(max_bytes or READ_SIZE_BYTES)
+                if data:
+                    self._connection.kick()  # the peer may send as much again
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return data
+                if not self._finished:
+                    await self._wait()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return b""
+        finally:
+            self._busy = False
+
+    async def aclose(self) -> None:
+        """Want no more; the peer is told if it has not finished."""
+        self.stop()
+        self._connection.forget(self)
+        await trio.lowlevel.checkpoint()
+
+    def stop(self, code: int = ResetCode.CANCELLED) -> None:
+        """Ask the peer to send no more."""
+        if not self._closed:
+            self._closed = True
+            if not self._finished:
+                self._engine.stop(self._handle, self.number, code)
+                self._connection.kick()
+        self._wake.set()
+
+    def _read(self, size: int) -> tuple[bytes, bool]:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+        try:
+            return self._engine.read(self._handle, self.number, size)
+        except StreamReset as error:
+            raise self._broken(f"the peer gave the stream up (code {error.args[0]})") from error
+        except (ConnectionGone, StreamClosed):
+            raise self._broken("the connection is over") from None
+
+
+class BidirectionalStream(trio.abc.HalfCloseableStream):
+    """Both directions of one stream."""
+
+    def __init__(self, connection: "Connection", stream: int) -> None:
+        self.sender = SendStream(connection, stream)
+        self.receiver = ReceiveStream(connection, stream)
+        self.number = stream
+        self.stopped = trio.Event()  # the peer reads no further, or the connection ended
+
+    async def send_all(self, data: Buffer) -> None:
+        """See `SendStream.send_all`."""
+        await self.sender.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `SendStream.wait_send_all_might_not_block`."""
+        await self.sender.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Finish the sending direction only."""
+        await self.sender._finish()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """See `ReceiveStream.receive_some`."""
+        return await self.receiver.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """Finish sending and want no more."""
+        self.receiver.stop()
+        try:
+            await self.sender._finish()
+        finally:
+            self.sender._connection.forget(self)
+
+    def abort(self, code: int = ResetCode.CANCELLED) -> None:
+        """Give both directions up at once."""
+        self.sender.abort(code)
+        self.receiver.stop(code)
+        self.sender._connection.forget(self)
+
+    def wake(self) -> None:
+        """The engine has news for one of the halves."""
+        self.sender.wake()
+        self.receiver.wake()

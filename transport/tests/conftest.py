@@ -1,0 +1,52 @@
+"""Endpoints on `[::1]` with ephemeral ports."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import pytest
+import trio
+
+from native.keys import SecretKey
+from native.values import Algorithm
+from transport import AcceptAll, Endpoint, HelloOffer, Identity, TransportConfig
+from transport.identity import PeerVerifier
+
+CHAIN = b"\x07" * 32
+Start: TypeAlias = Callable[..., Awaitable[Endpoint]]
+
+
+@pytest.fixture(scope="session")
+def identities() -> list[Identity]:
+    """Four Falcon-512 keys, by ascending NodeId."""
+    keys = [Identity(SecretKey.generate(Algorithm.FALCON_512)) for _ in range(4)]
+    return sorted(keys, key=lambda identity: identity.node_id)
+
+
+def offer(**changes: Any) -> HelloOffer:
+    """What a test node says."""
+    return HelloOffer(**{"chain_id": CHAIN, "chain_name": "test", **changes})
+
+
+@pytest.fixture
+async def start(nursery: trio.Nursery) -> Start:
+    """`await start(identity, ...)` gives a running endpoint on `[::1]`."""
+
+    async def start_endpoint(
+        identity: Identity,
+        *,
+        listen: str | None = "[::1]:0",
+        hello: HelloOffer | None = None,
+        verifier: PeerVerifier | None = None,
+        **config: Any,
+    ) -> Endpoint:
+        endpoint = Endpoint(
+            identity,
+            listen=listen,
+            hello=hello or offer(),
+            verifier=verifier or AcceptAll(),
+            config=TransportConfig(**config),
+        )
+        await nursery.start(endpoint.run)
+        return endpoint
+
+    return start_endpoint
