@@ -8,6 +8,8 @@ packet only. An engine never calls back and never blocks.
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
+from native.batches import Batch
+
 # (EventKind, connection, a, b, payload); a and b by kind:
 #   CONNECTED   a = 1 if we dialled                          payload = the peer's SPKI
 #   FRAME       a = StreamKind of the channel, b = type      payload = body
@@ -18,6 +20,8 @@ from typing import Protocol, TypeAlias
 #   CLOSED      a = Cause, b = code                          payload = detail text
 #   WATCHED     a = descriptor                               connection = 0
 EngineEvent: TypeAlias = tuple[int, int, int, int, bytes | str | None]
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Part: TypeAlias = Buffer | Batch  # the body of a batch is shared, not copied
 PathTuple: TypeAlias = tuple[float, int, int, int, int, int, int, int]
 
 
@@ -48,18 +52,15 @@ class Engine(Protocol):
 
     # commands on streams
     def open(self, connection: int, bidirectional: bool, kind: int) -> int | None: ...
-    def write(self, connection: int, stream: int, data: "Buffer", offset: int) -> int: ...
+    def write(self, connection: int, stream: int, data: Buffer, offset: int) -> int: ...
     def finish(self, connection: int, stream: int) -> bool: ...
     def reset(self, connection: int, stream: int, code: int) -> None: ...
     def stop(self, connection: int, stream: int, code: int) -> None: ...
     def read(self, connection: int, stream: int, limit: int) -> tuple[bytes, bool]: ...
 
     # commands on channels
-    def send(self, connection: int, kind: int, frame_type: int, *parts: "Buffer") -> int: ...
+    def send(self, connection: int, kind: int, frame_type: int, *parts: Part) -> int: ...
     def send_many(
-        self, connections: Sequence[int], kind: int, frame_type: int, *parts: "Buffer"
+        self, connections: Sequence[int], kind: int, frame_type: int, *parts: Part
     ) -> list[int]: ...
     def finish_channels(self, connection: int) -> list[int]: ...
-
-
-Buffer: TypeAlias = bytes | bytearray | memoryview

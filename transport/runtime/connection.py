@@ -8,7 +8,7 @@ import trio
 
 from native import quic
 from native.values import NodeId, PublicKey
-from transport.core.engine import Buffer, Engine
+from transport.core.engine import Engine, Part
 from transport.core.events import ChannelKind, CloseReason, Closure, StreamKind
 from transport.core.hello import Hello
 from transport.core.pool import Candidate
@@ -52,7 +52,7 @@ class FrameSender:
         self._handle = connection.handle
         self.kind: Final = kind
 
-    def send_nowait(self, frame_type: int, *parts: Buffer) -> None:
+    def send_nowait(self, frame_type: int, *parts: Part) -> None:
         """Queue one frame; parts are joined. Leaves with everything else queued in this turn.
 
         Raises `ChannelFull`, `FrameTooLong`, `ConnectionEnded`; nothing was queued then.

@@ -22,7 +22,7 @@ from native import quic
 from native.errors import KeyInvalid, NativeError
 from native.values import NodeId, PublicKey
 from transport.config import TransportConfig
-from transport.core.engine import Buffer, Engine
+from transport.core.engine import Engine, Part
 from transport.core.events import (
     HELLO_REFUSALS,
     Cause,
@@ -276,7 +276,7 @@ class Endpoint:
         connections: Sequence[Connection],
         kind: ChannelKind,
         frame_type: int,
-        *parts: Buffer,
+        *parts: Part,
     ) -> list[Connection]:
         """The same frame to many, its bytes held once. Returns those that did not take it because
         they ended or their channel is full. Raises `FrameTooLong`."""

@@ -2,6 +2,7 @@
 
 import trio
 
+from native.batches import Batch
 from transport import (
     ChannelKind,
     CloseReason,
@@ -46,6 +47,20 @@ async def test_frames_arrive_whole_and_in_order(start: Start, identities: list[I
         (ChannelKind.VOTES, 3, b"x" * 3_000_000 + b"y"),
     ]
     assert (ChannelKind.BULK, 4, b"bulk") in seen
+
+
+async def test_a_batch_travels_as_its_body(start: Start, identities: list[Identity]) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    seen: list[bytes] = []
+    turn = trio.Event()
+    acceptor.on_frame(lambda _connection, _kind, _type, body: seen.append(body))
+    acceptor.on_turn(turn.set)
+    connection = await dialler.dial(acceptor.address, identities[1].node_id)
+    batch = Batch.of([b"one", b"two" * 3000])
+    left_out = dialler.broadcast_nowait([connection], ChannelKind.BULK, 9, b"head", batch)
+    await turn.wait()
+    assert left_out == []
+    assert seen == [b"head" + batch.body]
 
 
 async def test_a_close_carries_its_reason(start: Start, identities: list[Identity]) -> None:

@@ -14,8 +14,9 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
 
-use super::{errors::NativeError, falcon::FalconSigner};
+use super::{batch::Batch, errors::NativeError, falcon::FalconSigner};
 use crate::{
+    batch,
     quic::{Engine, Event, Fault, Refusal, Settings},
     tls::Identity,
 };
@@ -102,8 +103,20 @@ fn ipv6(address: &str) -> PyResult<SocketAddrV6> {
     }
 }
 
-/// Own the bytes of one part: a `bytes` object or any other contiguous buffer.
+/// Lets a frame share the body of a batch instead of copying it.
+struct Body(Arc<batch::Batch>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        self.0.body()
+    }
+}
+
+/// The bytes of one part: a batch, whose body is shared, or a buffer, which is copied.
 fn part(value: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    if let Ok(value) = value.cast::<Batch>() {
+        return Ok(Bytes::from_owner(Body(value.get().batch.clone())));
+    }
     if let Ok(value) = value.cast::<PyBytes>() {
         return Ok(Bytes::copy_from_slice(value.as_bytes()));
     }
