@@ -210,7 +210,8 @@ def _restart(network: Network, purse: Purse) -> Result:
         value=rounded(took),
         unit="s",
         conditions=f"start of all four nodes at once until all are ready, {purse.executed} "
-        f"transfers on disk, state root rebuilt and compared; a clean stop took at most {max(stopped):.2f} s",
+        f"transfers on disk, state root rebuilt and compared; a clean stop took at most "
+        f"{max(stopped):.2f} s",
     )
 
 

@@ -36,6 +36,8 @@ CLOCK_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 COMMAND: Final = str(Path(sys.executable).with_name("hypermesh"))
 PASSPHRASE: Final = "correct horse battery staple"  # of throw-away wallets
 
+_http: Final = httpx.Client(trust_env=False, verify=False, timeout=3)  # plain HTTP on [::1]
+
 Answer = TypeVar("Answer")
 
 
@@ -215,12 +217,12 @@ class Member:
 
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         """GET a path; transport errors pass through."""
-        return httpx.get(self.url + path, params=parameters or None, timeout=10)
+        return _http.get(self.url + path, params=parameters or None, timeout=10)
 
     def status(self) -> dict[str, Any] | None:
         """Return `/status`, or None while nobody answers."""
         try:
-            answer = httpx.get(self.url + "/status", timeout=3)
+            answer = _http.get(self.url + "/status")
         except httpx.HTTPError:
             return None
         if answer.status_code != httpx.codes.OK:
@@ -246,7 +248,7 @@ class Member:
     def ready(self) -> bool:
         """True once `/readyz` says so."""
         try:
-            return httpx.get(self.url + "/readyz", timeout=3).status_code == httpx.codes.OK
+            return _http.get(self.url + "/readyz").status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -292,7 +294,9 @@ class Network:
         (folder / "passphrase").chmod(0o600)
         network = cls(name=name, folder=folder, base=base)
         network.command(
-            "cluster", "new", name, "--nodes", str(nodes), "--base-port", str(base), *options
+            *("cluster", "new", name, "--nodes", str(nodes), "--base-port", str(base)),
+            *network.passphrase,
+            *options,
         )
         network.cluster = manifest.find_cluster(name, network.clusters)
         network.members = [Member(manifest=member) for member in network.cluster.members]
@@ -310,6 +314,11 @@ class Network:
             "NO_COLOR": "1",
             "COLUMNS": "200",
         }
+
+    @property
+    def passphrase(self) -> tuple[str, str]:
+        """The option that opens its wallets."""
+        return ("--passphrase-file", str(self.folder / "passphrase"))
 
     @property
     def clusters(self) -> Path:
