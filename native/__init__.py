@@ -4,6 +4,7 @@ Cores import `native.values`, `native.codec`, `native.hashing` and `native.batch
 import `native.keys` or `native.quic`, which need randomness and sockets. This door loads neither.
 """
 
+from native._native import FalconVerifier, verify_many
 from native.batches import Batch, Mempool
 from native.errors import NativeError
 from native.values import Algorithm, Amount, Digest, NodeId, PublicKey, Signature
@@ -15,10 +16,12 @@ __all__ = [
     "Batch",
     "Completions",
     "Digest",
+    "FalconVerifier",
     "Mempool",
     "NativeError",
     "NodeId",
     "PublicKey",
     "Signature",
     "Workers",
+    "verify_many",
 ]

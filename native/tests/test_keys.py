@@ -81,6 +81,14 @@ def test_every_flipped_byte_is_refused(degree: int) -> None:
 
 
 @pytest.mark.parametrize("degree", sorted(ORACLES))
+def test_a_damaged_secret_key_is_refused(degree: int) -> None:
+    secret = SIGNERS[degree].export_secret()
+    for wrong in list(flips(secret))[::17]:
+        with pytest.raises(KeyInvalid):
+            FalconSigner(wrong)
+
+
+@pytest.mark.parametrize("degree", sorted(ORACLES))
 def test_a_signature_of_another_length_is_refused(degree: int) -> None:
     signer = SIGNERS[degree]
     verifier, signature = FalconVerifier(signer.public), signer.sign(b"x")
@@ -89,7 +97,9 @@ def test_a_signature_of_another_length_is_refused(degree: int) -> None:
             verifier.verify(b"x", wrong)
 
 
-@pytest.mark.parametrize("wrong", [b"", b"short", bytes(897), bytes(1281)])
+@pytest.mark.parametrize(
+    "wrong", [b"", b"short", bytes(897), bytes(1281), b"\x59" + b"\xff" * 1280]
+)
 def test_what_is_no_key_is_refused(wrong: bytes) -> None:
     with pytest.raises(KeyInvalid):
         FalconSigner(wrong)
