@@ -1,0 +1,47 @@
+"""The `hypermesh` command: one file per noun.
+
+`hypermesh --help` must stay fast, so a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from node.cli import cert, cluster, config, ctlog, node, wallet
+from node.cli.base import Root, examples
+
+app = typer.Typer(
+    name="hypermesh",
+    cls=Root,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog=examples(
+        "hypermesh cluster new demo --nodes 4",
+        "hypermesh cluster up demo",
+        "hypermesh wallet balance treasury --cluster demo",
+        "hypermesh cluster down demo",
+    ),
+)
+app.add_typer(node.app, name="node", rich_help_panel="Node")
+app.add_typer(config.app, name="config", rich_help_panel="Node")
+app.add_typer(cluster.app, name="cluster", rich_help_panel="Network")
+app.add_typer(cert.app, name="cert", rich_help_panel="Trust")
+app.add_typer(ctlog.app, name="ctlog", rich_help_panel="Trust")
+app.add_typer(wallet.app, name="wallet", rich_help_panel="Money")
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    """Run a HyperMesh node, a small network of them, a wallet, and a certificate authority."""
+    if version:
+        from node.version import version as installed
+
+        typer.echo(f"hypermesh {installed()}")
+        raise typer.Exit

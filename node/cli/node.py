@@ -1,0 +1,189 @@
+"""`hypermesh node`: make, run and look at one node."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from node.cli.base import (
+    ClusterName,
+    HomeFolder,
+    NodeURL,
+    Output,
+    OutputFormat,
+    Timeout,
+    connect,
+    emit,
+    examples,
+    note,
+    noun,
+    seconds,
+)
+from node.cli.config import ConfigFile, Settings
+from node.errors import ExitCode
+
+if TYPE_CHECKING:
+    from node.preflight import Inspection
+
+app = noun("Make, run and look at one node.")
+
+
+@app.command(
+    epilog=examples(
+        "hypermesh node init --home n0 --name n0",
+        "hypermesh node init --home watcher --genesis genesis.json --role observer",
+    )
+)
+def init(
+    home: HomeFolder = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the node.")] = "n0",
+    genesis: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Join this chain as an observer."),
+    ] = None,
+    chain: Annotated[
+        str, typer.Option(metavar="NAME", help="Without --genesis: name of the new chain.")
+    ] = "single",
+    base_port: Annotated[int, typer.Option(help="First of the node's ten ports.")] = 9290,
+    passphrase_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Passphrase for the root key and treasury wallet."),
+    ] = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Make a home folder with a new key: an observer of a chain, or a chain of one validator.
+
+    Never touches a home that already has a key. Larger networks: `hypermesh cluster new`.
+    """
+    from node.cli.cluster import chosen_passphrase
+    from node.cluster.create import create_observer, create_single
+    from node.home import default_home
+
+    folder = home or default_home()
+    if genesis is not None:
+        made = create_observer(folder, name=name, genesis=genesis, base_port=base_port)
+    else:
+        made = create_single(
+            folder,
+            name=name,
+            chain=chain,
+            base_port=base_port,
+            passphrase=chosen_passphrase(passphrase_file),
+        )
+    emit(
+        output,
+        {"home": str(folder), "node_id": made.node_id, "chain": made.chain, "role": made.role},
+        f"home     {folder}\nnode id  {made.node_id}\nchain    {made.chain} ({made.role})",
+    )
+    for line in made.notes:
+        note(line)
+    note(f"next: hypermesh node run --home {folder}")
+
+
+@app.command(
+    epilog=examples(
+        "hypermesh node run --home n0",
+        "hypermesh node run --home n0 --set log.level=debug --set log.format=json",
+    )
+)
+def run(home: HomeFolder = None, config: ConfigFile = None, settings: Settings = None) -> None:
+    """Run a node until SIGTERM or SIGINT; logs go to stderr.
+
+    Everything that can be checked is checked first, and nothing is started when a check fails.
+    """
+    from node.preflight import inspect, take_lock
+
+    result = inspect(home, config, settings or [], environment=dict(os.environ))
+    if result.errors:
+        raise result.errors[0]
+    assert result.loaded is not None
+    from node import logging
+
+    logging.configure(level=result.loaded.config.log.level, form=result.loaded.config.log.format)
+    lock = take_lock(result.home)
+    if result.loaded.config.log.format == "console":
+        note(start_card(result))
+    import trio
+
+    from node.runtime.assemble import run_node
+
+    try:
+        trio.run(run_node, result.loaded.config, result.home.path)
+    finally:
+        os.close(lock)
+        result.home.api_file.unlink(missing_ok=True)
+
+
+def start_card(result: Inspection) -> str:
+    """Say in five lines what is about to run."""
+    from node.version import DATA_FORMAT, version
+
+    assert result.loaded is not None
+    assert result.genesis is not None
+    assert result.node_key is not None
+    config = result.loaded.config
+    http = config.http.listen if config.http.enabled else "off"
+    return "\n".join(
+        (
+            f"hypermesh {version()}  python {sys.version.split()[0]}",
+            f"  config    {result.loaded.source} ({len(result.loaded.origins)} keys set)",
+            f"  identity  {config.node.name} ({config.node.role}) "
+            f"{result.node_key.node_id.hex()} of {result.genesis.label}",
+            f"  listens   STOQ {config.transport.listen}  HTTP {http}",
+            f"  data      {result.home.data} (format {DATA_FORMAT})",
+        )
+    )
+
+
+@app.command(
+    epilog=examples(
+        "hypermesh node status",
+        "hypermesh node status --cluster demo --output json",
+        "hypermesh node status --node http://[::1]:9303",
+    )
+)
+def status(
+    node: NodeURL = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    output: Output = OutputFormat.TEXT,
+) -> int:
+    """Show one node's state, reasons why it is not ready first. Exit code 5 when it is not."""
+    from node.status import to_json, to_text
+
+    with connect(node, cluster, home) as client:
+        now, found = client.status()
+    emit(output, to_json(now, found), lambda: to_text(now, found))
+    blocked = any(finding.blocks_ready for finding in found)
+    return ExitCode.NOT_READY if blocked else ExitCode.OK
+
+
+@app.command(
+    epilog=examples(
+        "hypermesh node wait --ready --timeout 60s",
+        "hypermesh node wait --height 1000 --node http://[::1]:9303",
+    )
+)
+def wait(
+    node: NodeURL = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    ready: Annotated[bool, typer.Option("--ready", help="Wait until it is ready.")] = False,
+    height: Annotated[int, typer.Option(min=0, help="Wait for this block.")] = 0,
+    timeout: Timeout = "60s",
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Wait until a node is ready, and at a height if given."""
+    del ready  # the default and only condition beside the height
+    limit = seconds(timeout)
+    with connect(node, cluster, home) as client:
+        now = client.wait_ready(timeout_s=limit, height=height)
+    emit(
+        output,
+        {"name": now.name, "ready": True, "height": now.height},
+        f"{now.name} is ready at height {now.height:,}",
+    )

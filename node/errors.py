@@ -1,0 +1,235 @@
+"""Everything that can go wrong for an operator, each with a stable code and a next step.
+
+Codes: 0xx runtime, 1xx configuration, 2xx genesis and home, 3xx reaching a node, 4xx clusters,
+5xx wallets, 6xx HTTP, 7xx certificates and the log. A code is never reused for something else.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """How a command ends; the same for every command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CONFIGURATION = 3
+    NOT_REACHABLE = 4
+    NOT_READY = 5
+    UNSAFE = 6
+    NOT_ALLOWED = 7
+    INTERRUPTED = 130
+
+
+EXIT_CODE_MEANING: dict[ExitCode, str] = {
+    ExitCode.OK: "success, also when there was nothing to do",
+    ExitCode.FAILED: "the operation failed",
+    ExitCode.USAGE: "wrong use of the command",
+    ExitCode.CONFIGURATION: "configuration, genesis or home folder invalid",
+    ExitCode.NOT_REACHABLE: "node not reachable",
+    ExitCode.NOT_READY: "reachable, but not ready or degraded",
+    ExitCode.UNSAFE: "refused for safety",
+    ExitCode.NOT_ALLOWED: "not allowed",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+class NodeError(Exception):
+    """Root of this room's errors: one sentence, a code, a next step and an exit code."""
+
+    code: ClassVar[str] = "HM-D-001"
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InvalidArgument(NodeError):
+    """An argument of a command has the wrong form."""
+
+    code = "HM-D-002"
+    exit_code = ExitCode.USAGE
+
+
+class GenesisInvalid(NodeError):
+    """`genesis.json` is not a genesis: the message names the place."""
+
+    code = "HM-D-201"
+    exit_code = ExitCode.CONFIGURATION
+
+
+class HomeIncomplete(NodeError):
+    """A file that the home folder must hold is not there."""
+
+    code = "HM-D-202"
+    exit_code = ExitCode.CONFIGURATION
+
+
+class HomeExists(NodeError):
+    """The home folder already belongs to a node; making a new one would endanger its key."""
+
+    code = "HM-D-203"
+    exit_code = ExitCode.UNSAFE
+
+
+class KeyMismatch(NodeError):
+    """A key file does not belong to the validator that genesis names."""
+
+    code = "HM-D-204"
+    exit_code = ExitCode.CONFIGURATION
+
+
+class FileModeUnsafe(NodeError):
+    """A file with a secret may be read by others."""
+
+    code = "HM-D-205"
+    exit_code = ExitCode.UNSAFE
+
+
+class DatabaseInvalid(NodeError):
+    """A database is damaged, of another chain, or of another format."""
+
+    code = "HM-D-207"
+    exit_code = ExitCode.CONFIGURATION
+
+
+class AlreadyRunning(NodeError):
+    """Another process runs this home folder."""
+
+    code = "HM-D-208"
+    exit_code = ExitCode.UNSAFE
+
+
+class KeyUnreadable(NodeError):
+    """A key file is damaged or its passphrase is wrong."""
+
+    code = "HM-D-209"
+    exit_code = ExitCode.CONFIGURATION
+
+
+class NotReachable(NodeError):
+    """No node answers at the address."""
+
+    code = "HM-D-301"
+    exit_code = ExitCode.NOT_REACHABLE
+
+
+class NotReady(NodeError):
+    """The node answers but cannot serve, or did not become ready in time."""
+
+    code = "HM-D-302"
+    exit_code = ExitCode.NOT_READY
+
+
+class UnexpectedAnswer(NodeError):
+    """What answers at the address is not a HyperMesh node of this version."""
+
+    code = "HM-D-303"
+    exit_code = ExitCode.NOT_REACHABLE
+
+
+class OperationRefused(NodeError):
+    """The node answered with a refusal; its own code, cause and next step are shown."""
+
+    code = "HM-D-304"
+
+    def __init__(
+        self, message: str, *, hint: str, remote_code: str, status: int, cause: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.remote_code = remote_code
+        self.status = status
+        self.cause = cause
+
+
+class NodeNotFound(NodeError):
+    """The selector names no node."""
+
+    code = "HM-D-305"
+    exit_code = ExitCode.USAGE
+
+
+class PortInUse(NodeError):
+    """A port that a node needs is taken; the holder is named where the system lets us see it."""
+
+    code = "HM-D-401"
+    exit_code = ExitCode.FAILED
+
+
+class ClusterExists(NodeError):
+    """A cluster of this name is already there."""
+
+    code = "HM-D-402"
+    exit_code = ExitCode.UNSAFE
+
+
+class ClusterNotFound(NodeError):
+    """No cluster of this name is there."""
+
+    code = "HM-D-403"
+    exit_code = ExitCode.USAGE
+
+
+class ClusterStartFailed(NodeError):
+    """At least one node did not start; the others are left as the message says."""
+
+    code = "HM-D-404"
+    exit_code = ExitCode.FAILED
+
+
+class NotConfirmed(NodeError):
+    """A dangerous command was not confirmed."""
+
+    code = "HM-D-405"
+    exit_code = ExitCode.UNSAFE
+
+
+class WalletExists(NodeError):
+    """A wallet of this name is already there; it is never overwritten."""
+
+    code = "HM-D-501"
+    exit_code = ExitCode.UNSAFE
+
+
+class WalletNotFound(NodeError):
+    """No wallet of this name is there."""
+
+    code = "HM-D-502"
+    exit_code = ExitCode.USAGE
+
+
+class PassphraseMissing(NodeError):
+    """A passphrase is needed and nobody can be asked."""
+
+    code = "HM-D-503"
+    exit_code = ExitCode.USAGE
+
+
+class PassphraseWrong(NodeError):
+    """The passphrase does not open the key file."""
+
+    code = "HM-D-504"
+    exit_code = ExitCode.NOT_ALLOWED
+
+
+class PaymentFailed(NodeError):
+    """A transfer was refused, failed, or its fate is not known yet."""
+
+    code = "HM-D-505"
+
+
+class CertificateInvalid(NodeError):
+    """A certificate bundle does not verify."""
+
+    code = "HM-D-701"
+
+
+class LogInvalid(NodeError):
+    """The certificate log contradicts itself or its checkpoint."""
+
+    code = "HM-D-702"

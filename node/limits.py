@@ -1,0 +1,30 @@
+"""Every bound of the daemon, with its unit last and the reason beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CONFIG_FILE_SIZE_BYTES_MAX: Final = 256 * 1024  # a file of 1,000 peers is 100 kB
+GENESIS_FILE_SIZE_BYTES_MAX: Final = 16 * 1024 * 1024  # 100,000 allocations
+GENESIS_VALIDATORS_MAX: Final = 128  # what one vote round can still carry
+GENESIS_ENROLMENT_KEYS_MAX: Final = 64
+GENESIS_NAME_LENGTH_MAX: Final = 32  # shown in prompts, log lines and chain ids
+SECRET_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
+
+HTTP_BODY_SIZE_BYTES_MAX: Final = 1024 * 1024  # one call of about 850 Falcon transfers
+HTTP_IN_FLIGHT_MAX: Final = 32  # 32 clients already saturate the server (design 9)
+HTTP_RETRY_AFTER_S: Final = 1
+HTTP_WAIT_MS_MAX: Final = 60_000  # longer waits belong to the client
+HTTP_WAIT_MS_DEFAULT: Final = 10_000
+HTTP_PAYLOADS_PER_CALL_MAX: Final = 4_000  # one block's worth
+HTTP_HISTORY_ITEMS_MAX: Final = 500
+HTTP_OFF_LOOP_SIZE_BYTES: Final = 16 * 1024  # bigger bodies are decoded in a thread
+HTTP_RESTART_DELAY_S_MAX: Final = 30.0  # back-off of the supervised server
+
+CLUSTER_NODES_MAX: Final = 64
+CLUSTER_PORTS_PER_NODE: Final = 10
+CLUSTER_BASE_PORT: Final = 9290
+CLUSTER_START_TIMEOUT_S: Final = 30.0
+CLUSTER_STOP_TIMEOUT_S: Final = 10.0  # twice the budget of a clean stop, then SIGKILL
+
+METRIC_LABELS_MAX: Final = 64  # per metric; more go to "other"

@@ -1,0 +1,287 @@
+"""What the HTTP interface needs from a running node: the door between the two.
+
+`NodeAPI` is implemented by the assembly and by a fake in tests. Everything here is a value or an
+error that maps mechanically to an HTTP answer; nothing knows about HTTP itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from node.errors import NodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from native.batches import Batch
+    from node.health import Finding
+    from node.status import Status
+
+
+class APIError(NodeError):
+    """Root of what a `NodeAPI` may answer instead of a value."""
+
+    code = "HM-D-601"
+    status: ClassVar[int] = 400
+
+    def __init__(
+        self, message: str, *, hint: str, code: str | None = None, cause: str = ""
+    ) -> None:
+        """`code` is the code of the room that refused, where it has one; `cause` explains it."""
+        super().__init__(message, hint=hint)
+        self.stable_code = code or type(self).code
+        self.cause = cause
+
+
+class BadRequest(APIError):
+    """The request cannot be understood."""
+
+    code = "HM-D-602"
+    status = 400
+
+
+class NotAllowed(APIError):
+    """The request is understood and not permitted to this caller."""
+
+    code = "HM-D-603"
+    status = 403
+
+
+class NotFound(APIError):
+    """There is no such thing, or not yet."""
+
+    code = "HM-D-604"
+    status = 404
+
+
+class Conflict(APIError):
+    """The request contradicts what is already there."""
+
+    code = "HM-D-605"
+    status = 409
+
+
+class Refused(APIError):
+    """The agreed rules refuse what was asked."""
+
+    code = "HM-D-606"
+    status = 422
+
+
+class Overloaded(APIError):
+    """Too much is waiting; the caller should come back."""
+
+    code = "HM-D-607"
+    status = 503
+
+
+class Unavailable(APIError):
+    """This node cannot answer now: it starts, stops, catches up, or has no quorum."""
+
+    code = "HM-D-608"
+    status = 503
+
+
+class Outcome(IntEnum):
+    """Fate of one submitted payload, as far as it is known when the answer is written."""
+
+    PENDING = 0  # admitted and on its way; the receipt will tell
+    APPLIED = 1  # executed, final
+    FAILED = 2  # executed and rolled back, the fee is paid, final
+    REFUSED = 3  # not admitted, or refused when executed: state untouched, no receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """Answer to a submitted batch: parallel columns, one place a payload.
+
+    `ids` are what receipts are found by (32 bytes each); `codes` are the application's outcome
+    codes (0 for pending and applied); `heights` are 0 where nothing was executed.
+    """
+
+    ids: bytes
+    outcomes: bytes
+    codes: bytes
+    heights: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeText:
+    """What an application's outcome code means to a person."""
+
+    code: str  # stable, HM-x-NNN
+    title: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptView:
+    """One final outcome."""
+
+    id: bytes
+    application: str
+    code: int
+    outcome: Outcome
+    height: int
+    position: int
+    block_time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneView:
+    """One of an account's parallel counters."""
+
+    lane: int
+    next_sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountView:
+    """One account after the block at `height`.
+
+    With a proof: `proof` is the ledger's Merkle-sum proof, `certificate` the block certificate that
+    commits to its root; both in their canonical encoding. `exists` is False for an address nothing
+    was ever paid to; a proof then shows its absence.
+    """
+
+    address: str
+    exists: bool
+    balance: int
+    has_key: bool
+    lanes: tuple[LaneView, ...]
+    height: int
+    state_root: bytes
+    proof: bytes | None = None
+    certificate: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryItem:
+    """One payment in or out of an account."""
+
+    id: bytes
+    height: int
+    block_time_ms: int
+    sender: str
+    recipient: str
+    amount: int
+    fee: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPage:
+    """Newest first; `next_before` continues the page, or is None at the end."""
+
+    items: tuple[HistoryItem, ...]
+    next_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockView:
+    """One executed block; `certificate` is None until a quorum has signed it."""
+
+    height: int
+    hash: bytes
+    parent: bytes
+    batch_digest: bytes
+    time_ms: int
+    state_root_before: bytes
+    state_root: bytes
+    payloads: int
+    size_bytes: int
+    certificate: bytes | None = None
+    payload_ids: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerView:
+    """What a wallet must know before it signs."""
+
+    chain: str
+    chain_id: bytes
+    height: int
+    block_time_ms: int
+    supply: int
+    parameters: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogProof:
+    """A Merkle proof of the certificate log and the checkpoint it leads to."""
+
+    first: int  # index of an inclusion proof, older size of a consistency proof
+    size: int
+    hashes: tuple[bytes, ...]
+    leaf_hash: bytes | None
+    checkpoint: str  # signed note
+
+
+class NodeAPI(Protocol):
+    """A running node, as its HTTP interface sees it. All methods may raise `APIError`."""
+
+    def status(self) -> Status:
+        """Return the state of this node now."""
+        ...
+
+    def findings(self) -> Sequence[Finding]:
+        """Return the health items that are not well now."""
+        ...
+
+    def alive(self) -> bool:
+        """Return False only if a restart would help."""
+        ...
+
+    def metrics_text(self) -> bytes:
+        """Return all metrics in Prometheus text form."""
+        ...
+
+    def explain_code(self, tag: int, code: int) -> CodeText:
+        """Explain an outcome code of the application with this payload tag."""
+        ...
+
+    async def submit(self, batch: Batch, *, wait: bool, timeout_s: float) -> Submission:
+        """Admit payloads and, with `wait`, return once each is executed or the time is over."""
+        ...
+
+    async def receipt(self, identifier: bytes) -> ReceiptView | None:
+        """Return the final outcome of a payload, or None while there is none."""
+        ...
+
+    async def ledger(self) -> LedgerView:
+        """Return the ledger's head and parameters."""
+        ...
+
+    async def account(self, address: str, *, prove: bool) -> AccountView:
+        """Return an account, with a proof if asked."""
+        ...
+
+    async def history(self, address: str, *, limit: int, before: int | None) -> HistoryPage:
+        """Return payments of an account, newest first, below height `before`."""
+        ...
+
+    async def block(self, height: int | None) -> BlockView | None:
+        """Return one block, the newest for None; None when it does not exist or was pruned."""
+        ...
+
+    async def issue_certificate(self, submission: bytes) -> str:
+        """Order a certificate; return its bundle (PEM) once the log is cosigned."""
+        ...
+
+    async def certificate(self, index: int) -> str | None:
+        """Return the bundle of one log entry."""
+        ...
+
+    async def log_checkpoint(self) -> str:
+        """Return the newest cosigned checkpoint as a signed note."""
+        ...
+
+    async def log_inclusion(self, index: int, size: int | None) -> LogProof:
+        """Prove that entry `index` is in the log of `size` entries (None: newest checkpoint)."""
+        ...
+
+    async def log_consistency(self, old: int, new: int | None) -> LogProof:
+        """Prove that the log of `old` entries is a prefix of the one of `new`."""
+        ...
