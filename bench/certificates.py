@@ -52,7 +52,7 @@ def _issue(network: Network, count: int) -> list[float]:
         key = requester.generate_key(KeyAlgorithm.ML_DSA_65)
         operation = requester.issue_operation(
             requester.certification_request(key, [f"bench-{index}.mesh"]),
-            chain_id=chain_id,  # type: ignore[arg-type]
+            chain_id=chain_id,
             enrolment=enrolment,
             request_id=requester.new_request_id(),
         )
