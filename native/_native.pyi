@@ -19,6 +19,7 @@ __all__ = [
     "VERIFY_JOBS_MAX",
     "WORKER_JOBS_MAX",
     "WORKER_THREADS_MAX",
+    "Accounts",
     "Batch",
     "BatchInvalid",
     "CodecError",
@@ -40,8 +41,11 @@ __all__ = [
     "StreamClosed",
     "StreamReset",
     "StreamStopped",
+    "SumTree",
+    "Transactions",
     "WorkerFailed",
     "Workers",
+    "account_tree_key",
     "codec_decode",
     "codec_encode",
     "consistency_proof",
@@ -50,11 +54,14 @@ __all__ = [
     "leaf_hashes",
     "merkle_root",
     "merkle_root_of_hashes",
+    "sign_transactions",
     "spki_decode",
     "spki_encode",
+    "system_tree_key",
     "verify_consistency",
     "verify_inclusion",
     "verify_many",
+    "verify_sum_proof",
 ]
 
 # --- errors
@@ -339,3 +346,94 @@ class QuicEngine:
     def export(self, connection: int, label: bytes, context: bytes, length: int) -> bytes: ...
     def path(self, connection: int) -> tuple[float, int, int, int, int, int, int, int] | None: ...
     def statistics(self) -> dict[str, int | dict[str, int]]: ...
+
+# --- sumtree
+
+@final
+class SumTree:
+    """Path-compressed sparse Merkle-sum tree over 32-byte keys."""
+
+    def __new__(cls) -> SumTree: ...
+    def put_many(self, items: Sequence[tuple[bytes, int, bytes]]) -> None: ...
+    def remove(self, key: bytes) -> bool: ...
+    def root(self) -> tuple[bytes, int]: ...
+    def proof(self, key: bytes) -> bytes: ...
+    def __len__(self) -> int: ...
+
+def verify_sum_proof(
+    root: bytes,
+    root_sum: int,
+    key: bytes,
+    proof: bytes,
+    sum: int = 0,  # noqa: A002
+    value: bytes | None = None,
+) -> None: ...
+
+# --- accounts
+
+@final
+class Accounts:
+    """Account table of one chain: numbers, keys, and what the last block committed."""
+
+    def __new__(cls, chain_id: bytes) -> Accounts: ...
+    def find(self, address: bytes) -> int | None: ...
+    def insert(self, address: bytes) -> int: ...
+    def insert_system(self, name: bytes) -> int: ...
+    def put_key(self, number: int, key: bytes) -> None: ...
+    def transactions(
+        self, batch: Batch, positions: Sequence[int] | None = None
+    ) -> Transactions: ...
+    def commit(
+        self,
+        height: int,
+        receipt_root: bytes,
+        balances: Sequence[tuple[int, int]],
+        lanes: Sequence[tuple[int, int, int]],
+    ) -> tuple[tuple[bytes, int], bytes]: ...
+    def account(
+        self, address: bytes
+    ) -> tuple[tuple[int, bytes, int, bytes], bool, int, bool, list[tuple[int, int]], bytes]: ...
+    def system(
+        self, name: bytes
+    ) -> tuple[tuple[int, bytes, int, bytes], bool, int, bool, list[tuple[int, int]], bytes]: ...
+    def head(self) -> tuple[int, bytes, int, bytes]: ...
+    def rows(self, first: int, count: int) -> list[bytes]: ...
+    def export(self) -> tuple[list[int], list[tuple[int, int, int]]]: ...
+    def load(
+        self,
+        rows: Sequence[tuple[int, bytes]],
+        deltas: Sequence[bytes],
+        head: tuple[int, bytes] | None = None,
+    ) -> tuple[bytes, int]: ...
+    def __len__(self) -> int: ...
+
+def account_tree_key(address: bytes) -> bytes: ...
+def system_tree_key(name: bytes) -> bytes: ...
+
+# --- transactions
+
+@final
+class Transactions:
+    """Decoded and verified transactions of one block, as columns."""
+
+    @property
+    def ids(self) -> bytes: ...
+    @property
+    def statuses(self) -> bytes: ...
+    @property
+    def operation_counts(self) -> bytes: ...
+    def columns(
+        self,
+    ) -> tuple[bytes, list[int], list[int], list[int], bytes, list[int], list[int], list[int]]: ...
+    def resolve(
+        self, index: int
+    ) -> tuple[int, int, bytes | None, int, int, int, int, list[tuple[int, bytes, int]]]: ...
+    def receipt_root(self, height: int, codes: bytes, fee_per_operation: int) -> bytes: ...
+    def __len__(self) -> int: ...
+
+def sign_transactions(
+    chain_id: bytes,
+    signers: Sequence[FalconSigner],
+    jobs: Sequence[tuple[int, int, int, int, int, Sequence[tuple[bytes, int]], bytes, bool]],
+    threads: int,
+) -> list[bytes]: ...

@@ -1,4 +1,5 @@
 //! Compiled half of hypermesh. Pure logic lives in modules without `PyO3`; `python` is the border.
+pub mod accounts;
 pub mod batch;
 pub mod completions;
 pub mod der;
@@ -10,7 +11,9 @@ pub mod mempool;
 pub mod merkle;
 pub mod msgpack;
 pub mod quic;
+pub mod sumtree;
 pub mod tls;
+pub mod transaction;
 pub mod workers;
 
 #[cfg(feature = "python")]

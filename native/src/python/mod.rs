@@ -1,6 +1,7 @@
 //! `PyO3` border: argument conversion, error mapping, GIL release. One file per subject.
 use pyo3::prelude::*;
 
+mod accounts;
 mod batch;
 mod codec;
 mod completions;
@@ -11,6 +12,8 @@ mod limits;
 mod mempool;
 mod quic;
 mod spki;
+mod sumtree;
+mod transactions;
 mod workers;
 
 #[pymodule]
@@ -26,5 +29,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     mempool::register(module)?;
     quic::register(module)?;
     workers::register(module)?;
+    sumtree::register(module)?;
+    accounts::register(module)?;
+    transactions::register(module)?;
     Ok(())
 }

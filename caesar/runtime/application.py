@@ -1,0 +1,254 @@
+"""Caesar as an application of the agreed order (`consensus.application.Application`).
+
+Everything consensus asks of the ledger, and the typed questions the node's API asks. `execute`,
+`rows` and `load` run on the executor's thread; `check`, `prepare` and the queries on any thread:
+they read what the last block committed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from caesar.core.accounts import SYSTEM_NAMES
+from caesar.core.addresses import Address
+from caesar.core.genesis import LedgerGenesis
+from caesar.core.ledger import Ledger
+from caesar.core.proofs import AccountProof, AccountState, Commitment
+from caesar.core.receipts import Outcome
+from caesar.core.rules import Parameters, parameters_at
+from caesar.core.transactions import TAG
+from caesar.errors import StateDamaged
+from caesar.limits import SUPPLY
+from caesar.metrics import LedgerMetrics, LedgerStatistics
+from consensus.application import Block, Executed, Row
+from native.codec import decode, encode
+from native.errors import NativeError
+from native.hashing import HASH_SIZE_BYTES
+from native.values import Amount, Digest
+
+if TYPE_CHECKING:
+    from consensus.core.types import Height
+    from native.batches import Batch
+
+TABLE_HEAD: Final = "caesar_head"
+TABLE_ACCOUNTS: Final = "caesar_accounts"
+ROW_VERSION: Final = 1
+HEAD_SIZE_BYTES_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountView:
+    """One account after the last executed block."""
+
+    address: Address
+    exists: bool
+    balance: Amount
+    has_key: bool
+    lanes: tuple[tuple[int, int], ...]  # (lane, next sequence)
+    height: int
+    application_root: Digest
+    proof: bytes  # for `caesar.core.proofs.verify_account_proof`
+
+    def next_sequence(self, lane: int = 0) -> int:
+        """The sequence that the next transaction of a lane needs."""
+        return dict(self.lanes).get(lane, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupplyView:
+    """Where the supply is. `accounts` is the rest after the system accounts."""
+
+    height: int
+    supply: Amount
+    fees: Amount
+    treasury: Amount
+    accounts: Amount
+    account_count: int
+
+
+class LedgerApplication:
+    """The ledger behind the door that consensus knows."""
+
+    def __init__(self, chain_id: Digest, genesis: LedgerGenesis) -> None:
+        """Prepare the state after genesis."""
+        self._chain_id = chain_id
+        self._genesis = genesis
+        self._ledger = Ledger(chain_id, genesis)
+        self._metrics = LedgerMetrics()
+
+    @property
+    def name(self) -> str:
+        """Metric label and owner of the rows."""
+        return "caesar"
+
+    @property
+    def tag(self) -> int:
+        """First byte of a ledger transaction."""
+        return TAG
+
+    # --- consensus.application.Application
+
+    def genesis(self) -> Digest:
+        """Enter the state after genesis and return its application root."""
+        if self._ledger.commitment.height != 0:
+            self._ledger = Ledger(self._chain_id, self._genesis)
+        return self._ledger.commitment.root
+
+    def check(self, batch: Batch, positions: Sequence[int]) -> bytes:
+        """Admission advice; a good signature is remembered and not checked again."""
+        codes = self._ledger.advise(self._ledger.decode(batch, positions))
+        self._metrics.advice_refused_total += len(codes) - codes.count(Outcome.APPLIED)
+        return codes
+
+    def prepare(self, batch: Batch) -> None:
+        """Check the signatures of a batch ahead of its execution."""
+        self._ledger.decode(batch)
+
+    def execute(self, block: Block, positions: Sequence[int]) -> Executed:
+        """Apply the transactions at `positions` in order."""
+        transactions = self._ledger.decode(block.batch, positions)
+        applied = self._ledger.apply(block.header.height, transactions)
+        self._metrics.count(applied.codes)
+        return Executed(
+            root=applied.commitment.root,
+            delta=applied.delta,
+            positions=positions,
+            ids=transactions.ids,
+            codes=applied.codes,
+        )
+
+    def row_count(self) -> int:
+        """The head and one row an account."""
+        return 1 + len(self._ledger.accounts)
+
+    def rows(self, first: int, count: int) -> Sequence[Row]:
+        """Current rows from cursor `first` on; cursor 0 is the head."""
+        rows = []
+        if first == 0 and count > 0:
+            commitment = self._ledger.commitment
+            value = encode((ROW_VERSION, commitment.height, commitment.receipt_root))
+            rows.append(Row(table=TABLE_HEAD, key=0, value=value))
+        start = max(first - 1, 0)
+        values = self._ledger.accounts.rows(start, max(first + count - 1 - start, 0))
+        rows.extend(
+            Row(table=TABLE_ACCOUNTS, key=start + offset, value=value)
+            for offset, value in enumerate(values)
+        )
+        return rows
+
+    def load(self, rows: Iterable[Row], deltas: Iterable[tuple[Height, bytes]]) -> Digest:
+        """Rebuild the state on top of genesis; raises `StateDamaged`."""
+        self._ledger = Ledger(self._chain_id, self._genesis)
+        head: tuple[int, Digest] | None = None
+        accounts: list[tuple[int, bytes]] = []
+        for row in rows:
+            if row.table == TABLE_HEAD:
+                head = _head(row.value)
+            elif row.table == TABLE_ACCOUNTS:
+                accounts.append((row.key, row.value))
+            else:
+                raise StateDamaged(f"the ledger has no table {row.table!r}")
+        ordered = list(deltas)
+        for (before, _), (after, _) in itertools.pairwise(ordered):
+            if after != before + 1:
+                raise StateDamaged(f"no delta is stored between heights {before} and {after}")
+        self._ledger.restore(accounts, [delta for _, delta in ordered], head)
+        return self._ledger.commitment.root
+
+    # --- questions, any thread
+
+    @property
+    def commitment(self) -> Commitment:
+        """What the last executed block committed to; `.root` is the application root."""
+        return self._ledger.commitment
+
+    @property
+    def tree_root(self) -> Digest:
+        """Root of the account tree after the last executed block."""
+        return self._ledger.commitment.tree_root
+
+    def account(self, address: Address) -> AccountView:
+        """An account with its proof, or the proof that there is none."""
+        return self._view(address, self._ledger.accounts.account(address))
+
+    def system_account(self, name: str) -> AccountView:
+        """A system account (`fees`, `treasury`) with its proof."""
+        return self._view(Address(b""), self._ledger.accounts.system(name.encode()))
+
+    def supply(self) -> SupplyView:
+        """Where the supply is."""
+        fees, treasury = (self._ledger.accounts.system(name) for name in SYSTEM_NAMES)
+        height = treasury[0][0]
+        return SupplyView(
+            height=height,
+            supply=Amount(SUPPLY),
+            fees=Amount(fees[2]),
+            treasury=Amount(treasury[2]),
+            accounts=Amount(SUPPLY - fees[2] - treasury[2]),
+            account_count=len(self._ledger.accounts) - len(SYSTEM_NAMES),
+        )
+
+    def parameters(self) -> Parameters:
+        """The parameters in force for the next block."""
+        return parameters_at(self._genesis.parameters, self._ledger.commitment.height + 1)
+
+    def statistics(self) -> LedgerStatistics:
+        """A reading for status, metrics and the debug bundle."""
+        outcomes = dict(self._metrics.outcomes_total)
+        kinds = {"applied": 0, "failed": 0, "refused": 0}
+        for outcome, count in outcomes.items():
+            kinds[outcome.kind] += count
+        commitment = self._ledger.commitment
+        return LedgerStatistics(
+            height=commitment.height,
+            accounts=len(self._ledger.accounts) - len(SYSTEM_NAMES),
+            applied_total=kinds["applied"],
+            failed_total=kinds["failed"],
+            refused_total=kinds["refused"],
+            advice_refused_total=self._metrics.advice_refused_total,
+            conservation_error=commitment.state_sum - SUPPLY,
+        )
+
+    def _view(
+        self,
+        address: Address,
+        found: tuple[tuple[int, bytes, int, bytes], bool, int, bool, list[tuple[int, int]], bytes],
+    ) -> AccountView:
+        (height, tree_root, state_sum, receipt_root), exists, balance, has_key, lanes, path = found
+        commitment = Commitment(
+            height=height,
+            tree_root=Digest(tree_root),
+            state_sum=state_sum,
+            receipt_root=Digest(receipt_root),
+            parameters_hash=parameters_at(self._genesis.parameters, height).digest,
+        )
+        state = AccountState(
+            exists=exists, balance=Amount(balance), has_key=has_key, lanes=tuple(lanes)
+        )
+        return AccountView(
+            address=address,
+            exists=exists,
+            balance=state.balance,
+            has_key=has_key,
+            lanes=state.lanes,
+            height=height,
+            application_root=commitment.root,
+            proof=AccountProof(state=state, commitment=commitment, path=path).encode(),
+        )
+
+
+def _head(value: bytes) -> tuple[int, Digest]:
+    try:
+        decoded = decode(value, size_max=HEAD_SIZE_BYTES_MAX)
+    except NativeError as error:
+        raise StateDamaged(str(error)) from None
+    match decoded:
+        case (version, int(height), bytes(receipt_root)) if (
+            version == ROW_VERSION and len(receipt_root) == HASH_SIZE_BYTES
+        ):
+            return height, Digest(receipt_root)
+        case _:
+            raise StateDamaged("the ledger's head row has an unknown form")

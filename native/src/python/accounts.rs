@@ -1,0 +1,219 @@
+//! Border of `crate::accounts`.
+//!
+//! Locks of the table are only ever taken while the interpreter is released, so a thread that
+//! waits for one never holds up the others.
+use std::sync::Arc;
+
+use pyo3::{
+    exceptions::PyIndexError,
+    prelude::*,
+    pybacked::PyBackedBytes,
+    types::{PyBytes, PyList},
+};
+
+use super::{
+    batch::Batch,
+    errors::NativeError,
+    hashing::hash_of,
+    transactions::{Payloads, Transactions},
+};
+use crate::{
+    accounts::{self, AccountError, AccountTable, Changes, KEY_SIZE, NONE},
+    transaction::Decoder,
+};
+
+type Rooted<'py> = (Bound<'py, PyBytes>, u64);
+type Head<'py> = (u64, Bound<'py, PyBytes>, u64, Bound<'py, PyBytes>);
+type View<'py> = (
+    Head<'py>,
+    bool,
+    u64,
+    bool,
+    Vec<(u8, u64)>,
+    Bound<'py, PyBytes>,
+);
+
+fn refuse(error: AccountError) -> PyErr {
+    NativeError::new_err(error.text())
+}
+
+#[pyclass(frozen, module = "native._native")]
+pub struct Accounts {
+    pub table: Arc<AccountTable>,
+    chain_id: crate::hash::Hash,
+}
+
+#[pymethods]
+impl Accounts {
+    #[new]
+    fn new(chain_id: &[u8]) -> PyResult<Self> {
+        Ok(Self {
+            table: Arc::new(AccountTable::new()),
+            chain_id: hash_of(chain_id)?,
+        })
+    }
+
+    fn find(&self, py: Python<'_>, address: &[u8]) -> PyResult<Option<u32>> {
+        let address = hash_of(address)?;
+        let number = py.detach(|| self.table.find(&address));
+        Ok((number != NONE).then_some(number))
+    }
+
+    fn insert(&self, py: Python<'_>, address: &[u8]) -> PyResult<u32> {
+        let address = hash_of(address)?;
+        py.detach(|| self.table.insert(&address)).map_err(refuse)
+    }
+
+    fn insert_system(&self, py: Python<'_>, name: &[u8]) -> PyResult<u32> {
+        py.detach(|| self.table.insert_system(name)).map_err(refuse)
+    }
+
+    fn put_key(&self, py: Python<'_>, number: u32, key: &[u8]) -> PyResult<()> {
+        let key: &[u8; KEY_SIZE] = key
+            .try_into()
+            .map_err(|_| NativeError::new_err("an account key has 897 bytes"))?;
+        py.detach(|| self.table.put_key(number, key))
+            .map_err(refuse)
+    }
+
+    /// Decodes the payloads at `positions`, or all that carry the ledger's tag.
+    #[pyo3(signature = (batch, positions=None))]
+    fn transactions(
+        &self,
+        py: Python<'_>,
+        batch: &Batch,
+        positions: Option<Vec<usize>>,
+    ) -> PyResult<Transactions> {
+        let decoder = Decoder {
+            chain_id: self.chain_id,
+            accounts: Arc::clone(&self.table),
+        };
+        let payloads = Payloads::new(Arc::clone(&batch.batch), positions)
+            .ok_or_else(|| PyIndexError::new_err("no such payload in the batch"))?;
+        Ok(py.detach(|| Transactions::decode(decoder, payloads)))
+    }
+
+    /// Takes over a block's changes: `(tree root, its sum, delta)`.
+    fn commit<'py>(
+        &self,
+        py: Python<'py>,
+        height: u64,
+        receipt_root: &[u8],
+        balances: Vec<(u32, u64)>,
+        lanes: Vec<(u32, u8, u64)>,
+    ) -> PyResult<(Rooted<'py>, Bound<'py, PyBytes>)> {
+        let receipt_root = hash_of(receipt_root)?;
+        let (root, delta) = py
+            .detach(|| {
+                self.table.commit(&Changes {
+                    height,
+                    receipt_root,
+                    balances: &balances,
+                    lanes: &lanes,
+                })
+            })
+            .map_err(refuse)?;
+        Ok((
+            (PyBytes::new(py, &root.hash), root.sum),
+            PyBytes::new(py, &delta),
+        ))
+    }
+
+    fn account<'py>(&self, py: Python<'py>, address: &[u8]) -> PyResult<View<'py>> {
+        let address = hash_of(address)?;
+        let view = py.detach(|| self.table.account(&address));
+        Ok(view_out(py, view))
+    }
+
+    fn system<'py>(&self, py: Python<'py>, name: &[u8]) -> View<'py> {
+        let view = py.detach(|| self.table.system(name));
+        view_out(py, view)
+    }
+
+    /// `(height, tree root, its sum, receipt root)` of the last commit.
+    fn head<'py>(&self, py: Python<'py>) -> Head<'py> {
+        let (height, root, receipt_root) = py.detach(|| self.table.head());
+        (
+            height,
+            PyBytes::new(py, &root.hash),
+            root.sum,
+            PyBytes::new(py, &receipt_root),
+        )
+    }
+
+    fn rows<'py>(
+        &self,
+        py: Python<'py>,
+        first: usize,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let rows = py.detach(|| self.table.rows(first, count));
+        PyList::new(py, rows.iter().map(|row| PyBytes::new(py, row)))
+    }
+
+    fn export(&self, py: Python<'_>) -> (Vec<u64>, Vec<(u32, u8, u64)>) {
+        py.detach(|| self.table.export())
+    }
+
+    #[pyo3(signature = (rows, deltas, head=None))]
+    fn load<'py>(
+        &self,
+        py: Python<'py>,
+        rows: Vec<(u32, PyBackedBytes)>,
+        deltas: Vec<PyBackedBytes>,
+        head: Option<(u64, Vec<u8>)>,
+    ) -> PyResult<Rooted<'py>> {
+        let head = head
+            .map(|(height, root)| Ok::<_, PyErr>((height, hash_of(&root)?)))
+            .transpose()?;
+        let root = py
+            .detach(|| {
+                self.table.load(
+                    rows.iter().map(|(number, row)| (*number, &row[..])),
+                    deltas.iter().map(|delta| &delta[..]),
+                    head,
+                )
+            })
+            .map_err(refuse)?;
+        Ok((PyBytes::new(py, &root.hash), root.sum))
+    }
+
+    fn __len__(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.table.len())
+    }
+}
+
+fn view_out(py: Python<'_>, view: accounts::AccountView) -> View<'_> {
+    (
+        (
+            view.height,
+            PyBytes::new(py, &view.root.hash),
+            view.root.sum,
+            PyBytes::new(py, &view.receipt_root),
+        ),
+        view.exists,
+        view.balance,
+        view.has_key,
+        view.lanes,
+        PyBytes::new(py, &view.proof),
+    )
+}
+
+#[pyfunction]
+fn account_tree_key<'py>(py: Python<'py>, address: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(
+        py,
+        &accounts::account_tree_key(&hash_of(address)?),
+    ))
+}
+
+#[pyfunction]
+fn system_tree_key<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &accounts::system_tree_key(name))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Accounts>()?;
+    module.add_function(wrap_pyfunction!(account_tree_key, module)?)?;
+    module.add_function(wrap_pyfunction!(system_tree_key, module)?)
+}
