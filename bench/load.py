@@ -23,32 +23,38 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import trio
 
 from bench.network import PASSPHRASE, Member, Network
 from bench.report import percentile
 from caesar.core.addresses import Address, address_of, address_text
-from caesar.core.transactions import SignedTransaction, Transaction, Transfer
 from caesar.limits import LANES_MAX, OPERATIONS_MAX
+from caesar.runtime.wallet import (
+    TransferOrder,
+    sign_transfer,
+    sign_transfers,
+)
 from native import codec
 from native.batches import Batch
 from native.keys import SecretKey
 from native.values import Algorithm, Amount, Digest, NodeId
+from transport import AcceptAll, CloseReason, Connection, Endpoint, HelloOffer, Identity
+from transport.errors import TransportError
 
 COALESCE_S: Final = 0.001  # operations due within it share a call
 CALL_TIMEOUT_S: Final = 30.0
 RETRY_PAUSE_S: Final = 0.05
 FRAME: Final = struct.Struct(">I")
-REACHED: Final = {0}
+APPLIED: Final = 0
+TRANSIENT: Final = frozenset({254})  # the node is full: come back
 SIGNING_THREADS: Final = os.cpu_count() or 1
 VALID_UNTIL: Final = 900_000  # within what genesis allows by default
-MAX_FEE: Final = 10**6  # an upper bound; the ledger takes its own fee
 
 Mode = Literal["open", "saturate"]
 
@@ -247,13 +253,18 @@ class Generator:
                 await trio.sleep(RETRY_PAUSE_S)
                 continue
             done = trio.current_time()
-            self.outcomes.update(codes)
+            answered = list(zip(operations, codes, strict=True))
+            final = [(operation, code) for operation, code in answered if code not in TRANSIENT]
+            self.outcomes.update(code for _, code in final)
             self.samples.extend(
-                (intended, done)
-                for (intended, _), code in zip(operations, codes, strict=True)
-                if code in REACHED
+                (intended, done) for (intended, _), code in final if code == APPLIED
             )
-            return
+            operations = [operation for operation, code in answered if code in TRANSIENT]
+            if not operations:
+                return
+            payloads = [payload for _, payload in operations]
+            self.retries += 1
+            await trio.sleep(RETRY_PAUSE_S)
         self.outcomes[-1] += len(operations)
 
     def report(self, started: float, finished: float, clock_offset: float) -> Report:
@@ -291,16 +302,14 @@ class Generator:
 class StoqChannel:
     """STOQ RPC `caesar.submit`: a batch body in, outcome codes out."""
 
-    def __init__(self, endpoint: Any, target: Target) -> None:
+    def __init__(self, endpoint: Endpoint, target: Target) -> None:
         self.endpoint = endpoint
         self.target = target
-        self.connection: Any = None
+        self.connection: Connection | None = None
         self.dialling = trio.Lock()
 
     async def submit(self, payloads: Sequence[bytes]) -> Sequence[int]:
         """Send one call; dial again after the connection was lost."""
-        from transport.errors import TransportError
-
         body = Batch.of(payloads).body
         try:
             connection = await self._connected()
@@ -311,7 +320,7 @@ class StoqChannel:
         _, codes = codec.decode(answer, size_max=len(answer))  # type: ignore[misc]
         return tuple(codes)  # type: ignore[arg-type]
 
-    async def _connected(self) -> Any:
+    async def _connected(self) -> Connection:
         async with self.dialling:
             if self.connection is None or self.connection.closed.is_set():
                 self.connection = None
@@ -325,18 +334,13 @@ class StoqChannel:
 @contextlib.asynccontextmanager
 async def stoq_channels(plan: Plan) -> AsyncIterator[list[StoqChannel]]:
     """Open an endpoint with a key of its own and a channel to every target."""
-    from transport import Endpoint, HelloOffer, TransportConfig
-    from transport.identity import Identity
-
-    accepted = {NodeId(bytes.fromhex(target.node_id)) for target in plan.targets}
     offer = HelloOffer(chain_id=bytes.fromhex(plan.chain_id), chain_name=plan.chain_name)
     async with trio.open_nursery() as nursery:
         endpoint = Endpoint(
             Identity(SecretKey.generate(Algorithm.FALCON_512)),
             listen=None,
             hello=offer,
-            verifier=OnlyThese(accepted),
-            config=TransportConfig(),
+            verifier=AcceptAll(),  # whom we reach is decided by the NodeId we dial
         )
         await nursery.start(endpoint.run)
         channels = [StoqChannel(endpoint, target) for target in plan.targets]
@@ -344,22 +348,8 @@ async def stoq_channels(plan: Plan) -> AsyncIterator[list[StoqChannel]]:
             yield channels
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
-                await endpoint.close("done")
+                await endpoint.close(CloseReason.SHUTDOWN)
             nursery.cancel_scope.cancel()
-
-
-class OnlyThese:
-    """Accepts the nodes of the plan and nobody else."""
-
-    def __init__(self, accepted: set[Any]) -> None:
-        self.accepted = accepted
-
-    def verify_peer(self, node_id: Any, *_: object) -> None:
-        """Raise `PeerRefused` for a stranger."""
-        from transport.identity import PeerRefused
-
-        if node_id not in self.accepted:
-            raise PeerRefused("not a target")
 
 
 # -- the process
@@ -492,7 +482,20 @@ class Purse:
         purse = cls(network, secrets, folder)
         treasury = SecretKey.load(network.path / "wallets" / "treasury.key", PASSPHRASE)
         purse.submit(purse._funding(treasury, amount))
-        purse.submit([purse._transfer(secret, 0, 0, key=True) for secret in secrets])
+        purse.submit(
+            [
+                sign_transfer(
+                    secret,
+                    chain_id=purse.chain_id,
+                    recipient=purse.sink,
+                    amount=Amount(1),
+                    sequence=0,
+                    valid_until=VALID_UNTIL,
+                    carries_key=True,
+                ).payload
+                for secret in secrets
+            ]
+        )
         purse.units += len(secrets)
         return purse
 
@@ -533,20 +536,11 @@ class Purse:
             ),
         )
 
-        def signed(index: int) -> bytes:
-            strand, sequence = index % strands, index // strands
-            account, lane = strand % len(self.secrets), strand // len(self.secrets)
-            return self._transfer(self.secrets[account], first + lane, sequence)
-
-        first = self.first_lane
-        self.first_lane += lanes
-        with (
-            ThreadPoolExecutor(SIGNING_THREADS) as pool,
-            plan.payloads_file.open("wb") as file,
-        ):
-            for payload in pool.map(signed, range(total)):
+        with plan.payloads_file.open("wb") as file:
+            for payload in self._signed(total, strands):
                 file.write(FRAME.pack(len(payload)))
                 file.write(payload)
+        self.first_lane += lanes
         return plan
 
     def book(self, report: Report) -> Report:
@@ -600,39 +594,44 @@ class Purse:
         payloads = []
         for start in range(0, len(recipients), OPERATIONS_MAX):
             part = recipients[start : start + OPERATIONS_MAX]
-            transaction = self._transaction(sender, 0, sequence, part, amount)
-            payloads.append(
-                _signed(treasury, transaction, key=not account["has_key"] and start == 0)
+            transaction = Transaction(
+                chain_id=self.chain_id,
+                sender=sender,
+                lane=0,
+                sequence=sequence,
+                valid_until=VALID_UNTIL,
+                max_fee=Amount(DEFAULT_MAX_FEE * len(part)),
+                operations=tuple(
+                    Transfer(recipient=recipient, amount=Amount(amount)) for recipient in part
+                ),
             )
+            first = not account["has_key"] and start == 0
+            payloads.append(sign_transaction(treasury, transaction, carries_key=first).payload)
             sequence += 1
         return payloads
 
-    def _transfer(self, secret: SecretKey, lane: int, sequence: int, *, key: bool = False) -> bytes:
-        sender = address_of(secret.public)
-        return _signed(secret, self._transaction(sender, lane, sequence, [self.sink], 1), key=key)
-
-    def _transaction(
-        self, sender: Address, lane: int, sequence: int, recipients: Sequence[Address], amount: int
-    ) -> Transaction:
-        return Transaction(
+    def _signed(self, total: int, strands: int) -> Iterator[bytes]:
+        """Sign transfer 0, 1, … where transfer i belongs to strand i modulo `strands`."""
+        accounts = len(self.secrets)
+        order = sorted(range(total), key=lambda index: index % strands % accounts)
+        payloads = sign_transfers(
+            self.secrets,
+            [
+                TransferOrder(
+                    signer=index % strands % accounts,
+                    lane=self.first_lane + index % strands // accounts,
+                    sequence=index // strands,
+                    recipient=self.sink,
+                    amount=Amount(1),
+                    valid_until=VALID_UNTIL,
+                )
+                for index in order
+            ],
             chain_id=self.chain_id,
-            sender=sender,
-            lane=lane,
-            sequence=sequence,
-            valid_until=VALID_UNTIL,
-            max_fee=Amount(MAX_FEE * len(recipients)),
-            operations=tuple(
-                Transfer(recipient=recipient, amount=Amount(amount)) for recipient in recipients
-            ),
+            threads=SIGNING_THREADS,
         )
-
-
-def _signed(secret: SecretKey, transaction: Transaction, *, key: bool = False) -> bytes:
-    return SignedTransaction(
-        transaction=transaction,
-        signature=secret.sign(transaction.signed_bytes),
-        key=secret.public.raw if key else None,
-    ).encode()
+        place = {index: position for position, index in enumerate(order)}
+        return (payloads[place[index]] for index in range(total))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
