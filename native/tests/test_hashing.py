@@ -130,6 +130,34 @@ def test_sizes_beyond_memory_are_verified_without_memory() -> None:
         hashing.verify_inclusion(bytes(32), 0, 1, [bytes(32)] * 129, bytes(32))
 
 
+CT_LEAVES = [
+    b"",
+    b"\x00",
+    b"\x10",
+    b"\x20\x21",
+    b"\x30\x31",
+    bytes(range(0x40, 0x44)),
+    bytes(range(0x50, 0x58)),
+    bytes(range(0x60, 0x70)),
+]
+CT_ROOTS = [
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
+
+
+def test_roots_are_those_of_the_certificate_transparency_code_base() -> None:
+    """Vectors of the reference implementation of RFC 6962 (merkletree tests)."""
+    for size, root in enumerate(CT_ROOTS, start=1):
+        assert hashing.merkle_root(CT_LEAVES[:size]).hex() == root
+
+
 def test_sha256_joins_its_parts() -> None:
     assert hashing.sha256(b"a", b"bc") == hashlib.sha256(b"abc").digest()
     assert hashing.merkle_root([]) == hashing.EMPTY_ROOT

@@ -9,6 +9,11 @@ from types import ModuleType
 import pqcrypto.sign.falcon_padded_512
 import pqcrypto.sign.falcon_padded_1024
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +28,7 @@ from native.errors import (
     SignatureInvalid,
 )
 from native.keys import SecretKey
-from native.values import Algorithm
+from native.values import Algorithm, PublicKey
 
 ORACLES: dict[int, ModuleType] = {
     512: pqcrypto.sign.falcon_padded_512,
@@ -134,6 +139,15 @@ def test_every_algorithm_signs_verifies_and_survives_a_file(
         keys.verify(key.public, b"massage", signature)
     with pytest.raises(SignatureInvalid):
         keys.verify(key.public, b"message", signature[:-1])
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.ML_DSA_44, Algorithm.ML_DSA_65])
+def test_our_der_of_an_ml_dsa_key_is_that_of_cryptography(algorithm: Algorithm) -> None:
+    public = SecretKey.generate(algorithm).public
+    theirs = load_der_public_key(public.spki)
+    encoded = theirs.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert encoded == public.spki
+    assert PublicKey.from_spki(encoded) == public
 
 
 def test_a_sealed_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:

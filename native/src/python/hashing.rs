@@ -7,12 +7,18 @@ use pyo3::{
     types::{PyBytes, PyTuple},
 };
 
-use super::errors::{LimitExceeded, NativeError, ProofInvalid};
+use super::{
+    errors::{LimitExceeded, NativeError, ProofInvalid},
+    released,
+};
 use crate::{
     hash::{self, Hash},
     limits::{MERKLE_LEAVES_MAX, PROOF_HASHES_MAX},
     merkle::{self, MerkleError},
 };
+
+/// Hashes of a tree that take about 100 µs.
+const LARGE_TREE_LEAVES: usize = 1_000;
 
 pub fn hash_of(data: &[u8]) -> PyResult<Hash> {
     data.try_into()
@@ -77,7 +83,9 @@ fn merkle_root(py: Python<'_>, leaves: Vec<PyBackedBytes>) -> Bound<'_, PyBytes>
 #[pyfunction]
 fn merkle_root_of_hashes<'py>(py: Python<'py>, hashes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     let hashes = hashes_of(hashes)?;
-    let root = py.detach(|| merkle::root_of_hashes(hashes));
+    let root = released(py, hashes.len() > LARGE_TREE_LEAVES, || {
+        merkle::root_of_hashes(hashes)
+    });
     Ok(PyBytes::new(py, &root))
 }
 
@@ -158,13 +166,13 @@ impl MerkleTree {
     }
 
     #[getter]
-    fn size(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.read().size())
+    fn size(&self) -> usize {
+        self.read().size()
     }
 
     fn append_many(&self, py: Python<'_>, hashes: &[u8]) -> PyResult<()> {
         let hashes = hashes_of(hashes)?;
-        py.detach(|| {
+        released(py, hashes.len() > LARGE_TREE_LEAVES, || {
             let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
             if tree.size() + hashes.len() > MERKLE_LEAVES_MAX {
                 return Err(LimitExceeded::new_err("too many leaves for one tree"));
@@ -175,17 +183,17 @@ impl MerkleTree {
     }
 
     fn leaf<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let leaf = py.detach(|| self.read().leaf(index));
+        let leaf = self.read().leaf(index);
         let leaf = leaf.ok_or_else(|| question(MerkleError::OutOfRange))?;
         Ok(PyBytes::new(py, &leaf))
     }
 
     #[pyo3(signature = (size = None))]
     fn root<'py>(&self, py: Python<'py>, size: Option<usize>) -> PyResult<Bound<'py, PyBytes>> {
-        let root = py.detach(|| {
+        let root = {
             let tree = self.read();
             tree.root(size.unwrap_or_else(|| tree.size()))
-        });
+        };
         Ok(PyBytes::new(py, &root.map_err(question)?))
     }
 
@@ -195,7 +203,7 @@ impl MerkleTree {
         start: usize,
         end: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let hash = py.detach(|| self.read().subtree(start, end));
+        let hash = self.read().subtree(start, end);
         Ok(PyBytes::new(py, &hash.map_err(question)?))
     }
 
@@ -206,10 +214,10 @@ impl MerkleTree {
         index: usize,
         size: Option<usize>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let proof = py.detach(|| {
+        let proof = {
             let tree = self.read();
             tree.inclusion_proof(index, size.unwrap_or_else(|| tree.size()))
-        });
+        };
         proof_out(py, &proof.map_err(question)?)
     }
 
@@ -220,15 +228,15 @@ impl MerkleTree {
         old_size: usize,
         new_size: Option<usize>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let proof = py.detach(|| {
+        let proof = {
             let tree = self.read();
             tree.consistency_proof(old_size, new_size.unwrap_or_else(|| tree.size()))
-        });
+        };
         proof_out(py, &proof.map_err(question)?)
     }
 
-    fn __len__(&self, py: Python<'_>) -> usize {
-        self.size(py)
+    fn __len__(&self) -> usize {
+        self.size()
     }
 }
 

@@ -3,8 +3,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::{prelude::*, types::PyBytes};
 
-use super::batch::{Batch, check_mask};
+use super::{
+    batch::{Batch, check_mask},
+    released,
+};
 use crate::{
+    batch::Batch as PureBatch,
     limits::RECENT_PAYLOADS,
     mempool::{self, WhenFull},
 };
@@ -26,6 +30,13 @@ struct MempoolStatistics {
     removed: u64,
 }
 
+/// Payloads whose handling takes about 100 µs.
+const LARGE_BATCH_PAYLOADS: usize = 256;
+
+fn is_large(batch: &PureBatch) -> bool {
+    batch.len() > LARGE_BATCH_PAYLOADS
+}
+
 /// Any thread may call it; calls take turns.
 #[pyclass(frozen, module = "native._native")]
 struct Mempool {
@@ -38,8 +49,8 @@ impl Mempool {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn statistics_now(&self, py: Python<'_>) -> mempool::Statistics {
-        py.detach(|| self.locked().statistics())
+    fn statistics_now(&self) -> mempool::Statistics {
+        self.locked().statistics()
     }
 }
 
@@ -69,7 +80,7 @@ impl Mempool {
         } else {
             WhenFull::Refuse
         };
-        let statuses: Vec<u8> = py.detach(|| {
+        let statuses: Vec<u8> = released(py, is_large(&batch.batch), || {
             let statuses = self
                 .locked()
                 .add(&batch.batch, mask, source, now_ms, when_full);
@@ -79,49 +90,57 @@ impl Mempool {
     }
 
     fn take(&self, py: Python<'_>, count_max: usize, bytes_max: usize) -> Option<Batch> {
-        py.detach(|| self.locked().take(count_max, bytes_max))
-            .map(Batch::wrap)
+        released(py, count_max > LARGE_BATCH_PAYLOADS, || {
+            self.locked().take(count_max, bytes_max)
+        })
+        .map(Batch::wrap)
     }
 
     fn pending_batch(&self, py: Python<'_>, count_max: usize, bytes_max: usize) -> Option<Batch> {
-        py.detach(|| self.locked().oldest_batch(count_max, bytes_max))
-            .map(Batch::wrap)
+        released(py, count_max > LARGE_BATCH_PAYLOADS, || {
+            self.locked().oldest_batch(count_max, bytes_max)
+        })
+        .map(Batch::wrap)
     }
 
     fn mark_proposed(&self, py: Python<'_>, batch: &Batch) {
-        py.detach(|| self.locked().mark_proposed(&batch.batch));
+        released(py, is_large(&batch.batch), || {
+            self.locked().mark_proposed(&batch.batch);
+        });
     }
 
     #[pyo3(signature = (batch, remember = None))]
     fn remove(&self, py: Python<'_>, batch: &Batch, remember: Option<&[u8]>) -> PyResult<usize> {
         check_mask(&batch.batch, remember)?;
-        Ok(py.detach(|| self.locked().remove(&batch.batch, remember)))
+        Ok(released(py, is_large(&batch.batch), || {
+            self.locked().remove(&batch.batch, remember)
+        }))
     }
 
     fn release(&self, py: Python<'_>) {
         py.detach(|| self.locked().release());
     }
 
-    fn oldest_ms(&self, py: Python<'_>) -> Option<u64> {
-        py.detach(|| self.locked().oldest_ms())
+    fn oldest_ms(&self) -> Option<u64> {
+        self.locked().oldest_ms()
     }
 
-    fn pending(&self, py: Python<'_>) -> usize {
-        self.statistics_now(py).pending
-    }
-
-    #[getter]
-    fn bytes(&self, py: Python<'_>) -> usize {
-        self.statistics_now(py).custody_bytes
+    fn pending(&self) -> usize {
+        self.statistics_now().pending
     }
 
     #[getter]
-    fn pending_bytes(&self, py: Python<'_>) -> usize {
-        self.statistics_now(py).pending_bytes
+    fn bytes(&self) -> usize {
+        self.statistics_now().custody_bytes
     }
 
-    fn statistics(&self, py: Python<'_>) -> MempoolStatistics {
-        let now = self.statistics_now(py);
+    #[getter]
+    fn pending_bytes(&self) -> usize {
+        self.statistics_now().pending_bytes
+    }
+
+    fn statistics(&self) -> MempoolStatistics {
+        let now = self.statistics_now();
         MempoolStatistics {
             custody: now.custody,
             custody_bytes: now.custody_bytes,
@@ -136,8 +155,8 @@ impl Mempool {
         }
     }
 
-    fn __len__(&self, py: Python<'_>) -> usize {
-        self.statistics_now(py).custody
+    fn __len__(&self) -> usize {
+        self.statistics_now().custody
     }
 }
 

@@ -16,6 +16,14 @@ mod sumtree;
 mod transactions;
 mod workers;
 
+/// Runs `work` with the interpreter lock released if it is `heavy`, more than about 100 µs.
+///
+/// Light work keeps the lock: whoever gives it up may wait 5 ms for another thread to give it back.
+/// Locks taken inside are held by no thread that waits for the interpreter, so both ways are safe.
+fn released<T: Send>(py: Python<'_>, heavy: bool, work: impl FnOnce() -> T + Send) -> T {
+    if heavy { py.detach(work) } else { work() }
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(module)?;
