@@ -34,9 +34,12 @@ import trio
 from bench.network import PASSPHRASE, Member, Network
 from bench.report import percentile
 from caesar.core.addresses import Address, address_of, address_text
+from caesar.core.transactions import Transaction, Transfer
 from caesar.limits import LANES_MAX, OPERATIONS_MAX
 from caesar.runtime.wallet import (
+    DEFAULT_MAX_FEE,
     TransferOrder,
+    sign_transaction,
     sign_transfer,
     sign_transfers,
 )
