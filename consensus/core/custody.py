@@ -121,6 +121,17 @@ def on_suspect(replica: "Replica") -> None:
             replica.set_timer(Timer.SUSPECT, replica.suspect_at)
 
 
+def remind(replica: "Replica") -> None:
+    """A payload that waits for T and longer is shown to everybody: they too must be impatient."""
+    now = replica.now.monotonic_us
+    oldest = replica.oldest_us
+    if oldest is None or now - oldest < replica.request_timeout_us:
+        return
+    if replica.reminded_us is None or now - replica.reminded_us >= replica.request_timeout_us:
+        replica.reminded_us = now
+        replica.emit(ForwardCustody(peer=None))
+
+
 def watch_clock(replica: "Replica", proposed_ms: int) -> None:
     """A primary whose fresh proposals stay far in the past is as bad as a slow one."""
     if replica.now.unix_ms - proposed_ms <= CLOCK_STALE_MS_MAX:

@@ -158,9 +158,12 @@ class ReleaseCustody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardCustody:
-    """Send the oldest custody payloads to the primary: it may never have seen them."""
+    """Send the oldest custody payloads again: the primary may never have seen them.
 
-    peer: ReplicaIndex
+    To everybody (`peer` is None) when they have waited for so long that others must know of them.
+    """
+
+    peer: ReplicaIndex | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

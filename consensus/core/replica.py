@@ -246,6 +246,7 @@ class Replica:
         self.pending_bytes = 0
         self.oldest_us: int | None = None
         self.forwarded = False  # to the primary of this view
+        self.reminded_us: int | None = None
         self.request_timeout_us = timing.request_timeout_ms * 1_000
         self.ages_us: deque[int] = deque(maxlen=128)
         self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)

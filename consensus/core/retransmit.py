@@ -7,7 +7,7 @@ All answers are limited in rate for each peer; two healthy nodes fall silent at 
 
 from typing import TYPE_CHECKING
 
-from consensus.core import recovery
+from consensus.core import custody, recovery
 from consensus.core.effects import Fault, Send
 from consensus.core.inputs import Timer
 from consensus.core.messages import (
@@ -36,6 +36,7 @@ def arm(replica: "Replica") -> None:
 def on_timer(replica: "Replica") -> None:
     """Send STATUS if something is stuck, or as a heartbeat."""
     arm(replica)
+    custody.remind(replica)
     now = replica.now.monotonic_us
     mark = (replica.executed, replica.certified)
     moved = mark != replica.status_mark

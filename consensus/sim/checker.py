@@ -1,0 +1,121 @@
+"""What must hold in every run (bft.md 11): watched while it happens, not reconstructed later."""
+
+from consensus.core.messages import (
+    Checkpoint,
+    Commit,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Signed,
+    ViewChange,
+    VoteVector,
+)
+from consensus.core.replica import Replica
+from consensus.limits import (
+    AHEAD_BLOCKS_MAX,
+    HEADERS_PER_REPLY_MAX,
+    VECTORS_KEPT_MAX,
+    WINDOW_BLOCKS,
+)
+from consensus.sim.disk import StoredBlock
+
+
+class Violation(AssertionError):
+    """A property of the protocol does not hold."""
+
+
+def require(condition: object, message: str) -> None:
+    if not condition:
+        raise Violation(message)
+
+
+class Checker:
+    """Global knowledge no replica has."""
+
+    def __init__(self) -> None:
+        self.log: dict[int, StoredBlock] = {}  # height -> the one block (S1, S2, S3)
+        self.injected: set[bytes] = set()
+        self.acknowledged: dict[bytes, int] = {}  # payload -> height (S9)
+        self.said: dict[tuple[int, str, int, int], bytes] = {}  # what honest nodes signed (S6)
+        self.numbers: dict[tuple[int, int], bytes] = {}
+
+    def executed(self, node: int, stored: StoredBlock) -> None:
+        """An honest node has a durable block."""
+        height = stored.header.height
+        known = self.log.get(height)
+        if known is None:
+            require(height == 1 or height - 1 in self.log, f"node {node}: height {height} too soon")
+            for payload in stored.payloads:
+                require(payload in self.injected, f"node {node}: invented payload at {height}")
+            self.log[height] = stored
+            return
+        require(
+            known.batch.digest == stored.batch.digest,
+            f"agreement: node {node} executed another batch at {height}",
+        )
+        require(
+            known.header.hash == stored.header.hash
+            and known.block.state_root == stored.block.state_root,
+            f"state: node {node} differs at {height}",
+        )
+
+    def acknowledge(self, payload: bytes, height: int) -> None:
+        """A receipt left an honest node."""
+        self.acknowledged.setdefault(payload, height)
+
+    def signed(self, node: int, message: Signed) -> None:
+        """An honest node said this under its key: nothing may contradict it, across crashes."""
+        stamp = message.stamp()
+        key = (node, int(stamp.number))
+        content = bytes([stamp.kind]) + stamp.digest
+        require(
+            self.numbers.setdefault(key, content) == content,
+            f"node {node} used number {stamp.number} twice",
+        )
+        match message:
+            case PrePrepare():
+                self._once(node, "propose", message.view, message.sequence, message.digest)
+            case ViewChange():
+                self._once(node, "view-change", message.view, 0, message.digest)
+            case NewView():
+                self._once(node, "new-view", message.view, 0, message.digest)
+            case VoteVector():
+                for leaf in message.leaves:
+                    if isinstance(leaf, Prepare):
+                        self._once(node, "prepare", leaf.view, leaf.sequence, leaf.digest)
+                    elif isinstance(leaf, Commit):
+                        self._once(node, "commit", leaf.view, leaf.sequence, leaf.digest)
+                    elif isinstance(leaf, Checkpoint):
+                        content = leaf.header_hash + leaf.state_root
+                        self._once(node, "checkpoint", 0, leaf.height, content)
+
+    def _once(self, node: int, what: str, view: int, place: int, content: bytes) -> None:
+        known = self.said.setdefault((node, what, view, place), content)
+        require(known == content, f"node {node} contradicts its own {what} at view {view}, {place}")
+
+    def bounded(self, replica: Replica) -> None:
+        """Every map has a cap (S15)."""
+        window = WINDOW_BLOCKS + 2 * AHEAD_BLOCKS_MAX
+        caps = (
+            ("instances", len(replica.instances), window + WINDOW_BLOCKS),
+            ("prepared", len(replica.prepared), 2 * WINDOW_BLOCKS),
+            ("checkpoints", len(replica.checkpoints), AHEAD_BLOCKS_MAX),
+            ("vectors", len(replica.own_vectors), VECTORS_KEPT_MAX),
+            ("bodies", len(replica.bodies), 5 * WINDOW_BLOCKS),
+            ("fetched", len(replica.fetched), 2 * HEADERS_PER_REPLY_MAX),
+            ("view changes", len(replica.view_changes), replica.members),
+            ("uncertified", len(replica.uncertified), AHEAD_BLOCKS_MAX),
+            ("early", sum(map(len, replica.early.values())), replica.members * window),
+            ("wanted", len(replica.wanted), window),
+        )
+        for name, size, cap in caps:
+            require(size <= cap, f"node {replica.me}: {size} {name}, cap {cap}")
+
+    def durable(self) -> None:
+        """Everything acknowledged is in the one log, where it was acknowledged."""
+        for payload, height in self.acknowledged.items():
+            stored = self.log.get(height)
+            require(
+                stored is not None and payload in stored.payloads,
+                f"acknowledged payload lost at {height}",
+            )

@@ -1,0 +1,548 @@
+"""One simulated node: drives a real `Replica` through the duties of the runtime.
+
+It lives and dies: what survives a crash is `disk`, and only what was synced to it. Signatures are
+hashes, bodies are tuples of small byte strings, the application is a hash chain.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, assert_never
+
+from consensus.core import frames, wire
+from consensus.core.effects import (
+    ClearTimer,
+    Effect,
+    Event,
+    Execute,
+    ForgetBody,
+    ForwardCustody,
+    Halt,
+    Misbehaved,
+    Note,
+    ReleaseCustody,
+    SetTimer,
+    TakeBatch,
+)
+from consensus.core.inputs import (
+    BatchTaken,
+    BodyHeld,
+    CustodyChanged,
+    Executed,
+    Input,
+    PeerConnected,
+    PeerLost,
+    Received,
+    Started,
+    Timer,
+    TimerFired,
+)
+from consensus.core.messages import (
+    BatchHeader,
+    BlockHeader,
+    FetchBlocks,
+    FetchBodies,
+    Message,
+    NewView,
+    PrePrepare,
+    ViewChange,
+    VoteVector,
+    signatures,
+)
+from consensus.core.records import (
+    Anchor,
+    ExecutedBlock,
+    Record,
+    Tip,
+    decode_record,
+    encode_record,
+)
+from consensus.core.replica import Replica, genesis_block
+from consensus.core.serving import blocks_from
+from consensus.core.tick import Gather, Outgoing, Tick, Urgent
+from consensus.core.types import Committee, Height, Instant, ReplicaIndex, Timing
+from consensus.errors import InvariantError
+from consensus.limits import BATCH_PAYLOADS_MAX
+from consensus.sim.checker import Violation, require
+from consensus.sim.disk import Body, Disk, StoredBlock
+from native.hashing import merkle_root
+from native.values import Digest, Signature
+
+if TYPE_CHECKING:
+    from consensus.sim.run import Cluster
+
+SIM_TIMING = Timing(
+    request_timeout_ms=400,
+    request_timeout_ms_min=300,
+    request_timeout_ms_max=1_500,
+    idle_block_interval_ms=1_500,
+    status_interval_ms=250,
+    heartbeat_interval_ms=900,
+    fetch_retry_ms=100,
+)
+GENESIS_TIME_MS = 1_000
+GENESIS_ROOT = Digest(hashlib.sha256(b"genesis").digest())
+
+
+def payload_root(payloads: Iterable[bytes]) -> Digest:
+    return Digest(merkle_root(list(payloads)))
+
+
+def sign(signer: int, message: bytes) -> Signature:
+    """A signature only the simulator can check."""
+    return Signature(hashlib.sha256(b"key %d" % signer + message).digest()[:16])
+
+
+class Custody:
+    """Payloads until they are executed; like the native mempool, but small."""
+
+    def __init__(self) -> None:
+        self.payloads: dict[bytes, int] = {}  # first seen
+        self.proposed: set[bytes] = set()
+        self.done: set[bytes] = set()
+
+    def add(self, payload: bytes, now_us: int) -> bool:
+        if payload in self.payloads or payload in self.done:
+            return False
+        self.payloads[payload] = now_us
+        return True
+
+    def take(self, count: int) -> Body:
+        fresh = [payload for payload in self.payloads if payload not in self.proposed][:count]
+        self.proposed.update(fresh)
+        return tuple(fresh)
+
+    def remove(self, payloads: Body) -> None:
+        for payload in payloads:
+            self.payloads.pop(payload, None)
+            self.proposed.discard(payload)
+            self.done.add(payload)
+
+
+class Node:
+    """A process that can be killed, and the disk it leaves behind."""
+
+    def __init__(self, cluster: "Cluster", index: int) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.index = ReplicaIndex(index)
+        self.disk = Disk()
+        self.disk.born(cluster.chain_id, Digest(bytes([index]) * 32), 1)
+        self.skew_ms = 0
+        self.disk_us_max = 1_000
+        self.life = 0
+        self.up = False
+        self.halted = False
+        self.honest = True
+        self.check_wire = False
+        self.count_before_durable = False
+        self.drop_after_execution = False
+        self.quorum_override: int | None = None
+
+    # --- life and death
+
+    def start(self, *, disk_lost: bool = False) -> None:
+        """A new process on the old disk."""
+        world = self.world
+        self.life += 1
+        self.up = True
+        committee = Committee(
+            chain_id=self.cluster.chain_id, members=self.cluster.members, me=self.index
+        )
+        bounds = wire.Bounds(chain_id=committee.chain_id, members=committee.members)
+        records: list[Record] = []
+        for record in self.disk.records.values():
+            row = encode_record(record)
+            records.append(decode_record(row.kind, row.data, bounds))
+        blocks = self.disk.blocks
+        genesis = genesis_block(committee.chain_id, GENESIS_TIME_MS, GENESIS_ROOT)
+        self.replica = Replica(
+            committee,
+            SIM_TIMING,
+            boot=world.random.randrange(1, 2**64),
+            tip=blocks[-1].block if blocks else genesis,
+            uncertified=[stored.block for stored in blocks[-200:]],
+            records=records,
+            disk_lost=disk_lost,
+        )
+        if self.quorum_override is not None:
+            self.replica.quorum = self.quorum_override
+        self.gather = Gather()
+        self.bodies: dict[Digest, Body] = {payload_root(()): ()}
+        self.custody = Custody()
+        for stored in blocks:
+            self.custody.done.update(stored.payloads)
+        self.timers: dict[Timer, int] = {}
+        self.committing: Tick | None = None
+        self.ticking = False
+        self.executing: StoredBlock | None = None
+        self.custody_told: tuple[int, int, int | None] | None = None
+        self.feed(Started())
+        for peer in self.cluster.nodes:
+            if peer.index != self.index:
+                if not peer.up:
+                    self.feed(PeerLost(peer=peer.index))
+                elif peer.up and peer.life:
+                    self._connect(peer)
+
+    def _connect(self, peer: "Node") -> None:
+        """Both ends notice the new connection."""
+        me, life, other = self.index, self.life, peer.life
+
+        def notice() -> None:
+            if self.up and self.life == life and peer.up and peer.life == other:
+                peer.feed(PeerLost(peer=me))
+                peer.feed(PeerConnected(peer=me))
+                self.feed(PeerConnected(peer=peer.index))
+
+        self.world.after(self.world.random.randrange(1_000, 20_000), notice)
+
+    def crash(self) -> None:
+        """SIGKILL: what was being written may or may not have made it."""
+        world = self.world
+        world.counters["crashes"] += 1
+        world.log(f"node {self.index} crashes")
+        self.up = False
+        if self.committing is not None:
+            if world.random.random() < 0.5:
+                self.disk.write_tick(self.committing, self.bodies)
+                if self.honest:
+                    for message in self.committing.own:
+                        self.cluster.checker.signed(self.index, message)
+                world.counters["crashes between sync and send"] += 1
+            else:
+                world.counters["crashes that lost a write"] += 1
+        if self.executing is not None and world.random.random() < 0.5:
+            self._store_block(self.executing)
+            world.counters["crashes between execution and vote"] += 1
+        me, life = self.index, self.life
+        for peer in self.cluster.nodes:
+            if peer is not self and peer.up and world.random.random() < 0.8:
+                self._tell_lost(peer, me, life)
+
+    def _tell_lost(self, peer: "Node", me: ReplicaIndex, life: int) -> None:
+        other = peer.life
+
+        def notice() -> None:
+            if peer.up and peer.life == other and not (self.up and self.life != life):
+                peer.feed(PeerLost(peer=me))
+
+        self.world.after(self.world.random.randrange(1_000, 50_000), notice)
+
+    # --- feeding the core
+
+    def now(self) -> Instant:
+        now_us = self.world.now_us
+        return Instant(monotonic_us=now_us, unix_ms=now_us // 1_000 + self.skew_ms)
+
+    def feed(self, message: Input) -> None:
+        if self.up and not self.halted:
+            self._absorb(self._step(message))
+
+    def _step(self, message: Input) -> list[Effect]:
+        try:
+            return self.replica.step(message, self.now())
+        except InvariantError as error:
+            raise Violation(f"node {self.index}: {error}") from error
+
+    def _absorb(self, effects: list[Effect]) -> None:
+        for effect in self.gather.add(effects):
+            self._urgent(effect)
+        self._wake()
+
+    def _urgent(self, effect: Urgent) -> None:
+        world = self.world
+        match effect:
+            case SetTimer():
+                self._set_timer(effect.timer, effect.at_us)
+            case ClearTimer():
+                self.timers.pop(effect.timer, None)
+            case TakeBatch():
+                self._take_batch(effect)
+            case Execute():
+                self._execute(effect)
+            case ReleaseCustody():
+                self.custody.proposed.clear()
+                for root in effect.in_flight:
+                    body = self._body(root)
+                    if body is not None:
+                        self.custody.proposed.update(body)
+                self._tell_custody()
+            case ForwardCustody():
+                payloads = tuple(self.custody.payloads)[:BATCH_PAYLOADS_MAX]
+                world.counters["custody forwarded"] += 1
+                for peer in self.replica.others:
+                    if effect.peer is None or effect.peer == peer:
+                        self.cluster.carry_payloads(self.index, peer, payloads)
+            case ForgetBody():
+                self.bodies.pop(effect.payload_root, None)
+            case Misbehaved():
+                world.counters[f"fault {effect.fault.value}"] += 1
+                world.log(f"node {self.index} blames {effect.peer}: {effect.fault.value}")
+                if self.honest:
+                    self.cluster.blamed(self.index, effect.peer, effect.fault)
+            case Halt():
+                self.halted = True
+                world.log(f"node {self.index} halts: {effect.reason}")
+                self.cluster.node_halted(self, effect.reason)
+            case Note():
+                world.counters[effect.event.value] += 1
+                world.log(f"node {self.index} {effect.event.value}: {effect.detail}")
+                if effect.event is Event.VIEW_ENTERED:
+                    self.cluster.view_entered(self)
+            case _:
+                assert_never(effect)
+
+    def _set_timer(self, timer: Timer, at_us: int) -> None:
+        self.timers[timer] = at_us
+        life = self.life
+
+        def fire() -> None:
+            if self.up and self.life == life and self.timers.get(timer) == at_us:
+                del self.timers[timer]
+                self.feed(TimerFired(timer=timer))
+
+        self.world.at(at_us, fire)
+
+    # --- the tick
+
+    def _wake(self) -> None:
+        if self.ticking or not self.up:
+            return
+        self.ticking = True
+        life = self.life
+
+        def turn() -> None:
+            if self.up and self.life == life:
+                self.ticking = False
+                self._tick()
+
+        self.world.after(self.world.random.randrange(0, 300), turn)
+
+    def _tick(self) -> None:
+        if self.committing is not None or self.halted:
+            return
+        draft = self.gather.draft(self.replica)
+        if draft is None:
+            return
+        tick = draft.complete([sign(self.index, job) for job in draft.jobs])
+        if not tick.durable:
+            self._release(tick)
+            return
+        if self.count_before_durable:
+            self._own(tick)
+            self._send(tick)
+        self.committing = tick
+        life = self.life
+
+        def synced() -> None:
+            if self.up and self.life == life:
+                self.disk.write_tick(tick, self.bodies)
+                self.committing = None
+                self._release(tick)
+                self._wake()
+
+        random = self.world.random
+        slow = 30_000 if random.random() < 0.01 else 0
+        self.world.after(random.randrange(100, self.disk_us_max) + slow, synced)
+
+    def _release(self, tick: Tick) -> None:
+        if not (self.count_before_durable and tick.durable):
+            self._own(tick)
+            self._send(tick)
+        for effect in tick.executes:
+            self._execute(effect)
+
+    def _own(self, tick: Tick) -> None:
+        for message in tick.own:
+            if self.honest:
+                self.cluster.checker.signed(self.index, message)
+            self._note_coverage(message)
+            self._absorb(self._step(Received(sender=self.index, message=message)))
+
+    def _send(self, tick: Tick) -> None:
+        for outgoing in tick.outgoing:
+            for peer in self.replica.others:
+                if outgoing.peer is None or outgoing.peer == peer:
+                    self.send(peer, outgoing)
+
+    def send(self, peer: ReplicaIndex, outgoing: Outgoing) -> None:
+        body: Body | None = None
+        message = outgoing.message
+        if outgoing.with_body and isinstance(message, PrePrepare):
+            body = self._body(message.header.payload_root)
+        self.cluster.carry(self.index, peer, message, body)
+
+    def _note_coverage(self, message: object) -> None:
+        counters = self.world.counters
+        if isinstance(message, ViewChange):
+            if message.prepared:
+                counters["VIEW-CHANGE with prepared batches"] += 1
+            if len({entry.view for entry in message.prepared}) > 1:
+                counters["VIEW-CHANGE with certificates of several views"] += 1
+        elif isinstance(message, NewView):
+            counters["NEW-VIEW sent"] += 1
+            empty = payload_root(())
+            if any(
+                entry.header.proposed_ms == 0 and entry.header.payload_root == empty
+                for entry in message.proposals
+            ):
+                counters["NEW-VIEW with a null batch"] += 1
+            if len({change.height for change in message.view_changes}) > 1:
+                counters["NEW-VIEW from several checkpoints"] += 1
+        elif isinstance(message, VoteVector) and len(message.leaves) > 1:
+            counters["vectors with several leaves"] += 1
+
+    # --- receiving
+
+    def receive(self, sender: ReplicaIndex, message: Message, body: Body | None) -> None:
+        """A frame arrived."""
+        if not self.up or self.halted:
+            return
+        if self.check_wire:
+            message = self._through_the_wire(message)
+        if isinstance(message, FetchBlocks):
+            self._serve_blocks(sender, message)
+            return
+        if isinstance(message, FetchBodies):
+            for root in message.payload_roots:
+                found = self._body(root)
+                if found is not None:
+                    self.cluster.carry_body(self.index, sender, found)
+            return
+        if isinstance(message, PrePrepare) and body is not None:
+            self.hold_body(body, unasked=True)
+        self.feed(Received(sender=sender, message=message))
+
+    def _through_the_wire(self, message: Message) -> Message:
+        """Encode, decode, compare, and check every signature inside."""
+        chain_id = self.cluster.chain_id
+        _, frame_type, data = frames.encode(message)
+        bounds = wire.Bounds(chain_id=chain_id, members=self.cluster.members)
+        decoded = frames.decode(frame_type, data, bounds)
+        require(decoded == message, f"{type(message).__name__} changed on the wire")
+        for signer, signed, signature in signatures(decoded, chain_id):
+            require(sign(signer, signed) == signature, f"bad signature in {type(message).__name__}")
+        return decoded
+
+    def hold_body(self, body: Body, *, unasked: bool = False) -> None:
+        root = payload_root(body)
+        if not self.up or self.halted or not (unasked or self.replica.wants_body(root)):
+            return
+        self.bodies[root] = body
+        if not unasked:
+            self.world.counters["bodies fetched"] += 1
+        self.feed(BodyHeld(payload_root=root, payloads=len(body)))
+
+    def _body(self, root: Digest) -> Body | None:
+        body = self.bodies.get(root)
+        return self.disk.bodies.get(root) if body is None else body
+
+    def _serve_blocks(self, sender: ReplicaIndex, request: FetchBlocks) -> None:
+        def load(height: Height) -> tuple[BlockHeader, BatchHeader] | None:
+            if height > len(self.disk.blocks):
+                return None
+            stored = self.disk.blocks[height - 1]
+            return stored.header, stored.batch
+
+        reply = blocks_from(
+            request.first,
+            executed=Height(len(self.disk.blocks)),
+            certificates=[
+                record.certificate
+                for record in self.disk.records.values()
+                if isinstance(record, Tip | Anchor)
+            ],
+            load=load,
+        )
+        if reply is not None:
+            self.world.counters["headers served"] += 1
+            self.cluster.carry(self.index, sender, reply, None)
+
+    # --- payloads
+
+    def take_payloads(self, payloads: Iterable[bytes]) -> None:
+        """From a client or from another node, into custody."""
+        if not self.up or self.halted:
+            return
+        now_us = self.world.now_us
+        added = [self.custody.add(payload, now_us) for payload in payloads]
+        if any(added):
+            self._tell_custody()
+
+    def _tell_custody(self) -> None:
+        custody = self.custody
+        pending = [payload for payload in custody.payloads if payload not in custody.proposed]
+        told = (
+            len(pending),
+            sum(map(len, pending)),
+            min(custody.payloads.values(), default=None),
+        )
+        if told != self.custody_told:
+            self.custody_told = told
+            self.feed(CustodyChanged(pending=told[0], pending_bytes=told[1], oldest_us=told[2]))
+
+    def _take_batch(self, effect: TakeBatch) -> None:
+        body = self.custody.take(min(effect.payloads_max, 50))
+        pending = len(self.custody.payloads.keys() - self.custody.proposed)
+        root: Digest | None = payload_root(body)
+        if not body and not effect.allow_empty:
+            root = None
+        if root is not None:
+            self.bodies[root] = body
+        answer = BatchTaken(
+            payload_root=root,
+            payloads=len(body),
+            size_bytes=sum(map(len, body)),
+            pending=pending,
+        )
+        self._absorb(self._step(answer))
+
+    # --- execution
+
+    def _execute(self, effect: Execute) -> None:
+        body = self._body(effect.batch.payload_root)
+        require(body is not None, f"node {self.index} executes a body it does not have")
+        assert body is not None
+        header = effect.header
+        root = hashlib.sha256(header.state_root + header.hash + b"".join(body)).digest()
+        stored = StoredBlock(
+            header=header,
+            batch=effect.batch,
+            block=ExecutedBlock(
+                height=header.height,
+                header_hash=header.hash,
+                time_ms=header.time_ms,
+                state_root=Digest(root),
+            ),
+            payloads=body,
+        )
+        require(self.executing is None, f"node {self.index} executes two blocks at once")
+        self.executing = stored
+        life = self.life
+
+        def done() -> None:
+            if self.up and self.life == life:
+                self.executing = None
+                self._store_block(stored)
+                for payload in body:
+                    if self.honest:
+                        self.cluster.checker.acknowledge(payload, header.height)
+                self.custody.remove(body)
+                self.feed(
+                    Executed(
+                        height=header.height,
+                        header_hash=header.hash,
+                        state_root=stored.block.state_root,
+                    )
+                )
+                self._tell_custody()
+
+        self.world.after(self.world.random.randrange(100, self.disk_us_max), done)
+
+    def _store_block(self, stored: StoredBlock) -> None:
+        if self.honest:
+            self.cluster.checker.executed(self.index, stored)
+        self.disk.write_block(stored)
+        if self.drop_after_execution:
+            self.disk.drop(stored.header.height)
+            self.replica.prepared.pop(stored.header.height, None)

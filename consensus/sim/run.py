@@ -1,0 +1,413 @@
+"""One run: a cluster, a plan of faults drawn from the seed, healing, and the verdict.
+
+Phase one is chaos and checks safety only. Then everything is healed, and phase two demands
+liveness: all payloads in custody executed, all nodes at one height, views no longer moving.
+"""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+from consensus.core.effects import Fault
+from consensus.core.messages import Message
+from consensus.core.quorum import faults
+from consensus.core.types import Phase, ReplicaIndex, View
+from consensus.sim.checker import Checker, Violation, require
+from consensus.sim.disk import Body, Disk
+from consensus.sim.liar import Liar
+from consensus.sim.node import SIM_TIMING, Node
+from consensus.sim.world import FAIR, Weather, World
+from native.values import Digest
+
+SIZES = (1, 2, 3, 4, 5, 7)
+HEALING_US_MAX = 60_000_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Planted:
+    """Bugs put in on purpose, to prove that the checker can fail."""
+
+    quorum: int | None = None
+    count_before_durable: bool = False
+    drop_after_execution: bool = False
+    forget_votes: bool = False  # disk loss without recovery
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What a run did; equal for equal seeds."""
+
+    seed: int
+    members: int
+    heights: list[int]
+    views: list[int]
+    payloads: int
+    events: int
+    digest: str
+    counters: Counter[str] = field(default_factory=Counter)
+
+
+class Cluster:
+    """n nodes, their links, and the checker above them."""
+
+    def __init__(self, seed: int, members: int, planted: Planted | None = None) -> None:
+        self.world = World(seed, members)
+        self.members = members
+        self.chain_id = Digest(hashlib.sha256(b"chain %d" % members).digest())
+        self.checker = Checker()
+        self.planted = planted or Planted()
+        self.trail = hashlib.sha256()
+        random = self.world.random
+        liars = 0
+        if members in (4, 7) and random.random() < 0.35:
+            liars = random.randint(1, faults(members))
+        chosen = set(random.sample(range(members), liars))
+        self.nodes: list[Node] = [
+            Liar(self, index) if index in chosen else Node(self, index) for index in range(members)
+        ]
+        self.liars = chosen
+        check_wire = random.random() < 0.15
+        for node in self.nodes:
+            node.skew_ms = random.randint(-250, 250)
+            node.disk_us_max = random.choice((400, 1_500, 4_000))
+            node.check_wire = check_wire
+            node.count_before_durable = self.planted.count_before_durable
+            node.drop_after_execution = self.planted.drop_after_execution
+            node.quorum_override = self.planted.quorum
+        self.backups: dict[int, Disk] = {}
+        self.forgetful: set[int] = set()  # lost votes and have not recovered
+        if liars:
+            self.world.counters["runs with liars"] += 1
+
+    @property
+    def honest(self) -> list[Node]:
+        return [node for node in self.nodes if node.honest]
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+
+    # --- links
+
+    def carry(self, source: ReplicaIndex, target: int, message: Message, body: Body | None) -> None:
+        node = self.nodes[target]
+        self.world.deliver(source, target, lambda: node.receive(source, message, body))
+
+    def carry_body(self, source: ReplicaIndex, target: int, body: Body) -> None:
+        node = self.nodes[target]
+        self.world.deliver(source, target, lambda: node.hold_body(body))
+
+    def carry_payloads(self, source: ReplicaIndex, target: int, payloads: Body) -> None:
+        node = self.nodes[target]
+        self.world.deliver(source, target, lambda: node.take_payloads(payloads))
+
+    def submit(self, payload: bytes, *, only: int | None) -> None:
+        """A client hands a payload to an honest node, which sends it on; or to some nodes only."""
+        random = self.world.random
+        up = [node for node in self.honest if node.up and not node.halted]
+        if not up:
+            return
+        first = random.choice(up)
+        self.checker.injected.add(payload)
+        first.take_payloads((payload,))
+        targets = [node.index for node in self.nodes if node is not first]
+        if only is not None:
+            targets = random.sample(targets, min(only, len(targets)))
+            self.world.counters["payloads sent to some nodes only"] += 1
+        for target in targets:
+            self.carry_payloads(first.index, target, (payload,))
+
+    # --- what nodes report
+
+    def blamed(self, node: int, peer: int, fault: Fault) -> None:
+        """No honest node is ever blamed for what only a liar does (S13)."""
+        if self.planted == Planted():
+            guilty = peer in self.liars or fault is Fault.STALE_CLOCK
+            require(guilty, f"node {node} blames honest node {peer}: {fault.value}")
+
+    def node_halted(self, node: Node, reason: str) -> None:
+        if self.members >= 3 or node.index not in self.forgetful:
+            raise Violation(f"node {node.index} halted: {reason}")
+
+    def view_entered(self, _node: Node) -> None:
+        self.trail.update(b"view")
+
+    # --- faults
+
+    def may_forget(self, index: int) -> bool:
+        """At most f nodes lie, lost their memory, or are recovering from that."""
+        for known in list(self.forgetful):
+            node = self.nodes[known]
+            if node.up and node.replica.phase is Phase.VOTING and node.life >= 2:
+                self.forgetful.discard(known)
+        limit = 1 if self.members == 3 else faults(self.members)
+        return (
+            not self.forgetful
+            and len(self.liars) + 1 <= limit
+            and index not in self.liars
+            and (self.members > 3 or all(node.up for node in self.nodes))
+        )
+
+    def wipe(self, index: int) -> None:
+        """The disk is gone; the operator writes a new birth record and starts again."""
+        node = self.nodes[index]
+        node.crash()
+        node.disk = Disk()
+        node.disk.born(self.chain_id, Digest(bytes([index]) * 32), 2)
+        self.world.counters["disks lost"] += 1
+        self.world.log(f"node {index} loses its disk")
+        if not self.planted.forget_votes:
+            self.forgetful.add(index)
+        self.restart_later(index, disk_lost=not self.planted.forget_votes)
+
+    def restore_backup(self, index: int) -> None:
+        """The operator restores an old backup, without saying so."""
+        node = self.nodes[index]
+        backup = self.backups.pop(index)
+        node.crash()
+        node.disk = backup
+        self.world.counters["old backups restored"] += 1
+        self.world.log(f"node {index} gets an old backup")
+        self.forgetful.add(index)
+        self.restart_later(index)
+
+    def crash(self, index: int) -> None:
+        if self.nodes[index].up:
+            self.nodes[index].crash()
+            self.restart_later(index)
+
+    def restart_later(self, index: int, *, disk_lost: bool = False) -> None:
+        node = self.nodes[index]
+        random = self.world.random
+        wait = random.choice((5_000, 50_000, 300_000, 1_500_000))
+        lost = disk_lost or getattr(node, "pending_loss", False)
+
+        def restart() -> None:
+            if not node.up:
+                self.world.log(f"node {index} starts")
+                node.start(disk_lost=lost)
+
+        self.world.after(random.randrange(wait // 2, wait * 2), restart)
+
+    def partition(self) -> None:
+        random = self.world.random
+        indexes = list(range(self.members))
+        random.shuffle(indexes)
+        split = random.randint(1, max(1, self.members - 1))
+        left, right = indexes[:split], indexes[split:]
+        kind = random.choice(("both", "both", "one way", "one node"))
+        cut: set[tuple[int, int]] = set()
+        if kind == "one node":
+            left, right = indexes[:1], indexes[1:]
+        for one in left:
+            for other in right:
+                cut.add((one, other))
+                if kind != "one way":
+                    cut.add((other, one))
+        self.world.cut = cut
+        self.world.counters[f"partitions, {kind}"] += 1
+        self.world.log(f"partition {left} | {right} {kind}")
+        heal_after = random.randrange(100_000, 1_500_000)
+
+        def heal() -> None:
+            if self.world.cut is cut:
+                self.world.cut = set()
+                self.world.log("partition over")
+                self._reconnect()
+
+        self.world.after(heal_after, heal)
+
+    def _reconnect(self) -> None:
+        """Some connections broke meanwhile and are made again."""
+        for node in self.nodes:
+            for peer in self.nodes:
+                both_up = peer.index < node.index and peer.up and node.up
+                if both_up and self.world.random.random() < 0.5:
+                    node._connect(peer)
+
+
+def chaos(cluster: Cluster, duration_us: int) -> None:
+    """Draw faults from the seed and put them on the calendar."""
+    world = cluster.world
+    random = world.random
+    world.weather = Weather(
+        drop=random.choice((0.0, 0.0, 0.02, 0.1, 0.25)),
+        repeat=random.choice((0.0, 0.0, 0.05, 0.2)),
+        delay_us_min=100,
+        delay_us_mean=random.choice((400, 2_000, 10_000)),
+        slow=random.choice((0.0, 0.01, 0.05)),
+    )
+    begin = world.now_us
+    crash_rate = random.choice((0, 0, 1, 3, 6))
+    partition_rate = random.choice((0, 0, 1, 3))
+    memory_rate = random.choice((0, 0, 1, 2))
+    for _ in range(crash_rate):
+        victim = random.randrange(cluster.members)
+        world.at(begin + random.randrange(duration_us), lambda who=victim: cluster.crash(who))
+    if crash_rate and random.random() < 0.3:
+        moment = begin + random.randrange(duration_us)
+        world.at(moment, lambda: [cluster.crash(who) for who in range(cluster.members)] and None)
+        world.counters["runs with a crash of all"] += 1
+    if crash_rate and random.random() < 0.4:
+        moment = begin + random.randrange(duration_us)
+        world.at(moment, lambda: _crash_primary(cluster))
+    for _ in range(partition_rate):
+        world.at(begin + random.randrange(duration_us), cluster.partition)
+    for _ in range(memory_rate):
+        victim = random.randrange(cluster.members)
+        moment = begin + random.randrange(duration_us)
+        world.at(moment, lambda who=victim: _lose_memory(cluster, who))
+    payloads = random.choice((5, 20, 60))
+    for number in range(payloads):
+        payload = b"%d/%d" % (number, random.getrandbits(40))
+        only = random.choice((0, 1)) if random.random() < 0.1 else None
+        world.at(
+            begin + random.randrange(duration_us),
+            lambda data=payload, some=only: cluster.submit(data, only=some),
+        )
+
+
+def _crash_primary(cluster: Cluster) -> None:
+    views = [node.replica.view for node in cluster.nodes if node.up]
+    if views:
+        cluster.crash(max(views) % cluster.members)
+
+
+def _lose_memory(cluster: Cluster, victim: int) -> None:
+    node = cluster.nodes[victim]
+    if not cluster.may_forget(victim) or not node.up or cluster.members < 3:
+        return
+    random = cluster.world.random
+    if cluster.members == 3 or random.random() < 0.5:
+        cluster.wipe(victim)
+        return
+    cluster.backups[victim] = node.disk.copy()
+
+    def restore() -> None:
+        if cluster.may_forget(victim) and node.up:
+            cluster.restore_backup(victim)
+
+    cluster.world.after(random.randrange(50_000, 1_500_000), restore)
+
+
+def simulate(
+    seed: int,
+    members: int,
+    *,
+    planted: Planted | None = None,
+    trace: list[str] | None = None,
+) -> Outcome:
+    """Play one seed; raises `Violation` when a property does not hold."""
+    cluster = Cluster(seed, members, planted)
+    world = cluster.world
+    world.trace = trace
+    cluster.start()
+    duration = world.random.choice((1_500_000, 3_000_000, 5_000_000))
+    chaos(cluster, duration)
+    end = world.now_us + duration
+    while world.now_us < end:
+        world.run_until(min(end, world.now_us + 500_000))
+        for node in cluster.honest:
+            if node.up:
+                cluster.checker.bounded(node.replica)
+    heal(cluster)
+    payload = b"after healing %d" % seed
+    insist(cluster, payload)
+    limit = world.now_us + HEALING_US_MAX
+    require(
+        world.run_until(limit, lambda: converged(cluster, payload)),
+        f"liveness: not converged {HEALING_US_MAX // 1_000_000} s after healing: "
+        + describe(cluster),
+    )
+    settle(cluster)
+    cluster.checker.durable()
+    return outcome(cluster, seed)
+
+
+def heal(cluster: Cluster) -> None:
+    """All faults end; liars go on lying."""
+    world = cluster.world
+    world.log("healed")
+    world.weather = FAIR
+    world.cut = set()
+    cluster.backups.clear()
+    for node in cluster.nodes:
+        node.disk_us_max = 400
+        if node.up:
+            for peer in cluster.nodes:
+                if peer.index < node.index and peer.up:
+                    node._connect(peer)
+
+
+def insist(cluster: Cluster, payload: bytes) -> None:
+    """A client that sends the same bytes again until somebody answers."""
+    if payload not in cluster.checker.acknowledged:
+        cluster.submit(payload, only=None)
+        cluster.world.after(700_000, lambda: insist(cluster, payload))
+
+
+def converged(cluster: Cluster, payload: bytes) -> bool:
+    """Every honest node is up, votes, is at one height, and owes nobody a payload."""
+    nodes = cluster.honest
+    if any(not node.up or node.halted for node in nodes):
+        return False
+    if any(node.replica.phase is not Phase.VOTING for node in nodes):
+        return False
+    heights = {node.replica.executed for node in nodes}
+    return (
+        payload in cluster.checker.acknowledged
+        and len(heights) == 1
+        and all(not node.custody.payloads for node in nodes)
+    )
+
+
+def settle(cluster: Cluster) -> None:
+    """After convergence views stop moving (L2), unless a liar leads now and then."""
+    world = cluster.world
+    if cluster.liars:
+        return
+    world.run_until(world.now_us + 1_000_000)
+    before: list[View] = [node.replica.view for node in cluster.honest]
+    idle_us = SIM_TIMING.idle_block_interval_ms * 1_000
+    world.run_until(world.now_us + 3 * idle_us)
+    after = [node.replica.view for node in cluster.honest]
+    require(before == after, f"views still move after healing: {before} then {after}")
+    require(
+        len({node.replica.certified for node in cluster.honest}) <= 2,
+        f"certificates do not converge: {describe(cluster)}",
+    )
+
+
+def describe(cluster: Cluster) -> str:
+    """One line that explains a stall."""
+    parts = []
+    for node in cluster.nodes:
+        if not node.up:
+            parts.append(f"{node.index}: down")
+            continue
+        replica = node.replica
+        parts.append(
+            f"{node.index}: {replica.phase.name} view {replica.view}"
+            f"{'' if replica.active else ' (asked)'} executed {replica.executed}"
+            f" certified {replica.certified} custody {len(node.custody.payloads)}"
+            f"{'' if node.honest else ' liar'}"
+        )
+    return "; ".join(parts)
+
+
+def outcome(cluster: Cluster, seed: int) -> Outcome:
+    """Fold the run into something that can be compared."""
+    for height in sorted(cluster.checker.log):
+        cluster.trail.update(cluster.checker.log[height].header.hash)
+    world = cluster.world
+    cluster.trail.update(repr((world.events, world.now_us)).encode())
+    return Outcome(
+        seed=seed,
+        members=cluster.members,
+        heights=[node.replica.executed for node in cluster.nodes],
+        views=[node.replica.view for node in cluster.nodes],
+        payloads=len(cluster.checker.acknowledged),
+        events=world.events,
+        digest=cluster.trail.hexdigest(),
+        counters=world.counters,
+    )
