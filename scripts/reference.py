@@ -81,8 +81,8 @@ def _errors() -> str:
             )
     return _page(
         "Errors",
-        "Every error has a stable code, one sentence and a next step. A code is never reused. Where "
-        "the next step depends on the case it stands in the message itself.",
+        "Every error has a stable code, one sentence and a next step. A code is never reused. "
+        "Where the next step depends on the case it stands in the message itself.",
         "\n\n".join(parts),
     )
 
@@ -220,7 +220,7 @@ def _command(words: tuple[str, ...], command: Any) -> str:
     if rows:
         text.append(_table(("", "meaning"), rows))
     samples = [
-        line.strip()[2:]
+        line.strip()[2:].replace("\\[", "[")
         for line in (command.epilog or "").splitlines()
         if line.strip().startswith("$ ")
     ]
@@ -265,7 +265,9 @@ def _page(title: str, lead: str, body: str) -> str:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in rows:
-        cells = [MARKUP.sub("", cell).replace("|", "\\|").replace("\n", " ") for cell in row]
+        cells = [
+            MARKUP.sub("", cell).replace("|", "\\|").replace("\n", " ").strip() for cell in row
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
