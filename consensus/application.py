@@ -65,6 +65,17 @@ class Executed:
     codes: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """Admission advice: one outcome code a payload, 0 to admit, and the ids of their receipts.
+
+    An id is the one `execute` will report for the same payload.
+    """
+
+    codes: bytes
+    ids: bytes
+
+
 class Application(Protocol):
     """A deterministic state machine driven by blocks.
 
@@ -86,8 +97,8 @@ class Application(Protocol):
         """Enter the state after genesis and return its application root."""
         ...
 
-    def check(self, batch: Batch, positions: Sequence[int]) -> bytes:
-        """Admission advice, one outcome code a position, 0 to admit. Any thread, never binding."""
+    def check(self, batch: Batch, positions: Sequence[int]) -> Advice:
+        """Say what would become of each payload now. Any thread, never binding."""
         ...
 
     def prepare(self, batch: Batch) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias, final
 
+from native.values import Digest
+
 __all__ = [
     "BATCH_PAYLOADS_MAX",
     "BATCH_SIZE_BYTES_MAX",
@@ -183,7 +185,7 @@ class Batch:
     @staticmethod
     def parse(body: bytes) -> Batch: ...
     @property
-    def root(self) -> bytes: ...
+    def root(self) -> Digest: ...
     @property
     def hashes(self) -> bytes: ...
     @property

@@ -23,7 +23,7 @@ from caesar.core.transactions import TAG
 from caesar.errors import StateDamaged
 from caesar.limits import SUPPLY
 from caesar.metrics import LedgerMetrics, LedgerStatistics
-from consensus.application import Block, Executed, Row
+from consensus.application import Advice, Block, Executed, Row
 from native.codec import decode, encode
 from native.errors import NativeError
 from native.hashing import HASH_SIZE_BYTES
@@ -97,11 +97,12 @@ class LedgerApplication:
             self._ledger = Ledger(self._chain_id, self._genesis)
         return self._ledger.commitment.root
 
-    def check(self, batch: Batch, positions: Sequence[int]) -> bytes:
+    def check(self, batch: Batch, positions: Sequence[int]) -> Advice:
         """Admission advice; a good signature is remembered and not checked again."""
-        codes = self._ledger.advise(self._ledger.decode(batch, positions))
+        transactions = self._ledger.decode(batch, positions)
+        codes = self._ledger.advise(transactions)
         self._metrics.advice_refused_total += len(codes) - codes.count(Outcome.APPLIED)
-        return codes
+        return Advice(codes=codes, ids=transactions.ids)
 
     def prepare(self, batch: Batch) -> None:
         """Check the signatures of a batch ahead of its execution."""

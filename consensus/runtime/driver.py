@@ -35,6 +35,7 @@ from consensus.core.effects import (
 from consensus.core.messages import (
     EMPTY_ROOT,
     BatchHeader,
+    BlockCertificate,
     BlockHeader,
     FetchBlocks,
     FetchBodies,
@@ -42,7 +43,7 @@ from consensus.core.messages import (
     PrePrepare,
     signatures,
 )
-from consensus.core.records import Accepted
+from consensus.core.records import Accepted, Tip
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
 from consensus.core.types import Instant, ReplicaIndex
 from consensus.errors import MalformedMessage, invariant
@@ -122,8 +123,11 @@ class Driver:
         seconds: Callable[[], float],
         wake_at: Callable[[int | None], None],
         serve: Callable[[int, FetchBlocks | FetchBodies], None],
+        certified: Callable[[BlockCertificate], None],
     ) -> None:
-        """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch."""
+        """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
+        `certified` sees every newest block certificate once it is durable here.
+        """
         self.replica = replica
         self._committee = replica.committee
         self._bounds = bounds
@@ -139,6 +143,7 @@ class Driver:
         self._seconds = seconds
         self._wake_at = wake_at
         self._serve = serve
+        self._certified = certified
         self._gather = Gather()
         self._inbox: deque[tuple[int, int, bytes]] = deque()
         self._inputs: deque[inputs.Input] = deque()
@@ -216,9 +221,14 @@ class Driver:
         self._release(tick)
         self.turn()
 
-    def executed(self, header: BlockHeader, batch: Batch, state_root: Digest) -> None:
-        """A block is durable in `state.db`."""
-        self._mempool.remove(batch)
+    def executed(
+        self, header: BlockHeader, batch: Batch, state_root: Digest, final: bytes
+    ) -> None:
+        """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
+
+        The others were refused and may be submitted again.
+        """
+        self._mempool.remove(batch, final)
         seen = self._seen.pop(int(header.height), None)
         took = None if seen is None else self._seconds() - seen
         self._observer.agreed(len(batch), batch.size, took)
@@ -311,6 +321,9 @@ class Driver:
 
     def _release(self, tick: Tick) -> None:
         me = self._committee.me
+        for record in tick.records:
+            if isinstance(record, Tip):
+                self._certified(record.certificate)
         for outgoing in tick.outgoing:
             self._send(outgoing)
         for message in tick.own:
@@ -354,9 +367,11 @@ class Driver:
             case ForwardCustody():
                 batch = self._mempool.pending_batch(FORWARD_PAYLOADS_MAX, FORWARD_SIZE_BYTES_MAX)
                 if batch is not None:
-                    self._links.send_nowait(
-                        effect.peer, ChannelKind.BULK, frames.FrameType.PAYLOADS, batch
-                    )
+                    kind = int(frames.FrameType.PAYLOADS)
+                    if effect.peer is None:
+                        self._links.broadcast_nowait(ChannelKind.BULK, kind, batch)
+                    else:
+                        self._links.send_nowait(effect.peer, ChannelKind.BULK, kind, batch)
             case ForgetBody():
                 if effect.payload_root != EMPTY_ROOT:
                     self._bodies.pop(effect.payload_root, None)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from transport import ChannelFull, ChannelKind, Connection, Endpoint, TransportError
+from transport import ChannelKind, Connection, Endpoint
+from transport.errors import ChannelFull, TransportError
 
 if TYPE_CHECKING:
     from native.batches import Batch
@@ -82,10 +83,11 @@ class Links:
             self.dropped_total += 1
 
     def broadcast_nowait(self, kind: ChannelKind, frame_type: int, *parts: bytes | Batch) -> None:
-        """Queue a frame for every other validator that is connected."""
-        for index, connection in enumerate(self._connections):
-            if connection is not None:
-                self.send_nowait(index, kind, frame_type, *parts)
+        """Queue a frame for every other validator that is connected; its bytes are held once."""
+        connections = [found for found in self._connections if found is not None]
+        if connections:
+            left_out = self._endpoint.broadcast_nowait(connections, kind, frame_type, *parts)
+            self.dropped_total += len(left_out)
 
     async def run(self) -> None:
         """Keep dialling every member that is ours to dial."""

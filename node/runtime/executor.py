@@ -102,7 +102,7 @@ class Executor:
         def job() -> None:
             try:
                 slot.append((True, function()))
-            except BaseException as error:  # noqa: BLE001 - carried to the caller, whatever it is
+            except BaseException as error:
                 slot.append((False, error))
             token.run_sync_soon(done.set)
 
@@ -132,6 +132,19 @@ class Executor:
                 identifier, newest=self._height, count_max=RECEIPT_SEARCH_BLOCKS_MAX
             )
         )
+
+    @property
+    def height(self) -> int:
+        """Height of the newest block that is durable in `state.db`."""
+        return self._height
+
+    async def block(self, height: int) -> StoredBlock | None:
+        """One executed block."""
+        return await self.run(lambda: self._store.block(height))
+
+    async def headers(self, first: int, last: int) -> list[tuple[bytes, bytes]]:
+        """Canonical block and batch headers of a run of blocks, as far as they are held."""
+        return await self.run(lambda: self._store.headers(first, last))
 
     def stop(self) -> None:
         """Finish what is queued, close the store and join the thread."""
@@ -166,7 +179,7 @@ class Executor:
             if receipts:
                 self._recent.append((height, receipts))
             committed = self._clock()
-        except BaseException as error:  # noqa: BLE001 - the loop decides, and it stops the process
+        except BaseException as error:
             self._completions.post(self._token, ExecutionFailed(error=error))
             return
         self._completions.post(

@@ -27,10 +27,15 @@ class Receipt:
     position: int
 
 
+def id_at(ids: bytes, at: int) -> bytes:
+    """The id in place `at` of a row of ids."""
+    return ids[at * ID_SIZE_BYTES : (at + 1) * ID_SIZE_BYTES]
+
+
 def pack_receipts(executed: Iterable[tuple[int, Executed]]) -> bytes:
     """Build the sorted blob of every final outcome of a block."""
     records = [
-        result.ids[at * ID_SIZE_BYTES : (at + 1) * ID_SIZE_BYTES]
+        id_at(result.ids, at)
         + bytes((tag, code))
         + position.to_bytes(2, "big")
         for tag, result in executed

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from consensus.application import Advice
 from consensus.errors import InvariantError
 from native.codec import decode, encode
 from native.hashing import sha256
 from native.values import Digest
+from node.runtime.receipts import ID_SIZE_BYTES, id_at
 
 if TYPE_CHECKING:
     from consensus.application import Application, Block, Executed, Row
@@ -45,8 +47,7 @@ class Outcome:
 
 def state_root(roots: Iterable[tuple[int, Digest]]) -> Digest:
     """Hash application roots, rising by tag, into the state root a block certificate signs."""
-    listed = [[tag, root] for tag, root in sorted(roots)]
-    return Digest(sha256(STATE_DOMAIN + encode(listed)))
+    return Digest(sha256(STATE_DOMAIN + encode(tuple(sorted(roots)))))
 
 
 class Router:
@@ -78,13 +79,20 @@ class Router:
         """The state root after the newest executed block."""
         return state_root(self._roots.items())
 
-    def check(self, batch: Batch) -> bytes:
-        """Admission advice for every payload of `batch`: one code each, 0 to admit."""
+    def check(self, batch: Batch) -> Advice:
+        """Admission advice for every payload; a payload that is nobody's has the id 0."""
         codes = bytearray([CODE_NO_APPLICATION]) * len(batch)
+        ids = bytearray(ID_SIZE_BYTES * len(batch))
         for application, positions in self._split(batch):
-            for position, code in zip(positions, application.check(batch, positions), strict=True):
-                codes[position] = code
-        return bytes(codes)
+            advice = application.check(batch, positions)
+            if len(positions) == len(batch):
+                return advice
+            for at, position in enumerate(positions):
+                codes[position] = advice.codes[at]
+                ids[position * ID_SIZE_BYTES : (position + 1) * ID_SIZE_BYTES] = id_at(
+                    advice.ids, at
+                )
+        return Advice(codes=bytes(codes), ids=bytes(ids))
 
     def prepare(self, batch: Batch) -> None:
         """Let the applications start their decoding and signature checks. Any thread."""
@@ -106,7 +114,7 @@ class Router:
             state_root=self.state_root,
             codes=bytes(codes),
             executed=executed,
-            deltas=encode([[tag, result.delta] for tag, result in executed]),
+            deltas=encode(tuple((tag, result.delta) for tag, result in executed)),
         )
 
     def load(

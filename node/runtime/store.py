@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from consensus.application import Row
+from consensus.core.types import Height
+from node.errors import ExitCode, NodeError
 from node.runtime.receipts import Receipt, find_receipt
 
 if TYPE_CHECKING:
@@ -48,16 +50,16 @@ CREATE TABLE row(
 """
 
 
-class StateStoreError(Exception):
+class StateStoreError(NodeError):
     """`state.db` cannot be used: damaged, of another chain, or of another format."""
 
-    code = "HM-N-020"
+    code = "HM-D-020"
+    exit_code = ExitCode.CONFIGURATION
 
     def __init__(self, path: Path, problem: str, hint: str) -> None:
-        super().__init__(f"{path}: {problem}")
+        super().__init__(f"{path}: {problem}", hint=hint)
         self.path = path
         self.problem = problem
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,7 @@ class StateStore:
         ):
             yield Row(table=str(name), key=int(key), value=bytes(value))
 
-    def deltas(self) -> Iterator[tuple[int, bytes]]:
+    def deltas(self) -> Iterator[tuple[Height, bytes]]:
         """Every delta a restart must replay, rising in height without a gap.
 
         Raises `StateStoreError` if one is missing.
@@ -157,7 +159,7 @@ class StateStore:
             if height != expected:
                 raise self.damaged(f"delta of block {expected} is missing")
             expected += 1
-            yield int(height), bytes(value)
+            yield Height(height), bytes(value)
 
     def block(self, height: int) -> StoredBlock | None:
         """One executed block, or None if it is not (or no longer) held."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from consensus.application import Executed, Row
+from consensus.application import Advice, Executed, Row
 from native.hashing import sha256
 from native.values import Digest
 from trustchain import limits
@@ -51,6 +51,12 @@ class _Judged:
     operation: Operation | None = None
     key: SubjectKey | None = None
 
+    def receipt_id(self, payload: bytes) -> bytes:
+        """The request hash, or the hash of a payload that has none."""
+        if self.operation is None or self.key is None:
+            return sha256(payload)
+        return self.operation.request_hash
+
 
 class LogApplication:
     """TrustChain behind `consensus.application.Application`.
@@ -85,9 +91,20 @@ class LogApplication:
         self._reset()
         return self._log.application_root
 
-    def check(self, batch: Batch, positions: Sequence[int]) -> bytes:
+    def check(self, batch: Batch, positions: Sequence[int]) -> Advice:
         """Say what would become of each payload now; advice only."""
-        return bytes(self._advise(batch.payload(position)) for position in positions)
+        codes = bytearray()
+        ids: list[bytes] = []
+        for position in positions:
+            payload = batch.payload(position)
+            judged = self._judge(payload)
+            codes.append(
+                judged.outcome
+                if judged.operation is None
+                else self._log.judge(judged.operation, self._time_s)
+            )
+            ids.append(judged.receipt_id(payload))
+        return Advice(codes=bytes(codes), ids=b"".join(ids))
 
     def prepare(self, batch: Batch) -> None:
         """Do nothing: certificates are few, and `check` has left its results behind."""
@@ -102,16 +119,15 @@ class LogApplication:
         for position in positions:
             payload = block.batch.payload(position)
             judged = self._judge(payload)
-            outcome, found = judged.outcome, sha256(payload)
+            outcome = judged.outcome
             if judged.operation is not None and judged.key is not None:
-                found = Digest(judged.operation.request_hash)
                 outcome = self._log.judge(judged.operation, time_s)
                 if outcome is Outcome.ISSUED:
                     record = self._log.append(
                         judged.operation, judged.key, height=height, time_s=time_s
                     )
                     appended.append(self._log.stored(record.index))
-            ids.append(found)
+            ids.append(judged.receipt_id(payload))
             codes.append(outcome)
         self._time_s = time_s
         if appended:
@@ -230,12 +246,6 @@ class LogApplication:
         self._log = IssuanceLog(self._genesis)
         self._heads.clear()
         self._time_s = 0
-
-    def _advise(self, payload: bytes) -> int:
-        judged = self._judge(payload)
-        if judged.operation is None:
-            return judged.outcome
-        return self._log.judge(judged.operation, self._time_s)
 
     def _judge(self, payload: bytes) -> _Judged:
         found = sha256(payload)

@@ -1,0 +1,517 @@
+"""The parts list of a node, and the order in which they start and stop.
+
+One process, one loop: the transport's pump drives agreement, execution and both databases have a
+thread each, and everything meets in one descriptor. HTTP runs in a supervised task of its own and
+may crash without anybody here noticing.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from caesar.runtime.application import LedgerApplication
+from consensus.application import CODE_APPLIED, has_receipt
+from consensus.core import wire
+from consensus.core.effects import Fault
+from consensus.core.records import ExecutedBlock as ChainBlock
+from consensus.core.replica import Replica, genesis_block
+from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
+from consensus.limits import MESSAGE_BYTES_MAX, WINDOW_BLOCKS
+from consensus.runtime.driver import Driver
+from consensus.runtime.links import Links
+from consensus.runtime.store import (
+    CommitFailed,
+    Committed,
+    ConsensusStore,
+    recreate_consensus_store,
+)
+from consensus.runtime.sync import BlockServer
+from native import Completions, FalconVerifier, Mempool
+from native.batches import Batch
+from native.codec import encode
+from native.errors import NativeError
+from native.keys import SecretKey
+from native.values import Digest
+from node.core.genesis import Genesis
+from node.errors import KeyMismatch
+from node.home import Home, write_replacing
+from node.metrics import Metrics
+from node.runtime.alarm import Alarm
+from node.runtime.api import APIError
+from node.runtime.certificates import CertificateBoard
+from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
+from node.runtime.http import create_app, serve
+from node.runtime.router import Router
+from node.runtime.service import NodeService
+from node.runtime.store import StateStore
+from node.runtime.submissions import Submissions
+from node.status import to_json
+from transport import AcceptAll, Connection, Endpoint, HelloOffer, Identity, TransportConfig
+from transport.errors import RPCError
+from trustchain.runtime.application import LogApplication
+from trustchain.runtime.authority import Authority
+from trustchain.runtime.cosigner import METHOD as COSIGN_METHOD
+from trustchain.runtime.cosigner import Cosigner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from node.config.schema import NodeConfig
+
+STORE_TOKEN: Final = 1  # completions of consensus.db
+EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
+SWITCH_INTERVAL_S: Final = 0.0005  # a database thread gets the interpreter back within this
+STAGGER_BLOCKS: Final = 128  # between two nodes' write-back cycles, so that they never stall together
+SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline is usually shorter
+COSIGN_CALL_TIMEOUT_S: Final = 2.0
+STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
+
+FINAL: Final = bytes(has_receipt(code) for code in range(256))
+
+log = structlog.get_logger("node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """A wired node."""
+
+    config: NodeConfig
+    home: Home
+    genesis: Genesis
+    secret: SecretKey
+    me: int
+    bounds: wire.Bounds
+    root: Digest
+    clock: Callable[[], Instant]
+    metrics: Metrics
+    completions: Completions
+    endpoint: Endpoint
+    links: Links
+    mempool: Mempool
+    ledger: LedgerApplication
+    log: LogApplication
+    router: Router
+    state: StateStore
+    executor: Executor
+    store: ConsensusStore
+    server: BlockServer
+    driver: Driver
+    alarm: Alarm
+    board: CertificateBoard
+    submissions: Submissions
+    authority: Authority
+    cosigner: Cosigner
+
+    def fee(self, operations: int) -> int:
+        """What a transaction with this many operations pays."""
+        return int(self.ledger.parameters().transfer_fee) * operations
+
+
+async def run_node(config: NodeConfig, home: Path) -> None:
+    """Run one validator until SIGTERM or SIGINT. Raises what stops a start or ends a process."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        parts = assemble(config, Home(home))
+        service = NodeService(parts)
+        _wire(parts, service)
+        try:
+            async with trio.open_nursery() as nursery:
+                await _start(parts, service, nursery)
+                gc.collect()
+                gc.freeze()
+                async for number in signals:
+                    log.info("node.stopping", signal=signal.Signals(number).name)
+                    break
+                service.stopping = True
+                with trio.move_on_after(STOP_TIMEOUT_S):
+                    await parts.endpoint.close()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(parts.executor.stop)
+                await trio.to_thread.run_sync(parts.store.stop)
+            log.info("node.stopped", height=parts.executor.height)
+
+
+def assemble(config: NodeConfig, home: Home) -> Parts:
+    """Open the databases, rebuild the state and wire the parts; nothing runs yet."""
+    genesis = Genesis.from_json(home.genesis.read_text())
+    secret = SecretKey.load(home.node_key)
+    me = genesis.validator_index(secret.node_id)
+    if me is None:
+        raise KeyMismatch(
+            f"{home.node_key}: genesis names no validator with this key",
+            hint="use the genesis.json and the keys folder of the same home",
+        )
+    members = len(genesis.validators)
+    chain_id = genesis.chain_id
+    bounds = wire.Bounds(chain_id=chain_id, members=members)
+    metrics = Metrics()
+    completions = Completions()
+    endpoint = Endpoint(
+        Identity(secret),
+        listen=config.transport.listen,
+        hello=HelloOffer(chain_id=chain_id, chain_name=genesis.label, roles=("validator",)),
+        verifier=AcceptAll(),
+        config=TransportConfig(
+            mtu_bytes_max=config.transport.path_mtu_bytes_max,
+            idle_timeout_s=config.transport.idle_timeout_ms / 1000,
+        ),
+    )
+    ledger = LedgerApplication(chain_id, genesis.ledger)
+    issuance = LogApplication(chain_id, genesis.log)
+    router = Router([ledger, issuance])
+    state = StateStore(home.state_database, chain_id=chain_id)
+    root = open_state(router, state)
+    executor = Executor(
+        router,
+        state,
+        completions,
+        token=EXECUTOR_TOKEN,
+        clock=time.perf_counter,
+        stagger_blocks=me * STAGGER_BLOCKS,
+    )
+    if not home.consensus_database.exists():
+        log.warning("store.lost", path=home.consensus_database.name)
+        recreate_consensus_store(
+            home.consensus_database, chain_id=chain_id, node_id=Digest(secret.node_id)
+        )
+    store = ConsensusStore(
+        home.consensus_database,
+        completions,
+        token=STORE_TOKEN,
+        clock=time.perf_counter,
+        durable=config.storage.durability == "sync",
+    )
+    replica = _replica(config, genesis, me, bounds, state, store, root)
+    mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
+    addresses = {
+        validator.node_id: config.peers[validator.node_id.hex()]
+        for validator in genesis.validators
+        if validator.node_id.hex() in config.peers
+    }
+    links = Links(
+        endpoint,
+        [validator.node_id for validator in genesis.validators],
+        addresses,
+        me=me,
+        on_up=lambda peer: driver.peer_up(peer),
+        on_down=lambda peer: driver.peer_down(peer),
+    )
+    server = BlockServer(links, store, executor, bounds, lambda digest: driver.body(digest))
+    alarm = Alarm(lambda: driver.timers_due(), _monotonic_us)
+    board = CertificateBoard()
+    driver = Driver(
+        replica,
+        bounds=bounds,
+        secret=secret,
+        verifiers=[FalconVerifier(validator.key.raw) for validator in genesis.validators],
+        links=links,
+        store=store,
+        execution=executor,
+        admission=router,
+        mempool=mempool,
+        observer=_MetricsObserver(metrics),
+        clock=_now,
+        seconds=time.perf_counter,
+        wake_at=alarm.set,
+        serve=server.serve_nowait,
+        certified=board.post,
+    )
+    submissions = Submissions(
+        router=router,
+        executor=executor,
+        mempool=mempool,
+        driver=driver,
+        links=links,
+        me=me,
+        metrics=metrics,
+        now_ms=lambda: _monotonic_us() // 1_000,
+    )
+    return Parts(
+        config=config,
+        home=home,
+        genesis=genesis,
+        secret=secret,
+        me=me,
+        bounds=bounds,
+        root=root,
+        clock=_now,
+        metrics=metrics,
+        completions=completions,
+        endpoint=endpoint,
+        links=links,
+        mempool=mempool,
+        ledger=ledger,
+        log=issuance,
+        router=router,
+        state=state,
+        executor=executor,
+        store=store,
+        server=server,
+        driver=driver,
+        alarm=alarm,
+        board=board,
+        submissions=submissions,
+        authority=Authority.load(home.issuing_key, issuance),
+        cosigner=Cosigner.load(
+            home.cosigner_key, issuance, broadcast=_Everybody(links).call
+        ),
+    )
+
+
+def _replica(
+    config: NodeConfig,
+    genesis: Genesis,
+    me: int,
+    bounds: wire.Bounds,
+    state: StateStore,
+    store: ConsensusStore,
+    root: Digest,
+) -> Replica:
+    """Rebuild the replica from what is durable."""
+    height = state.height
+    chain = [_chain_block(state, at, bounds) for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)]
+    tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
+    patience = config.consensus.view_timeout_ms
+    return Replica(
+        Committee(
+            chain_id=genesis.chain_id, members=len(genesis.validators), me=ReplicaIndex(me)
+        ),
+        Timing(
+            request_timeout_ms=patience,
+            request_timeout_ms_min=patience // 2,
+            request_timeout_ms_max=4 * patience,
+            idle_block_interval_ms=config.consensus.idle_block_interval_ms,
+        ),
+        boot=secrets.randbelow(2**64 - 1) + 1,
+        tip=tip,
+        uncertified=chain,
+        records=store.load(bounds),
+    )
+
+
+def _chain_block(state: StateStore, height: int, bounds: wire.Bounds) -> ChainBlock:
+    stored = state.block(height)
+    if stored is None:
+        raise state.damaged(f"block {height} is missing")
+    header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), bounds)
+    return ChainBlock(
+        height=header.height,
+        header_hash=header.hash,
+        time_ms=header.time_ms,
+        state_root=Digest(stored.state_root),
+    )
+
+
+def _wire(parts: Parts, service: NodeService) -> None:
+    """Connect what calls whom."""
+    endpoint, driver = parts.endpoint, parts.driver
+    endpoint.on_frame(
+        lambda connection, _kind, frame_type, payload: driver.frame_received(
+            connection, frame_type, payload
+        )
+    )
+    endpoint.on_turn(driver.turn)
+    endpoint.watch(parts.completions.fileno(), lambda: _drain(parts, service))
+    endpoint.serve(COSIGN_METHOD, _serve_cosign(parts))
+    endpoint.serve("caesar.submit", _serve_submit(parts))
+    endpoint.serve("node.status", _serve_status(service))
+    parts.metrics.watch_status(lambda: (service.status(), service.findings()))
+    parts.metrics.watch("transport", endpoint.statistics)
+    parts.metrics.watch("consensus", driver.replica.statistics)
+    parts.metrics.watch("consensus_driver", driver.statistics)
+    parts.metrics.watch("mempool", parts.mempool.statistics)
+    parts.metrics.watch("caesar", parts.ledger.statistics)
+    parts.metrics.watch("trustchain", parts.log.statistics)
+
+
+async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:
+    """Start every task and thread, the network last but for HTTP."""
+    parts.executor.start()
+    held = [
+        (sequence, Batch.parse(body)) for sequence, body in parts.store.bodies(parts.executor.height)
+    ]
+    parts.store.start()
+    await nursery.start(parts.endpoint.run)
+    parts.driver.start(held)
+    parts.cosigner.on_block_committed(parts.executor.height)
+    nursery.start_soon(parts.links.run, name="links")
+    nursery.start_soon(parts.server.run, name="block-server")
+    nursery.start_soon(parts.alarm.run, name="alarm")
+    await nursery.start(parts.cosigner.run)
+    url = ""
+    if parts.config.http.enabled:
+        app = create_app(service, parts.config.http, parts.metrics)
+        stop = trio.Event()
+        url = await nursery.start(_serve_http, app, parts.config.http.listen, stop)
+        parts.home.run.mkdir(mode=0o700, exist_ok=True)
+        write_replacing(
+            parts.home.api_file, json.dumps({"url": url, "pid": os.getpid()}).encode() + b"\n"
+        )
+    log.info(
+        "node.started",
+        chain=parts.genesis.label,
+        node=parts.secret.node_id.hex()[:16],
+        height=parts.executor.height,
+        stoq=parts.endpoint.address,
+        http=url,
+    )
+
+
+def _drain(parts: Parts, service: NodeService) -> None:
+    """Hand what the threads finished to whom it concerns."""
+    for _, value in parts.completions.drain():
+        match value:
+            case Committed() | CommitFailed():
+                parts.driver.committed(value)
+            case ExecutedBlock():
+                _executed(parts, service, value)
+            case ExecutionFailed():
+                raise value.error
+
+
+def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
+    outcome = block.outcome
+    service.state_root = outcome.state_root
+    service.last_block_ms = parts.clock().unix_ms
+    final = outcome.codes.translate(FINAL)
+    service.transactions_total += final.count(1)
+    parts.metrics.consensus_phase_seconds.labels("execute").observe(block.execute_s)
+    parts.metrics.consensus_phase_seconds.labels("persist").observe(block.commit_s)
+    parts.metrics.store_sync_seconds.labels("state").observe(block.commit_s)
+    parts.driver.executed(block.header, block.batch, outcome.state_root, final)
+    parts.submissions.on_block(block)
+    parts.cosigner.on_block_committed(int(block.header.height))
+    log.debug(
+        "block.executed",
+        height=int(block.header.height),
+        payloads=len(block.batch),
+        applied=outcome.codes.count(CODE_APPLIED),
+    )
+
+
+Handler = Callable[[Connection, bytes], Awaitable[bytes]]
+
+
+def _serve_submit(parts: Parts) -> Handler:
+    async def submit(_connection: Connection, request: bytes) -> bytes:
+        """Answer `[height, codes]` once all is executed, `outcomes` telling what is final."""
+        try:
+            batch = Batch.parse(request)
+        except NativeError as error:
+            raise RPCError("malformed", str(error)) from error
+        try:
+            answer = await parts.submissions.submit(batch, wait=True, timeout_s=SUBMIT_TIMEOUT_S)
+        except APIError as error:
+            raise RPCError(error.stable_code, str(error)) from error
+        return encode((max(answer.heights, default=0), answer.codes, answer.outcomes))
+
+    return submit
+
+
+def _serve_status(service: NodeService) -> Handler:
+    async def status(_connection: Connection, _request: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return json.dumps(to_json(service.status(), service.findings())).encode()
+
+    return status
+
+
+def _serve_cosign(parts: Parts) -> Handler:
+    async def cosign(connection: Connection, request: bytes) -> bytes:
+        if parts.links.index_of(connection) is None:
+            raise RPCError("not-a-validator", "only validators exchange cosignatures")
+        return await parts.cosigner.on_cosign(connection.peer, request)
+
+    return cosign
+
+
+class _Everybody:
+    """Calls a method on every connected validator at once."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    async def call(self, method: str, body: bytes) -> Iterable[bytes]:
+        """Answers that came in time; who fails is left out."""
+        answers: list[bytes] = []
+
+        async def one(connection: Connection) -> None:
+            try:
+                answers.append(
+                    await connection.call(method, body, timeout_s=COSIGN_CALL_TIMEOUT_S)
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others still answer
+                log.debug("call.failed", method=method, error=str(error))
+
+        async with trio.open_nursery() as nursery:
+            for index in self._links.connected:
+                connection = self._links.connection(index)
+                if connection is not None:
+                    nursery.start_soon(one, connection)
+        return answers
+
+
+class _MetricsObserver:
+    """Agreement's instruments."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def signed(self, seconds: float) -> None:
+        """See `Observer`."""
+        self._metrics.falcon_sign_seconds.observe(seconds)
+
+    def verified(self, seconds: float) -> None:
+        """See `Observer`."""
+        self._metrics.falcon_verify_seconds.observe(seconds)
+
+    def committed(self, seconds: float) -> None:
+        """See `Observer`."""
+        self._metrics.store_sync_seconds.labels("consensus").observe(seconds)
+
+    def agreed(self, payloads: int, size_bytes: int, seconds: float | None) -> None:
+        """See `Observer`."""
+        self._metrics.consensus_batch_payloads_count.observe(payloads)
+        self._metrics.consensus_batch_bytes.inc(size_bytes)
+        if seconds is not None:
+            self._metrics.consensus_commit_seconds.observe(seconds)
+
+    def view_changed(self) -> None:
+        """See `Observer`."""
+        self._metrics.consensus_view_changes.inc()
+
+    def misbehaved(self, fault: Fault) -> None:
+        """See `Observer`."""
+        self._metrics.consensus_misbehaviour.labels(kind=fault.value).inc()
+
+
+async def _serve_http(
+    app: object,
+    listen: str,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    await serve(app, listen, stop=stop, task_status=task_status)  # type: ignore[arg-type]
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1_000
+
+
+def _now() -> Instant:
+    return Instant(monotonic_us=_monotonic_us(), unix_ms=time.time_ns() // 1_000_000)

@@ -1,0 +1,488 @@
+"""A running node as its callers see it: the one implementation of `NodeAPI`.
+
+Each method gathers what the rooms know and turns it into the values of `node.runtime.api`; the rules
+are in the rooms. Questions about application state run on the executor thread, so they see the
+state between two blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from caesar.core.addresses import Address, address_text, parse_address
+from caesar.core.receipts import Outcome as LedgerOutcome
+from caesar.core.transactions import TAG as LEDGER_TAG
+from caesar.core.transactions import decode_transaction
+from caesar.errors import AddressInvalid, TransactionMalformed
+from consensus.core import wire
+from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
+from consensus.core.quorum import faults, quorum
+from consensus.core.types import Phase
+from consensus.limits import MESSAGE_BYTES_MAX
+from native.batches import Batch
+from native.codec import encode
+from native.hashing import leaf_hash
+from node.health import Finding, findings
+from node.runtime.api import (
+    AccountView,
+    BadRequest,
+    BlockView,
+    CodeText,
+    Conflict,
+    HistoryItem,
+    HistoryPage,
+    LaneView,
+    LedgerView,
+    LogProof,
+    NotFound,
+    Outcome,
+    Overloaded,
+    ReceiptView,
+    Refused,
+    Submission,
+    Unavailable,
+)
+from node.runtime.receipts import RECORD_SIZE_BYTES, find_receipt
+from node.runtime.router import CODE_NO_APPLICATION
+from node.runtime.store import FORMAT_VERSION, StoredBlock
+from node.runtime.submissions import CODE_MEMPOOL_FULL, outcome_of
+from node.status import PeerStatus, Status
+from node.version import version
+from trustchain.core.outcomes import Outcome as LogOutcome
+from trustchain.errors import (
+    CosignerBusy,
+    EntryUnknown,
+    HeadUnknown,
+    MalformedOperation,
+    MalformedRequest,
+    RequestRefused,
+)
+from trustchain.runtime.intake import take_submission
+
+if TYPE_CHECKING:
+    from node.runtime.assemble import Parts
+
+COSIGN_TIMEOUT_S: Final = 10.0  # W validators that are up answer within one round trip
+CERTIFICATE_TIMEOUT_S: Final = 5.0  # one vote round, or an idle block when the tip is not certified
+PROOF_ATTEMPTS_MAX: Final = 5  # under load another block may be certified in a block's place
+ISSUE_TIMEOUT_S: Final = 30.0
+HISTORY_BLOCKS_MAX: Final = 2_000  # searched for one page; the cursor continues below
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+FULL_TEXT: Final = CodeText(
+    code="HM-D-030",
+    title="this node holds as many payloads as it may",
+    next_step="try again in a second, or use another node",
+)
+NOBODY_TEXT: Final = CodeText(
+    code="HM-D-031",
+    title="the first byte of the payload names no application of this chain",
+    next_step="1 is a ledger transaction, 2 a certificate operation",
+)
+
+
+class NodeService:
+    """Answers for one node. Lives on the loop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._started = trio.current_time()
+        self._view_change_since: float | None = None
+        self.last_block_ms = 0
+        self.transactions_total = 0
+        self.state_root = parts.root
+        self.stopping = False
+
+    # --- status
+
+    def status(self) -> Status:
+        """Return the state of this node now."""
+        parts = self._parts
+        statistics = parts.driver.replica.statistics()
+        genesis = parts.genesis
+        members = len(genesis.validators)
+        ledger = parts.ledger.statistics()
+        disk = os.statvfs(parts.home.path)
+        primary = genesis.validators[statistics.view % members]
+        known = max(int(statistics.certified), int(statistics.executed))
+        return Status(
+            name=parts.config.node.name,
+            role=parts.config.node.role,
+            node_id=parts.secret.node_id.hex(),
+            version=version(),
+            chain=genesis.label,
+            chain_id=genesis.chain_id.hex(),
+            phase=self._phase(statistics.phase, catching_up=statistics.catching_up),
+            uptime_ms=int((trio.current_time() - self._started) * 1000),
+            now_ms=parts.clock().unix_ms,
+            height=int(statistics.executed),
+            height_known=known,
+            state_root=self.state_root.hex(),
+            view=int(statistics.view),
+            primary=primary.name,
+            voting=statistics.phase is Phase.VOTING,
+            view_change_ms=self._view_change_ms(active=statistics.in_view_change),
+            last_block_ms=self.last_block_ms,
+            idle_block_interval_ms=parts.config.consensus.idle_block_interval_ms,
+            validators=members,
+            quorum=quorum(members),
+            faults_tolerated=faults(members),
+            validators_connected=1 + len(parts.links.connected),
+            peers=self._peers(),
+            mempool_count=len(parts.mempool),
+            mempool_count_max=parts.config.mempool.count_max,
+            mempool_bytes=parts.mempool.bytes,
+            log_size=parts.log.size,
+            supply=int(parts.ledger.supply().supply),
+            conservation_error=ledger.conservation_error,
+            transactions_total=self.transactions_total,
+            rss_bytes=resident_bytes(),
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
+            disk_size_bytes=disk.f_blocks * disk.f_frsize,
+            clock_offset_ms=0,
+            data_format=FORMAT_VERSION,
+            stoq=parts.endpoint.address,
+            http=parts.config.http.listen if parts.config.http.enabled else "",
+        )
+
+    def findings(self) -> Sequence[Finding]:
+        """Return the health items that are not well now."""
+        return findings(self.status())
+
+    def alive(self) -> bool:
+        """Return False only if a restart would help: never from in here, a dead loop is silent."""
+        return True
+
+    def metrics_text(self) -> bytes:
+        """Return all metrics in Prometheus text form."""
+        return self._parts.metrics.render()
+
+    def explain_code(self, tag: int, code: int) -> CodeText:
+        """Explain an outcome code of the application with this payload tag."""
+        if code == CODE_MEMPOOL_FULL:
+            return FULL_TEXT
+        if code == CODE_NO_APPLICATION:
+            return NOBODY_TEXT
+        if tag == LEDGER_TAG:
+            outcome = LedgerOutcome(code)
+            return CodeText(code=outcome.code, title=outcome.text, next_step=outcome.hint)
+        found = LogOutcome(code)
+        return CodeText(
+            code=f"HM-T-{code:03d}",
+            title=found.name.lower().replace("_", " "),
+            next_step=found.explanation,
+        )
+
+    # --- payloads
+
+    async def submit(self, batch: Batch, *, wait: bool, timeout_s: float) -> Submission:
+        """Admit payloads and, with `wait`, return once each is executed or the time is over."""
+        return await self._parts.submissions.submit(batch, wait=wait, timeout_s=timeout_s)
+
+    async def receipt(self, identifier: bytes) -> ReceiptView | None:
+        """Return the final outcome of a payload, or None while there is none."""
+        executor = self._parts.executor
+        found = await executor.receipt(identifier)
+        if found is None:
+            return None
+        block = await executor.block(found.height)
+        names = {a.tag: a.name for a in self._parts.router.applications}
+        return ReceiptView(
+            id=found.id,
+            application=names[found.tag],
+            code=found.code,
+            outcome=outcome_of(found.code),
+            height=found.height,
+            position=found.position,
+            block_time_ms=0 if block is None else self._header(block).time_ms,
+        )
+
+    # --- ledger
+
+    async def ledger(self) -> LedgerView:
+        """Return the ledger's head and parameters."""
+        parts = self._parts
+        supply = parts.ledger.supply()
+        parameters = parts.ledger.parameters()
+        block = await parts.executor.block(supply.height)
+        return LedgerView(
+            chain=parts.genesis.label,
+            chain_id=parts.genesis.chain_id,
+            height=supply.height,
+            block_time_ms=parts.genesis.time_ms if block is None else self._header(block).time_ms,
+            supply=int(supply.supply),
+            parameters={
+                name: int(getattr(parameters, name)) for name in type(parameters).__slots__
+            },
+        )
+
+    async def account(self, address: str, *, prove: bool) -> AccountView:
+        """Return an account, with a proof if asked."""
+        parsed = self._address(address)
+        for _ in range(PROOF_ATTEMPTS_MAX if prove else 1):
+            view, roots = await self._parts.executor.run(
+                lambda: (self._parts.ledger.account(parsed), tuple(self._parts.router.roots))
+            )
+            certificate = None
+            if prove and view.height > 0:
+                with trio.move_on_after(CERTIFICATE_TIMEOUT_S):
+                    certificate = await self._parts.board.wait(view.height)
+                if certificate is None:
+                    continue
+            return AccountView(
+                address=address,
+                exists=view.exists,
+                balance=int(view.balance),
+                has_key=view.has_key,
+                lanes=tuple(LaneView(lane=lane, next_sequence=after) for lane, after in view.lanes),
+                height=view.height,
+                state_root=self.state_root,
+                proof=encode((view.proof, roots)) if prove else None,
+                certificate=None if certificate is None else encode(certificate.value()),
+            )
+        raise Unavailable(
+            "no certificate for the account's block came in time",
+            hint="try again; without a quorum there is no proof",
+        )
+
+    async def history(self, address: str, *, limit: int, before: int | None) -> HistoryPage:
+        """Return payments of an account, newest first, below height `before`."""
+        wanted = self._address(address)
+        parts = self._parts
+        newest = parts.executor.height
+        top = newest if before is None else min(before - 1, newest)
+        items: list[HistoryItem] = []
+        floor = max(0, top - HISTORY_BLOCKS_MAX)
+        for height in range(top, floor, -1):
+            block = await parts.executor.block(height)
+            if block is None:
+                return HistoryPage(items=tuple(items))
+            if not block.receipts:
+                continue
+            body = await parts.store.body(height, self._batch(block).payload_root)
+            if body is not None:
+                items += await trio.to_thread.run_sync(self._payments, block, body, wanted)
+            if len(items) >= limit:
+                return HistoryPage(items=tuple(items), next_before=height)
+        return HistoryPage(items=tuple(items), next_before=floor + 1 if floor else None)
+
+    # --- blocks
+
+    async def block(self, height: int | None) -> BlockView | None:
+        """Return one block, the newest for None; None when it does not exist or was pruned."""
+        parts = self._parts
+        found = await parts.executor.block(parts.executor.height if height is None else height)
+        if found is None:
+            return None
+        header, agreed = self._header(found), self._batch(found)
+        body = None
+        if agreed.payload_root != EMPTY_ROOT:
+            body = await parts.store.body(found.height, agreed.payload_root)
+        batch = Batch.parse(body) if body is not None else None
+        certificate = parts.board.at(found.height)
+        return BlockView(
+            height=found.height,
+            hash=header.hash,
+            parent=header.parent,
+            batch_digest=header.batch,
+            time_ms=header.time_ms,
+            state_root_before=header.state_root,
+            state_root=found.state_root,
+            payloads=0 if batch is None else len(batch),
+            size_bytes=0 if batch is None else batch.size,
+            certificate=None if certificate is None else encode(certificate.value()),
+            payload_ids=tuple(
+                found.receipts[at : at + 32]
+                for at in range(0, len(found.receipts), RECORD_SIZE_BYTES)
+            ),
+        )
+
+    # --- certificates
+
+    async def issue_certificate(self, submission: bytes) -> str:
+        """Order a certificate; return its bundle (PEM) once the log is cosigned."""
+        parts = self._parts
+        try:
+            operation = take_submission(submission, chain_id=parts.genesis.chain_id)
+            payload = operation.encode()
+        except (MalformedRequest, MalformedOperation) as error:
+            raise BadRequest(str(error), hint=error.hint, code=error.code) from error
+        except RequestRefused as error:
+            raise Refused(str(error), hint=error.hint, code=error.code) from error
+        answer = await parts.submissions.submit(
+            Batch.of([payload]), wait=True, timeout_s=ISSUE_TIMEOUT_S
+        )
+        code = answer.codes[0]
+        if answer.outcomes[0] == Outcome.PENDING:
+            raise Unavailable(
+                "the request was not ordered in time", hint="try again with the same request"
+            )
+        if code not in (LogOutcome.ISSUED, LogOutcome.ALREADY_ISSUED):
+            text = self.explain_code(parts.log.tag, code)
+            self._parts.metrics.certificates.labels(outcome="refused").inc()
+            raise Refused(text.title, hint=text.next_step, code=text.code)
+        try:
+            record = parts.log.entry_of_request(operation.request_id)
+        except EntryUnknown as error:
+            raise Conflict(str(error), hint=error.hint, code=error.code) from error
+        self._parts.metrics.certificates.labels(outcome="issued").inc()
+        return await self._bundle(record.index)
+
+    async def certificate(self, index: int) -> str | None:
+        """Return the bundle of one log entry."""
+        try:
+            return await self._bundle(index)
+        except EntryUnknown:
+            return None
+
+    async def log_checkpoint(self) -> str:
+        """Return the newest cosigned checkpoint as a signed note."""
+        checkpoint = self._parts.cosigner.checkpoint()
+        if checkpoint is None:
+            raise NotFound("the log has no cosigned checkpoint yet", hint="issue a certificate first")
+        return checkpoint.encode()
+
+    async def log_inclusion(self, index: int, size: int | None) -> LogProof:
+        """Prove that entry `index` is in the log of `size` entries (None: newest checkpoint)."""
+        log = self._parts.log
+        checkpoint = await self.log_checkpoint()
+        chosen = self._cosigned_size() if size is None else size
+        try:
+            return LogProof(
+                first=index,
+                size=chosen,
+                hashes=log.inclusion_proof(index, chosen),
+                leaf_hash=leaf_hash(log.entry(index).entry),
+                checkpoint=checkpoint,
+            )
+        except (HeadUnknown, EntryUnknown) as error:
+            raise NotFound(str(error), hint=error.hint, code=error.code) from error
+
+    async def log_consistency(self, old: int, new: int | None) -> LogProof:
+        """Prove that the log of `old` entries is a prefix of the one of `new`."""
+        checkpoint = await self.log_checkpoint()
+        chosen = self._cosigned_size() if new is None else new
+        try:
+            hashes = self._parts.log.consistency_proof(old, chosen)
+        except HeadUnknown as error:
+            raise NotFound(str(error), hint=error.hint, code=error.code) from error
+        return LogProof(
+            first=old, size=chosen, hashes=hashes, leaf_hash=None, checkpoint=checkpoint
+        )
+
+    # --- inside
+
+    def _phase(self, phase: Phase, *, catching_up: bool) -> str:
+        if self.stopping:
+            return "stopping"
+        if catching_up and phase is not Phase.RECOVERING:
+            return "catching-up"
+        return {Phase.STARTING: "starting", Phase.RECOVERING: "recovering"}.get(phase, "running")
+
+    def _view_change_ms(self, *, active: bool) -> int:
+        if not active:
+            self._view_change_since = None
+            return 0
+        now = trio.current_time()
+        if self._view_change_since is None:
+            self._view_change_since = now
+        return int((now - self._view_change_since) * 1000)
+
+    def _peers(self) -> tuple[PeerStatus, ...]:
+        parts = self._parts
+        peers = []
+        for index, validator in enumerate(parts.genesis.validators):
+            if index == parts.me:
+                continue
+            connection = parts.links.connection(index)
+            trip = None if connection is None else connection.statistics().rtt_s * 1000
+            node_id = validator.node_id.hex()
+            peers.append(
+                PeerStatus(
+                    name=validator.name,
+                    node_id=node_id,
+                    address=parts.config.peers.get(node_id, ""),
+                    connected=connection is not None,
+                    round_trip_ms=trip,
+                )
+            )
+        return tuple(peers)
+
+    def _address(self, text: str) -> Address:
+        try:
+            return parse_address(text)
+        except AddressInvalid as error:
+            raise BadRequest(str(error), hint=error.hint, code=error.code) from error
+
+    def _header(self, block: StoredBlock) -> BlockHeader:
+        value = wire.decode_value(block.header, MESSAGE_BYTES_MAX)
+        return wire.block_header(value, self._parts.bounds)
+
+    def _batch(self, block: StoredBlock) -> BatchHeader:
+        value = wire.decode_value(block.batch, MESSAGE_BYTES_MAX)
+        return wire.batch_header(value, self._parts.bounds)
+
+    def _payments(self, block: StoredBlock, body: bytes, wanted: Address) -> list[HistoryItem]:
+        """Payments of one account in one block, newest first. Any thread."""
+        batch = Batch.parse(body)
+        time_ms = self._header(block).time_ms
+        items = []
+        for at in range(len(batch) - 1, -1, -1):
+            payload = batch.payload(at)
+            if payload[0] != LEDGER_TAG or bytes(wanted) not in payload:
+                continue
+            try:
+                transaction = decode_transaction(payload).transaction
+            except TransactionMalformed:
+                continue
+            receipt = find_receipt(block.receipts, transaction.id, block.height)
+            if receipt is None:
+                continue
+            items += [
+                HistoryItem(
+                    id=transaction.id,
+                    height=block.height,
+                    block_time_ms=time_ms,
+                    sender=address_text(transaction.sender),
+                    recipient=address_text(operation.recipient),
+                    amount=int(operation.amount),
+                    fee=self._parts.fee(len(transaction.operations)),
+                    code=receipt.code,
+                )
+                for operation in transaction.operations
+                if wanted in (transaction.sender, operation.recipient)
+            ]
+        return items
+
+    async def _bundle(self, index: int) -> str:
+        parts = self._parts
+        parts.log.entry(index)
+        try:
+            with trio.fail_after(COSIGN_TIMEOUT_S):
+                checkpoint = await parts.cosigner.wait_cosigned(index + 1)
+        except trio.TooSlowError:
+            raise Unavailable(
+                "the entry is in the log, but too few validators have cosigned it",
+                hint="ask again with the same request: it keeps its index",
+            ) from None
+        except CosignerBusy as error:
+            raise Overloaded(str(error), hint=error.hint, code=error.code) from error
+        return parts.authority.bundle(index, checkpoint).encode()
+
+    def _cosigned_size(self) -> int:
+        return self._parts.cosigner.statistics().cosigned_size
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
