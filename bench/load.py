@@ -17,10 +17,12 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -29,6 +31,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
+import structlog
 import trio
 
 from bench.network import PASSPHRASE, Member, Network
@@ -47,6 +50,8 @@ from native import codec
 from native.batches import Batch
 from native.keys import SecretKey
 from native.values import Algorithm, Amount, Digest, NodeId
+from node.runtime.api import Outcome
+from node.runtime.submissions import CODE_MEMPOOL_FULL
 from transport import AcceptAll, CloseReason, Connection, Endpoint, HelloOffer, Identity
 from transport.errors import TransportError
 
@@ -55,7 +60,8 @@ CALL_TIMEOUT_S: Final = 30.0
 RETRY_PAUSE_S: Final = 0.05
 FRAME: Final = struct.Struct(">I")
 APPLIED: Final = 0
-TRANSIENT: Final = frozenset({254})  # the node is full: come back
+PENDING: Final = -2  # of this generator: no outcome yet, ask again with the same bytes
+TRANSIENT: Final = frozenset({CODE_MEMPOOL_FULL, PENDING})
 SIGNING_THREADS: Final = os.cpu_count() or 1
 VALID_UNTIL: Final = 900_000  # within what genesis allows by default
 
@@ -320,8 +326,13 @@ class StoqChannel:
                 answer = await connection.call("caesar.submit", body, timeout_s=CALL_TIMEOUT_S)
         except (TransportError, trio.TooSlowError) as error:
             raise CallFailed(str(error)) from error
-        _, codes = codec.decode(answer, size_max=len(answer))  # type: ignore[misc]
-        return tuple(codes)  # type: ignore[arg-type]
+        match codec.decode(answer, size_max=len(answer)):
+            case (int(), bytes(codes), bytes(outcomes)) if len(codes) == len(payloads):
+                return [
+                    PENDING if outcome == Outcome.PENDING else code
+                    for code, outcome in zip(codes, outcomes, strict=True)
+                ]
+        raise CallFailed("the answer is not one of caesar.submit")
 
     async def _connected(self) -> Connection:
         async with self.dialling:
@@ -353,6 +364,11 @@ async def stoq_channels(plan: Plan) -> AsyncIterator[list[StoqChannel]]:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await endpoint.close(CloseReason.SHUTDOWN)
             nursery.cancel_scope.cancel()
+
+
+def quiet() -> None:
+    """Keep the transport's events out of this process's output, unless they are alarming."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 # -- the process
@@ -432,7 +448,12 @@ class Load:
 
     def report(self, timeout_s: float = 120.0) -> Report:
         """Wait for the end and return what came out."""
-        output, _ = self.process.communicate(timeout=timeout_s)
+        assert self.process.stdout
+        limit = threading.Timer(timeout_s, self.process.kill)
+        limit.start()
+        output = self.process.stdout.read()  # not communicate(): the end of stdin means "stop"
+        self.process.wait()
+        limit.cancel()
         if self.process.returncode != 0:
             raise RuntimeError(f"the load generator ended with {self.process.returncode}")
         document = json.loads(output.splitlines()[-1])
@@ -441,9 +462,8 @@ class Load:
 
     def close(self) -> None:
         """End the process whatever it does."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.communicate()
 
     def _line(self) -> None:
         assert self.process.stdin
@@ -573,16 +593,21 @@ class Purse:
             targets=(Target(node_id=member.node_id, address=member.address),),
         )
 
-        async def once() -> Sequence[int]:
+        async def once() -> Sequence[int] | str:
+            problem = ""
             async with stoq_channels(plan) as (channel,):
                 for _ in range(100):
-                    with contextlib.suppress(CallFailed):
-                        codes: Sequence[int] = await channel.submit(payloads)
-                        return codes
+                    try:
+                        return await channel.submit(payloads)
+                    except CallFailed as failed:
+                        problem = str(failed)
                     await trio.sleep(RETRY_PAUSE_S)
-            raise RuntimeError(f"{member.name} took no transaction")
+            return problem
 
+        quiet()
         codes = trio.run(once)
+        if isinstance(codes, str):
+            raise RuntimeError(f"{member.name} took no transaction: {codes}")
         if any(codes):
             raise RuntimeError(f"transactions of the purse were not applied: {Counter(codes)}")
         self.executed += len(payloads)
@@ -640,6 +665,7 @@ class Purse:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description="load generator")
     parser.add_argument("plan", type=Path)
+    quiet()
     trio.run(run, Plan.read(parser.parse_args(arguments).plan))
     return 0
 
