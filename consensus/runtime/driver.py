@@ -489,7 +489,13 @@ class Driver:
                 return None
             case frames.FrameType.PAYLOADS:
                 batch = Batch.parse(payload)
-                self._mempool.add(batch, None, peer, self._clock().monotonic_us // 1_000)
+                self._mempool.add(
+                    batch,
+                    None,
+                    peer,
+                    self._clock().monotonic_us // 1_000,
+                    drop_newest_of_biggest_source=True,
+                )
                 self._watch_custody()
                 return None
             case _:

@@ -258,15 +258,17 @@ class ConsensusStore:
         """Find a body by its payload root."""
         return await self._ask("SELECT data FROM body WHERE root=?", (root,))
 
-    async def anchor_at_or_above(self, height: int) -> bytes | None:
-        """The first kept certificate for a block at or above `height`, the tip's included."""
-        found = await self._ask(
-            "SELECT data FROM record WHERE kind=? AND key>=? ORDER BY key LIMIT 1",
-            (ANCHOR_KIND, height // ANCHOR_BLOCKS),
-        )
-        if found is None:
-            found = await self._ask("SELECT data FROM record WHERE kind=?", (TIP_KIND,))
-        return found
+    async def certificates(self, height: int) -> list[bytes]:
+        """Kept block certificates around and above `height`: two anchors, and the tip's."""
+        found = []
+        for key in range(height // ANCHOR_BLOCKS, height // ANCHOR_BLOCKS + 2):
+            found.append(
+                await self._ask(
+                    "SELECT data FROM record WHERE kind=? AND key=?", (ANCHOR_KIND, key)
+                )
+            )
+        found.append(await self._ask("SELECT data FROM record WHERE kind=?", (TIP_KIND,)))
+        return [data for data in found if data is not None]
 
     async def _ask(self, statement: str, values: tuple[int | bytes | None, ...]) -> bytes | None:
         """First column of the first row, read on the writing thread between two transactions."""

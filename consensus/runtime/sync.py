@@ -12,7 +12,9 @@ import structlog
 import trio
 
 from consensus.core import frames, wire
-from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
+from consensus.core.messages import FetchBlocks, FetchBodies
+from consensus.core.serving import blocks_from
+from consensus.core.types import Height
 from consensus.limits import BODIES_PER_FETCH_MAX, HEADERS_PER_REPLY_MAX, MESSAGE_BYTES_MAX
 from native.batches import Batch
 from transport import ChannelKind
@@ -20,6 +22,7 @@ from transport import ChannelKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from consensus.core.messages import BatchHeader, BlockHeader
     from consensus.core.wire import Bounds
     from consensus.runtime.links import Links
     from consensus.runtime.store import ConsensusStore
@@ -73,39 +76,34 @@ class BlockServer:
         async for peer, request in self._out:
             match request:
                 case FetchBlocks():
-                    await self._serve_blocks(peer, int(request.first))
+                    await self._serve_blocks(peer, request.first)
                 case FetchBodies():
                     for root in request.payload_roots[:BODIES_PER_FETCH_MAX]:
                         await self._serve_body(peer, root)
             self.served_total += 1
 
-    async def _serve_blocks(self, peer: int, first: int) -> None:
-        stored = await self._store.anchor_at_or_above(first)
-        if stored is None:
-            return
-        certificate = wire.block_certificate(
-            wire.decode_value(stored, MESSAGE_BYTES_MAX), self._bounds
+    async def _serve_blocks(self, peer: int, first: Height) -> None:
+        certificates = [
+            wire.block_certificate(wire.decode_value(data, MESSAGE_BYTES_MAX), self._bounds)
+            for data in await self._store.certificates(first)
+        ]
+        pairs = await self._source.headers(first, first + HEADERS_PER_REPLY_MAX - 1)
+        held = dict(enumerate(pairs, start=int(first)))
+        blocks = blocks_from(
+            first,
+            executed=Height(first + len(pairs) - 1),
+            certificates=certificates,
+            load=lambda height: self._decode(held.get(height)),
         )
-        last = int(certificate.height)
-        if not first <= last < first + HEADERS_PER_REPLY_MAX:
-            return
-        pairs = await self._source.headers(first, last)
-        if len(pairs) != last - first + 1:
-            return  # certified by others, not executed here yet
-        decode = wire.decode_value
-        blocks = Blocks(
-            headers=tuple(
-                wire.block_header(decode(header, MESSAGE_BYTES_MAX), self._bounds)
-                for header, _ in pairs
-            ),
-            batches=tuple(
-                wire.batch_header(decode(batch, MESSAGE_BYTES_MAX), self._bounds)
-                for _, batch in pairs
-            ),
-            certificate=certificate,
-        )
-        channel, frame, data = frames.encode(blocks)
-        self._links.send_nowait(peer, ChannelKind(int(channel)), int(frame), data)
+        if blocks is not None:
+            channel, frame, data = frames.encode(blocks)
+            self._links.send_nowait(peer, ChannelKind(int(channel)), int(frame), data)
+
+    def _decode(self, pair: tuple[bytes, bytes] | None) -> tuple[BlockHeader, BatchHeader] | None:
+        if pair is None:
+            return None
+        header, batch = (wire.decode_value(data, MESSAGE_BYTES_MAX) for data in pair)
+        return wire.block_header(header, self._bounds), wire.batch_header(batch, self._bounds)
 
     async def _serve_body(self, peer: int, root: Digest) -> None:
         batch = self._body(root)
