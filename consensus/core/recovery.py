@@ -127,6 +127,8 @@ def _restore_votes(
     replica: "Replica", accepted: list[PrePrepare], vectors: list[VoteVector]
 ) -> None:
     view = replica.view
+    # What was proposed at or below a certificate has been dropped, but it was proposed.
+    replica.next_sequence = Sequence(max(replica.certified, replica.executed) + 1)
     if replica.active and replica.new_view is not None and replica.new_view.view == view:
         certificate, _ = view_change.selection(replica.new_view.view_changes, replica.committee)
         base = 0 if certificate is None else certificate.height

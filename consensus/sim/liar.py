@@ -48,10 +48,14 @@ class Liar(Node):
                 self.world.counters["lies: two batches for one place"] += 1
                 self.cluster.carry(self.index, peer, forged, ())
                 return
-        elif isinstance(message, VoteVector) and other_half:
+        elif isinstance(message, VoteVector) and message.signer == self.index and other_half:
             self.cluster.carry(self.index, peer, self._bend(message), None)
             return
-        elif isinstance(message, ViewChange) and random.random() < self.boldness:
+        elif (
+            isinstance(message, ViewChange)
+            and message.signer == self.index
+            and random.random() < self.boldness
+        ):
             self.world.counters["lies: VIEW-CHANGE without certificates"] += 1
             bare = replace(message, prepared=())
             signed = bare.signed(sign(self.index, bare.signed_bytes(self.cluster.chain_id)))

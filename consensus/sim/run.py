@@ -284,7 +284,7 @@ def _lose_memory(cluster: Cluster, victim: int) -> None:
     cluster.backups[victim] = node.disk.copy()
 
     def restore() -> None:
-        if cluster.may_forget(victim) and node.up:
+        if victim in cluster.backups and cluster.may_forget(victim) and node.up:
             cluster.restore_backup(victim)
 
     cluster.world.after(random.randrange(50_000, 1_500_000), restore)

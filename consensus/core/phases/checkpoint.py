@@ -12,7 +12,7 @@ from consensus.core.effects import Drop, Persist, Vote
 from consensus.core.messages import BlockCertificate, Checkpoint, VoteVector
 from consensus.core.phases import prepare, propose
 from consensus.core.records import Anchor, ExecutedBlock, Tip
-from consensus.core.types import Height, Phase, ReplicaIndex
+from consensus.core.types import Height, Phase, ReplicaIndex, Sequence
 from consensus.limits import AHEAD_BLOCKS_MAX, ANCHOR_BLOCKS
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
         return
     own = replica.uncertified.get(height)
     replica.certificate = certificate
+    replica.next_sequence = max(replica.next_sequence, Sequence(height + 1))
     if own is not None and not agrees(replica, own):
         return
     if height == replica.executed and not agrees(replica, replica.tip):
