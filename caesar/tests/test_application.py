@@ -144,8 +144,9 @@ def test_preparing_and_checking_change_no_outcome() -> None:
     payloads = [pay(), pay(sequence=1), b"\x02x", pay(sequence=2, signer="mallory", key=False)]
     plain, prepared = World(), World()
     prepared.application.prepare(Batch.of(payloads))
-    prepared.application.check(Batch.of(payloads), [0, 1, 3])
+    advice = prepared.application.check(Batch.of(payloads), [0, 1, 3])
     expected = plain.application.execute(block(1, payloads), [0, 1, 3])
+    assert advice.ids == expected.ids
     assert prepared.application.execute(block(1, payloads), [0, 1, 3]) == expected
 
 

@@ -117,8 +117,8 @@ class World:
 
     def advice(self, *payloads: bytes) -> list[Outcome]:
         """What admission says."""
-        codes = self.application.check(Batch.of(payloads), range(len(payloads)))
-        return [Outcome(code) for code in codes]
+        advice = self.application.check(Batch.of(payloads), range(len(payloads)))
+        return [Outcome(code) for code in advice.codes]
 
     def skip_to(self, height: int) -> None:
         """Execute empty blocks up to a height."""
