@@ -9,8 +9,13 @@ from typing import Annotated
 
 import typer
 
-from node.cli import cert, cluster, config, ctlog, node, wallet
 from node.cli.base import Root, examples
+from node.cli.cert import app as cert
+from node.cli.cluster import app as cluster
+from node.cli.config import app as config
+from node.cli.ctlog import app as ctlog
+from node.cli.node import app as node
+from node.cli.wallet import app as wallet
 
 app = typer.Typer(
     name="hypermesh",
@@ -25,12 +30,12 @@ app = typer.Typer(
         "hypermesh cluster down demo",
     ),
 )
-app.add_typer(node.app, name="node", rich_help_panel="Node")
-app.add_typer(config.app, name="config", rich_help_panel="Node")
-app.add_typer(cluster.app, name="cluster", rich_help_panel="Network")
-app.add_typer(cert.app, name="cert", rich_help_panel="Trust")
-app.add_typer(ctlog.app, name="ctlog", rich_help_panel="Trust")
-app.add_typer(wallet.app, name="wallet", rich_help_panel="Money")
+app.add_typer(node, name="node", rich_help_panel="Node")
+app.add_typer(config, name="config", rich_help_panel="Node")
+app.add_typer(cluster, name="cluster", rich_help_panel="Network")
+app.add_typer(cert, name="cert", rich_help_panel="Trust")
+app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")
+app.add_typer(wallet, name="wallet", rich_help_panel="Money")
 
 
 @app.callback()

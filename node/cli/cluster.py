@@ -315,6 +315,7 @@ def perturb(
     if then and height and height.startswith("+"):
         goal = str(_absolute(height, lambda: operate.highest(cluster)))
     operate.perturb(member, what)
+    data: dict[str, Any]
     if then is None:
         data = {"name": cluster.name, "node": node, "action": what.value}
         emit(output, data, f"{node}: {what.value} done")

@@ -124,13 +124,7 @@ def verify(
                     found = client.log_consistency(old.size, checkpoint.size)
                     hashes = tuple(bytes.fromhex(item) for item in found["hashes"])
                 if old.size:
-                    verify_consistency(
-                        old.size,
-                        checkpoint.size,
-                        hashes,
-                        _digest(old.root),
-                        _digest(checkpoint.root),
-                    )
+                    verify_consistency(old.size, checkpoint.size, old.root, checkpoint.root, hashes)
                 data["consistent_from"] = old.size
                 lines.append(
                     f"grew from {old.size} to {checkpoint.size} entries, nothing rewritten"
@@ -139,9 +133,7 @@ def verify(
                 found = client.log_inclusion(index, checkpoint.size)
                 path = tuple(bytes.fromhex(item) for item in found["hashes"])
                 leaf = bytes.fromhex(found["leaf_hash"])
-                verify_inclusion(
-                    _digest(leaf), index, checkpoint.size, path, _digest(checkpoint.root)
-                )
+                verify_inclusion(leaf, index, checkpoint.size, path, checkpoint.root)
                 data["included"] = index
                 lines.append(f"entry {index} is in the log")
         except (ProofInvalid, ValueError, TypeError) as error:
@@ -164,12 +156,6 @@ def _verified(text: str, chain: Genesis) -> tuple[Checkpoint, tuple[str, ...]]:
 
     checkpoint = Checkpoint.decode(text)
     return checkpoint, verify_checkpoint(checkpoint, chain.log)
-
-
-def _digest(data: bytes) -> Any:
-    from native.values import Digest
-
-    return Digest(data)
 
 
 def _head(checkpoint: Checkpoint, cosigners: tuple[str, ...], chain: Genesis) -> dict[str, Any]:

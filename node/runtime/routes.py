@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -288,11 +289,12 @@ class Routes:
         announced = request.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
+        async with aclosing(request.stream()) as stream:
+            async for chunk in stream:
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
         return b"".join(chunks)
 
     async def _batch(self, request: Request) -> Batch:

@@ -1,0 +1,261 @@
+"""A node that exists only in memory: HTTP interface and commands are tested against it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from native.batches import Batch
+from native.hashing import sha256
+from node.config.schema import HTTPSection
+from node.health import Finding, findings
+from node.metrics import Metrics
+from node.runtime.api import (
+    AccountView,
+    BlockView,
+    CodeText,
+    HistoryItem,
+    HistoryPage,
+    LaneView,
+    LedgerView,
+    LogProof,
+    NotFound,
+    Outcome,
+    ReceiptView,
+    Submission,
+)
+from node.runtime.http import create_app, serve
+from node.status import PeerStatus, Status
+
+CHAIN_ID = bytes(range(32))
+STATUS = Status(
+    name="n0",
+    role="validator",
+    node_id="ab" * 32,
+    version="0.1.0",
+    chain="demo-00010203",
+    chain_id=CHAIN_ID.hex(),
+    phase="running",
+    uptime_ms=11_520_000,
+    now_ms=1_700_000_100_000,
+    height=42,
+    height_known=42,
+    state_root="cd" * 32,
+    view=3,
+    primary="n3",
+    voting=True,
+    view_change_ms=0,
+    last_block_ms=1_700_000_099_000,
+    idle_block_interval_ms=10_000,
+    validators=4,
+    quorum=3,
+    faults_tolerated=1,
+    validators_connected=4,
+    peers=tuple(
+        PeerStatus(name=f"n{at}", node_id=f"{at:064x}", address=f"[::1]:93{at}2", connected=True)
+        for at in (1, 2, 3)
+    ),
+    mempool_count=5,
+    mempool_count_max=1_000,
+    mempool_bytes=5_000,
+    log_size=7,
+    supply=10**18,
+    conservation_error=0,
+    transactions_total=12_345,
+    rss_bytes=88_000_000,
+    disk_free_bytes=60,
+    disk_size_bytes=100,
+    clock_offset_ms=2,
+    data_format=1,
+    stoq="[::1]:9292",
+    http="[::1]:9293",
+)
+
+
+@dataclass
+class FakeNode:
+    """Implements `NodeAPI`: keeps what it was given and answers from it."""
+
+    now: Status = STATUS
+    outcome: Outcome = Outcome.APPLIED
+    code: int = 0
+    timeouts_s: list[float] = field(default_factory=list)
+    submitted: list[bytes] = field(default_factory=list)
+    submissions: list[bytes] = field(default_factory=list)
+    gate: trio.Event | None = None
+    bundle: str = "-----BEGIN CERTIFICATE-----\n"
+    checkpoint: str = "oid/1\n7\nroot\n"
+    balance: int = 12_500_000_000
+    explode: bool = False
+
+    def set(self, **changes: object) -> None:
+        """Change the status."""
+        self.now = replace(self.now, **changes)  # type: ignore[arg-type]
+
+    def status(self) -> Status:
+        return self.now
+
+    def findings(self) -> Sequence[Finding]:
+        return findings(self.now)
+
+    def alive(self) -> bool:
+        return self.now.phase != "stuck"
+
+    def metrics_text(self) -> bytes:
+        metrics = Metrics()
+        metrics.watch_status(lambda: (self.now, self.findings()))
+        return metrics.render()
+
+    def explain_code(self, tag: int, code: int) -> CodeText:
+        return CodeText(
+            code=f"HM-L-{code:03}", title=f"reason {code} of {tag}", next_step="do better"
+        )
+
+    async def submit(self, batch: Batch, *, wait: bool, timeout_s: float) -> Submission:
+        self.timeouts_s.append(timeout_s)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.explode:
+            raise RuntimeError("a defect")
+        payloads = [batch.payload(at) for at in range(len(batch))]
+        self.submitted += payloads
+        outcome = self.outcome if wait or self.outcome is Outcome.REFUSED else Outcome.PENDING
+        executed = outcome in (Outcome.APPLIED, Outcome.FAILED)
+        return Submission(
+            ids=b"".join(sha256(payload) for payload in payloads),
+            outcomes=bytes([outcome]) * len(payloads),
+            codes=bytes([self.code]) * len(payloads),
+            heights=[self.now.height if executed else 0] * len(payloads),
+        )
+
+    async def receipt(self, identifier: bytes) -> ReceiptView | None:
+        if identifier != bytes(32):
+            return None
+        return ReceiptView(
+            id=identifier,
+            application="caesar",
+            code=0,
+            outcome=Outcome.APPLIED,
+            height=9,
+            position=1,
+            block_time_ms=1_700_000_000_000,
+        )
+
+    async def ledger(self) -> LedgerView:
+        return LedgerView(
+            chain=self.now.chain,
+            chain_id=CHAIN_ID,
+            height=self.now.height,
+            block_time_ms=self.now.last_block_ms,
+            supply=self.now.supply,
+            parameters={"transfer_fee": 10_000, "valid_for_blocks_max": 1_000_000},
+        )
+
+    async def account(self, address: str, *, prove: bool) -> AccountView:
+        return AccountView(
+            address=address,
+            exists=True,
+            balance=self.balance,
+            has_key=False,
+            lanes=(LaneView(lane=0, next_sequence=4),),
+            height=self.now.height,
+            state_root=bytes.fromhex(self.now.state_root),
+            proof=b"proof" if prove else None,
+            certificate=b"certificate" if prove else None,
+        )
+
+    async def history(self, address: str, *, limit: int, before: int | None) -> HistoryPage:
+        item = HistoryItem(
+            id=bytes(32),
+            height=(before or 100) - 1,
+            block_time_ms=1_700_000_000_000,
+            sender=address,
+            recipient="hm1other",
+            amount=1_500_000_000,
+            fee=10_000,
+            code=0,
+        )
+        return HistoryPage(items=(item,) * min(limit, 2), next_before=7)
+
+    async def block(self, height: int | None) -> BlockView | None:
+        if height is not None and height > self.now.height:
+            return None
+        return BlockView(
+            height=self.now.height if height is None else height,
+            hash=bytes(32),
+            parent=bytes(32),
+            batch_digest=bytes(32),
+            time_ms=1,
+            state_root_before=bytes(32),
+            state_root=bytes.fromhex(self.now.state_root),
+            payloads=0,
+            size_bytes=0,
+        )
+
+    async def issue_certificate(self, submission: bytes) -> str:
+        self.submissions.append(submission)
+        return self.bundle
+
+    async def certificate(self, index: int) -> str | None:
+        return self.bundle if index < self.now.log_size else None
+
+    async def log_checkpoint(self) -> str:
+        return self.checkpoint
+
+    async def log_inclusion(self, index: int, size: int | None) -> LogProof:
+        if index >= self.now.log_size:
+            raise NotFound(f"no entry {index}", hint="see ctlog head", code="HM-A-010")
+        return LogProof(
+            first=index,
+            size=size or self.now.log_size,
+            hashes=(bytes(32),),
+            leaf_hash=bytes(32),
+            checkpoint=self.checkpoint,
+        )
+
+    async def log_consistency(self, old: int, new: int | None) -> LogProof:
+        return LogProof(
+            first=old,
+            size=new or self.now.log_size,
+            hashes=(),
+            leaf_hash=None,
+            checkpoint=self.checkpoint,
+        )
+
+
+class Served:
+    """A fake node served on a free port of [::1], from a thread of its own."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self.node = node
+        self.url = ""
+        self._ready = threading.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._stop: trio.Event | None = None
+        self._thread = threading.Thread(target=trio.run, args=(self._main,))
+
+    def __enter__(self) -> Served:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._token is not None
+        assert self._stop is not None
+        self._token.run_sync_soon(self._stop.set)
+        self._thread.join(10)
+
+    async def _main(self) -> None:
+        self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
+        app = create_app(self.node, HTTPSection())
+        async with trio.open_nursery() as nursery:
+
+            async def run(task_status: trio.TaskStatus[str]) -> None:
+                assert self._stop is not None
+                await serve(app, "[::1]:0", stop=self._stop, task_status=task_status)
+
+            self.url = await nursery.start(run)
+            self._ready.set()

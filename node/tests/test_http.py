@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from native.batches import Batch
+from node.config.schema import HTTPSection
+from node.metrics import Metrics
+from node.runtime.api import Outcome
+from node.runtime.http import OPERATOR_IN_FLIGHT_MAX, create_app
+from node.tests.fake_node import FakeNode, Served
+
+BASE = "http://[::1]:9293"
+
+
+@pytest.fixture
+def node() -> FakeNode:
+    return FakeNode()
+
+
+@pytest.fixture
+def config() -> HTTPSection:
+    return HTTPSection(in_flight_max=2, hosts=("ledger.example.net",), body_size_bytes_max=4_096)
+
+
+@pytest.fixture
+async def client(node: FakeNode, config: HTTPSection) -> AsyncIterator[httpx.AsyncClient]:
+    app: Any = create_app(node, config, Metrics())
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=BASE) as found:
+        yield found
+
+
+def transactions(*payloads: bytes) -> dict[str, list[str]]:
+    return {"transactions": [base64.b64encode(payload).decode() for payload in payloads]}
+
+
+async def test_a_transaction_is_applied_when_the_caller_waits(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    answer = await client.post("/api/v1/transactions?wait=1", json=transactions(b"\x01one"))
+    assert answer.status_code == 200
+    assert answer.json()["applied"] == 1
+    assert answer.json()["results"][0]["height"] == 42
+    assert node.submitted == [b"\x01one"]
+
+
+async def test_a_transaction_is_pending_when_the_caller_does_not_wait(
+    client: httpx.AsyncClient,
+) -> None:
+    answer = await client.post("/api/v1/transactions", json=transactions(b"\x01one"))
+    assert answer.status_code == 202
+    assert answer.json()["results"][0] == {
+        "id": answer.json()["results"][0]["id"],
+        "outcome": "pending",
+        "height": None,
+    }
+
+
+async def test_a_batch_body_carries_many_transactions(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    body = Batch.of([b"\x01one", b"\x01two"]).body
+    answer = await client.post(
+        "/api/v1/transactions?wait=1&brief=1",
+        content=body,
+        headers={"content-type": "application/octet-stream"},
+    )
+    assert answer.json() == {
+        "pending": 0,
+        "applied": 2,
+        "failed": 0,
+        "refused": 0,
+        "results": [],
+    }
+    assert node.submitted == [b"\x01one", b"\x01two"]
+
+
+async def test_a_refused_transaction_is_a_problem_with_its_code(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    node.outcome, node.code = Outcome.REFUSED, 130
+    answer = await client.post("/api/v1/transactions?wait=1", json=transactions(b"\x01one"))
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == "HM-L-130"
+    assert problem["next_step"] == "do better"
+    assert problem["results"][0]["outcome"] == "refused"
+
+
+async def test_refusals_among_many_are_listed_with_their_position(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    node.outcome, node.code = Outcome.REFUSED, 131
+    answer = await client.post(
+        "/api/v1/transactions?wait=1&brief=1", json=transactions(b"\x01one", b"\x01two")
+    )
+    assert answer.status_code == 200
+    assert [result["position"] for result in answer.json()["results"]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b'{"transactions": "x"}', "application/json", 400),
+        (b'{"transactions": []}', "application/json", 400),
+        (b'{"transactions": [""]}', "application/json", 400),
+        (b'{"transactions": [1]}', "application/json", 400),
+        (b'{"transactions": ["!!"]}', "application/json", 400),
+        (b'{"transactions": ["QQ=="], "more": 1}', "application/json", 400),
+        (b"{}", "text/plain", 400),
+        (b"{}", "", 400),
+        (b"", "application/octet-stream", 400),
+        (b"\0\0\0\x01\0\0\0\xffx", "application/octet-stream", 400),
+        (b"x" * 5_000, "application/octet-stream", 413),
+    ],
+)
+async def test_a_malformed_submission_says_what_to_send(
+    client: httpx.AsyncClient, node: FakeNode, body: bytes, kind: str, status: int
+) -> None:
+    answer = await client.post("/api/v1/transactions", content=body, headers={"content-type": kind})
+    assert answer.status_code == status
+    assert answer.json()["next_step"]
+    assert node.submitted == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx's own stream
+async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 1_000
+
+    answer = await client.post(
+        "/api/v1/transactions",
+        content=chunks(),
+        headers={"content-type": "application/octet-stream"},
+    )
+    assert answer.status_code == 413
+    assert answer.json()["code"] == "HM-D-612"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/receipts/zz",
+        "/api/v1/receipts/" + "AB" * 32,
+        "/api/v1/blocks/-1",
+        "/api/v1/blocks/1e3",
+        "/api/v1/blocks/" + "9" * 30,
+        "/api/v1/accounts/hm1x?prove=maybe",
+        "/api/v1/accounts/hm1x/history?limit=0",
+        "/api/v1/accounts/hm1x/history?limit=501",
+        "/api/v1/certificates/x",
+        "/api/v1/ctlog/proof",
+        "/api/v1/ctlog/proof?index=x",
+        "/api/v1/ctlog/consistency?new=3",
+    ],
+)
+async def test_a_wrong_parameter_is_refused_with_a_next_step(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "HM-D-602"
+    assert answer.json()["next_step"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/receipts/" + "11" * 32,
+        "/api/v1/blocks/43",
+        "/api/v1/certificates/7",
+        "/api/v1/ctlog/proof?index=7",
+        "/api/v1/nothing",
+        "/",
+    ],
+)
+async def test_what_is_not_there_is_404_with_a_next_step(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["next_step"]
+
+
+async def test_a_wrong_method_is_refused(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/v1/transactions")).status_code == 404
+    assert (await client.post("/api/v1/blocks/latest")).status_code == 404
+
+
+async def test_reads_answer_with_strings_for_amounts_and_the_height_as_etag(
+    client: httpx.AsyncClient,
+) -> None:
+    account = await client.get("/api/v1/accounts/hm1x?prove=1")
+    assert account.json()["balance"] == "12500000000"
+    assert account.json()["proof"] == base64.b64encode(b"proof").decode()
+    assert account.headers["etag"] == '"42"'
+    assert "proof" not in (await client.get("/api/v1/accounts/hm1x")).json()
+    assert (await client.get("/api/v1/ledger")).json()["supply"] == "1000000000000000000"
+    assert (await client.get("/api/v1/blocks/latest")).json()["height"] == 42
+    assert (await client.get("/api/v1/receipts/" + "00" * 32)).json()["outcome"] == "applied"
+    page = (await client.get("/api/v1/accounts/hm1x/history?limit=1&before=50")).json()
+    assert page["items"][0]["height"] == 49
+    assert page["items"][0]["amount"] == "1500000000"
+
+
+async def test_certificates_and_the_log_are_served(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    issued = await client.post("/api/v1/certificates", content=b'{"csr": "x"}')
+    assert issued.status_code == 201
+    assert issued.text == node.bundle
+    assert node.submissions == [b'{"csr": "x"}']
+    assert (await client.get("/api/v1/certificates/6")).text == node.bundle
+    assert (await client.get("/api/v1/ctlog/checkpoint")).text == node.checkpoint
+    assert (await client.get("/api/v1/ctlog/proof?index=3")).json()["size"] == 7
+    assert (await client.get("/api/v1/ctlog/consistency?old=3")).json()["old"] == 3
+
+
+@pytest.mark.parametrize("host", ["localhost", "[::1]:9293", "ledger.example.net", "LOCALHOST:80"])
+async def test_a_write_for_a_host_of_ours_is_taken(client: httpx.AsyncClient, host: str) -> None:
+    answer = await client.post(
+        "/api/v1/transactions", json=transactions(b"\x01"), headers={"host": host}
+    )
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize("host", ["evil.example", "", "localhost.evil.example", "[::2]"])
+async def test_a_write_for_a_foreign_host_is_refused(
+    client: httpx.AsyncClient, node: FakeNode, host: str
+) -> None:
+    answer = await client.post(
+        "/api/v1/transactions", json=transactions(b"\x01"), headers={"host": host}
+    )
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "HM-D-613"
+    assert node.submitted == []
+
+
+async def test_a_write_from_a_web_page_is_refused(client: httpx.AsyncClient) -> None:
+    for origin in ("http://evil.example", "null", BASE):
+        answer = await client.post(
+            "/api/v1/certificates", content=b"{}", headers={"origin": origin}
+        )
+        assert answer.status_code == 403
+        assert answer.json()["code"] == "HM-D-614"
+
+
+async def test_more_requests_than_places_are_answered_503_at_once(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    node.gate = trio.Event()
+    codes: list[int] = []
+
+    async def post() -> None:
+        answer = await client.post("/api/v1/transactions?wait=1", json=transactions(b"\x01"))
+        codes.append(answer.status_code)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(post)
+        await trio.testing.wait_all_tasks_blocked()
+        refused = await client.post("/api/v1/transactions", json=transactions(b"\x01"))
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert (await client.get("/livez")).status_code == 200  # has places of its own
+        node.gate.set()
+    assert codes == [200, 200]
+    assert (await client.get("/api/v1/blocks/latest")).status_code == 200
+    assert OPERATOR_IN_FLIGHT_MAX > 0
+
+
+async def test_a_defect_is_answered_500_and_the_next_request_is_served(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    node.explode = True
+    answer = await client.post("/api/v1/transactions", json=transactions(b"\x01"))
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "HM-D-600"
+    node.explode = False
+    assert (await client.get("/api/v1/blocks/latest")).status_code == 200
+
+
+async def test_readiness_lists_every_item_and_its_next_step(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    assert (await client.get("/readyz")).text == "ready\n"
+    node.set(phase="catching-up", height=10)
+    assert (await client.get("/readyz")).status_code == 503
+    verbose = await client.get("/readyz?verbose")
+    assert verbose.status_code == 503
+    items = {item["code"]: item for item in verbose.json()["items"]}
+    assert items["catching-up"]["ok"] is False
+    assert items["catching-up"]["detail"] == "32 blocks behind"
+    assert items["disk-low"]["ok"] is True
+    assert (await client.get("/livez")).status_code == 200
+
+
+async def test_status_and_metrics_show_the_same_height(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/status")).json()["height"] == 42
+    page = await client.get("/metrics")
+    assert "hypermesh_consensus_height 42.0" in page.text
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
+def test_a_real_server_answers_on_loopback_and_stops(node: FakeNode) -> None:
+    with Served(node) as served:
+        assert httpx.get(f"{served.url}/livez").text == "ok\n"
+        answer = httpx.post(
+            f"{served.url}/api/v1/transactions?wait=1", json=transactions(b"\x01real")
+        )
+        assert answer.json()["applied"] == 1
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{served.url}/livez")
