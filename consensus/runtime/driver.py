@@ -37,10 +37,12 @@ from consensus.core.messages import (
     BatchHeader,
     BlockCertificate,
     BlockHeader,
+    Commit,
     FetchBlocks,
     FetchBodies,
     Message,
     PrePrepare,
+    VoteVector,
     signatures,
 )
 from consensus.core.records import Accepted, Tip
@@ -155,6 +157,7 @@ class Driver:
         self._serial = 0
         self._custody: tuple[int, int, int | None] = (0, 0, None)
         self._seen: dict[int, float] = {}
+        self._marks: dict[int, float] = {}
         self._ticks_total = 0
         self._frames_refused_total = 0
         self._inbox_dropped_total = 0
@@ -221,25 +224,25 @@ class Driver:
         self._release(tick)
         self.turn()
 
-    def executed(
-        self, header: BlockHeader, batch: Batch, state_root: Digest, final: bytes
-    ) -> None:
+    def executed(self, header: BlockHeader, batch: Batch, state_root: Digest, final: bytes) -> None:
         """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
 
         The others were refused and may be submitted again.
         """
         self._mempool.remove(batch, final)
-        seen = self._seen.pop(int(header.height), None)
-        took = None if seen is None else self._seconds() - seen
+        height = int(header.height)
+        seen = self._seen.pop(height, None)
+        now = self._seconds()
+        took = None if seen is None else now - seen
+        if height in self._marks:
+            self._marks[height] = now
         self._observer.agreed(len(batch), batch.size, took)
         if batch.root != EMPTY_ROOT:
             self._recent.append(batch.root)
             if len(self._recent) > RECENT_BODIES_MAX:
                 self._bodies.pop(self._recent.popleft(), None)
         self._feed(
-            inputs.Executed(
-                height=header.height, header_hash=header.hash, state_root=state_root
-            )
+            inputs.Executed(height=header.height, header_hash=header.hash, state_root=state_root)
         )
         self._watch_custody()
         self.turn()
@@ -323,10 +326,15 @@ class Driver:
         me = self._committee.me
         for record in tick.records:
             if isinstance(record, Tip):
+                self._mark("certify", int(record.certificate.height))
                 self._certified(record.certificate)
         for outgoing in tick.outgoing:
             self._send(outgoing)
         for message in tick.own:
+            if isinstance(message, VoteVector):
+                for leaf in message.leaves:
+                    if isinstance(leaf, Commit):
+                        self._mark("prepare", int(leaf.sequence))
             self._feed(inputs.Received(sender=me, message=message))
         for execute in tick.executes:
             self._execute(execute)
@@ -396,6 +404,7 @@ class Driver:
         batch = self._bodies.get(effect.batch.payload_root)
         invariant(batch is not None, "a block that executes has its body")
         assert batch is not None
+        self._mark("commit", int(effect.header.height))
         self._execution.execute_soon(effect.header, effect.batch, batch)
 
     def _take_batch(self, effect: TakeBatch) -> None:
@@ -520,8 +529,23 @@ class Driver:
         self._feed(inputs.BodyHeld(payload_root=batch.root, payloads=len(batch)))
 
     def _saw(self, proposal: PrePrepare) -> None:
-        if len(self._seen) < SEEN_PROPOSALS_MAX:
-            self._seen.setdefault(int(proposal.sequence), self._seconds())
+        """Begin the clock of a block's phases when its proposal is first seen."""
+        for times in (self._seen, self._marks):
+            while len(times) >= SEEN_PROPOSALS_MAX:
+                del times[next(iter(times))]
+            times.setdefault(int(proposal.sequence), self._seconds())
+
+    def _mark(self, phase: str, height: int) -> None:
+        """A phase of a block ends, the next one begins."""
+        since = self._marks.get(height)
+        if since is None:
+            return
+        now = self._seconds()
+        self._observer.phase(phase, now - since)
+        self._marks[height] = now
+        if phase == "certify":
+            for done in [known for known in self._marks if known <= height]:
+                del self._marks[done]
 
     def _refuse(self, peer: int, reason: str) -> None:
         self._frames_refused_total += 1

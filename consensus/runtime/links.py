@@ -111,7 +111,7 @@ class Links:
             except (TransportError, trio.TooSlowError, OSError) as error:
                 log.debug("peer.dial_failed", peer=index, error=str(error), pause_s=pause)
             if self._connections[index] is None:
-                await trio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
+                await trio.sleep(pause * (0.5 + random.random()))
                 pause = min(2 * pause, DIAL_PAUSE_S_MAX)
 
     def _connected(self, connection: Connection) -> None:

@@ -23,6 +23,10 @@ class Observer(Protocol):
         """`consensus.db` made a tick durable."""
         ...
 
+    def phase(self, name: str, seconds: float) -> None:
+        """A phase of a block took this long: prepare, commit, certify."""
+        ...
+
     def agreed(self, payloads: int, size_bytes: int, seconds: float | None) -> None:
         """A block was executed; `seconds` since this node first saw its proposal, if it did."""
         ...

@@ -260,13 +260,9 @@ class ConsensusStore:
 
     async def certificates(self, height: int) -> list[bytes]:
         """Kept block certificates around and above `height`: two anchors, and the tip's."""
-        found = []
-        for key in range(height // ANCHOR_BLOCKS, height // ANCHOR_BLOCKS + 2):
-            found.append(
-                await self._ask(
-                    "SELECT data FROM record WHERE kind=? AND key=?", (ANCHOR_KIND, key)
-                )
-            )
+        key = height // ANCHOR_BLOCKS
+        anchor = "SELECT data FROM record WHERE kind=? AND key=?"
+        found = [await self._ask(anchor, (ANCHOR_KIND, at)) for at in (key, key + 1)]
         found.append(await self._ask("SELECT data FROM record WHERE kind=?", (TIP_KIND,)))
         return [data for data in found if data is not None]
 
@@ -274,7 +270,7 @@ class ConsensusStore:
         """First column of the first row, read on the writing thread between two transactions."""
         done = trio.Event()
         loop = trio.lowlevel.current_trio_token()
-        answer: list[bytes | None | apsw.Error] = []
+        answer: list[bytes | apsw.Error | None] = []
 
         def job() -> None:
             try:
@@ -310,7 +306,7 @@ class ConsensusStore:
             began = self._clock()
             try:
                 self._write(group)
-            except BaseException as error:  # noqa: BLE001 - the loop decides: it stops the process
+            except BaseException as error:
                 self._completions.post(self._token, CommitFailed(error=error))
                 break
             self._completions.post(

@@ -73,7 +73,9 @@ if TYPE_CHECKING:
 STORE_TOKEN: Final = 1  # completions of consensus.db
 EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
 SWITCH_INTERVAL_S: Final = 0.0005  # a database thread gets the interpreter back within this
-STAGGER_BLOCKS: Final = 128  # between two nodes' write-back cycles, so that they never stall together
+STAGGER_BLOCKS: Final = (
+    128  # between two nodes' write-back cycles, so that they never stall together
+)
 SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline is usually shorter
 COSIGN_CALL_TIMEOUT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
@@ -266,9 +268,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         board=board,
         submissions=submissions,
         authority=Authority.load(home.issuing_key, issuance),
-        cosigner=Cosigner.load(
-            home.cosigner_key, issuance, broadcast=_Everybody(links).call
-        ),
+        cosigner=Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
     )
 
 
@@ -283,13 +283,14 @@ def _replica(
 ) -> Replica:
     """Rebuild the replica from what is durable."""
     height = state.height
-    chain = [_chain_block(state, at, bounds) for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)]
+    chain = [
+        _chain_block(state, at, bounds)
+        for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)
+    ]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
     return Replica(
-        Committee(
-            chain_id=genesis.chain_id, members=len(genesis.validators), me=ReplicaIndex(me)
-        ),
+        Committee(chain_id=genesis.chain_id, members=len(genesis.validators), me=ReplicaIndex(me)),
         Timing(
             request_timeout_ms=patience,
             request_timeout_ms_min=patience // 2,
@@ -342,7 +343,8 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     """Start every task and thread, the network last but for HTTP."""
     parts.executor.start()
     held = [
-        (sequence, Batch.parse(body)) for sequence, body in parts.store.bodies(parts.executor.height)
+        (sequence, Batch.parse(body))
+        for sequence, body in parts.store.bodies(parts.executor.height)
     ]
     parts.store.start()
     await nursery.start(parts.endpoint.run)
@@ -451,10 +453,8 @@ class _Everybody:
 
         async def one(connection: Connection) -> None:
             try:
-                answers.append(
-                    await connection.call(method, body, timeout_s=COSIGN_CALL_TIMEOUT_S)
-                )
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others still answer
+                answers.append(await connection.call(method, body, timeout_s=COSIGN_CALL_TIMEOUT_S))
+            except Exception as error:
                 log.debug("call.failed", method=method, error=str(error))
 
         async with trio.open_nursery() as nursery:
@@ -482,6 +482,10 @@ class _MetricsObserver:
     def committed(self, seconds: float) -> None:
         """See `Observer`."""
         self._metrics.store_sync_seconds.labels("consensus").observe(seconds)
+
+    def phase(self, name: str, seconds: float) -> None:
+        """See `Observer`."""
+        self._metrics.consensus_phase_seconds.labels(name).observe(seconds)
 
     def agreed(self, payloads: int, size_bytes: int, seconds: float | None) -> None:
         """See `Observer`."""

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECENT_RECEIPTS_BLOCKS_MAX: Final = 256  # blobs kept in memory: receipts asked for soon after
-RECEIPT_SEARCH_BLOCKS_MAX: Final = 20_000  # one old receipt is worth at most this many blob searches
+RECEIPT_SEARCH_BLOCKS_MAX: Final = (
+    20_000  # one old receipt is worth at most this many blob searches
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

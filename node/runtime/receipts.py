@@ -35,9 +35,7 @@ def id_at(ids: bytes, at: int) -> bytes:
 def pack_receipts(executed: Iterable[tuple[int, Executed]]) -> bytes:
     """Build the sorted blob of every final outcome of a block."""
     records = [
-        id_at(result.ids, at)
-        + bytes((tag, code))
-        + position.to_bytes(2, "big")
+        id_at(result.ids, at) + bytes((tag, code)) + position.to_bytes(2, "big")
         for tag, result in executed
         for at, (position, code) in enumerate(zip(result.positions, result.codes, strict=True))
         if has_receipt(code)

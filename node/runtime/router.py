@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 STATE_DOMAIN: Final = b"hypermesh/state/v1"
 CODE_NO_APPLICATION: Final = 255  # refused: the first byte names no application of this chain
-DELTA_SIZE_BYTES_MAX: Final = 64 << 20  # our own bytes read back: a block is at most 1 MiB of payloads
+DELTA_SIZE_BYTES_MAX: Final = (
+    64 << 20
+)  # our own bytes read back: a block is at most 1 MiB of payloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

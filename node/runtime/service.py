@@ -1,7 +1,7 @@
 """A running node as its callers see it: the one implementation of `NodeAPI`.
 
-Each method gathers what the rooms know and turns it into the values of `node.runtime.api`; the rules
-are in the rooms. Questions about application state run on the executor thread, so they see the
+Each method gathers what the rooms know and turns it into the values of `node.runtime.api`; the
+rules are in the rooms. Questions about application state run on the executor thread, so they see the
 state between two blocks.
 """
 
@@ -345,7 +345,9 @@ class NodeService:
         """Return the newest cosigned checkpoint as a signed note."""
         checkpoint = self._parts.cosigner.checkpoint()
         if checkpoint is None:
-            raise NotFound("the log has no cosigned checkpoint yet", hint="issue a certificate first")
+            raise NotFound(
+                "the log has no cosigned checkpoint yet", hint="issue a certificate first"
+            )
         return checkpoint.encode()
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
@@ -485,4 +487,3 @@ def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-

@@ -86,7 +86,8 @@ class StateStore:
             self._db = apsw.Connection(str(path))
             self._db.execute(
                 f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
-                f"PRAGMA cache_size=-{PAGE_CACHE_KIB}; PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
+                f"PRAGMA cache_size=-{PAGE_CACHE_KIB};"
+                f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
             )
             if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 with self._db:
