@@ -278,8 +278,8 @@ enum Inbound {
     Unknown,
     /// Read here and cut into frames.
     Framed(u8, Splitter),
-    /// Read by the owner.
-    Owned,
+    /// Read by the owner, who is told once until it reads again: quinn reports every packet.
+    Owned { told: bool },
 }
 
 #[derive(Debug, Default)]
@@ -781,7 +781,13 @@ impl Engine {
     ) -> Result<Option<u64>, Fault> {
         let link = self.link(connection)?;
         let dir = if bidirectional { Dir::Bi } else { Dir::Uni };
-        let opened = link.open(dir, kind).map(stream_number);
+        let opened = link.open(dir, kind);
+        if let Some(id) = opened
+            && bidirectional
+        {
+            link.inbound.insert(id, Inbound::Owned { told: false });
+        }
+        let opened = opened.map(stream_number);
         self.touch_id(connection);
         Ok(opened)
     }
@@ -864,10 +870,12 @@ impl Engine {
     ) -> Result<(Vec<Bytes>, bool), Fault> {
         let link = self.link(connection)?;
         let id = stream_id(stream).ok_or(Fault::NoStream)?;
-        let result = read_chunks(&mut link.inner, id, limit);
-        let (chunks, end, transmit) = result?;
-        if matches!(end, End::Finished | End::Reset(_)) {
-            link.inbound.remove(&id);
+        let (chunks, end, transmit) = read_chunks(&mut link.inner, id, limit)?;
+        match end {
+            End::Finished | End::Reset(_) => drop(link.inbound.remove(&id)),
+            End::Blocked | End::Limit => {
+                link.inbound.insert(id, Inbound::Owned { told: false });
+            }
         }
         if transmit {
             self.touch_id(connection);
@@ -1544,9 +1552,11 @@ impl Engine {
         };
         let (connection, stream) = (link.id, stream_number(id));
         match link.inbound.get_mut(&id) {
-            None | Some(Inbound::Owned) => {
-                // A bidirectional stream of ours, or one the owner reads.
-                self.events.push(Event::Readable { connection, stream });
+            None => Ok(()), // over for the owner
+            Some(Inbound::Owned { told }) => {
+                if !std::mem::replace(told, true) {
+                    self.events.push(Event::Readable { connection, stream });
+                }
                 Ok(())
             }
             Some(Inbound::Unknown) => {
@@ -1562,7 +1572,7 @@ impl Engine {
                 };
                 match (kind, id.dir()) {
                     (kind::RAW, _) | (kind::RPC, Dir::Bi) => {
-                        link.inbound.insert(id, Inbound::Owned);
+                        link.inbound.insert(id, Inbound::Owned { told: true });
                         self.events.push(Event::Opened {
                             connection,
                             stream,

@@ -69,6 +69,19 @@ EngineFactory: TypeAlias = Callable[[Identity, str, TransportConfig], Engine]
 _log = structlog.get_logger("transport")
 _CHANNELS: Final = {int(kind): kind for kind in ChannelKind}
 
+# Plain integers for the one loop that runs per event: looking a member up costs more than the event.
+_CONTROL: Final = int(StreamKind.CONTROL)
+_CONNECTED: Final = int(EventKind.CONNECTED)
+_FRAME: Final = int(EventKind.FRAME)
+_OPENED: Final = int(EventKind.OPENED)
+_READABLE: Final = int(EventKind.READABLE)
+_WRITABLE: Final = int(EventKind.WRITABLE)
+_FINISHED: Final = int(EventKind.FINISHED)
+_STOPPED: Final = int(EventKind.STOPPED)
+_AVAILABLE: Final = int(EventKind.AVAILABLE)
+_CLOSED: Final = int(EventKind.CLOSED)
+_WATCHED: Final = int(EventKind.WATCHED)
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Handshake:
@@ -331,37 +344,37 @@ class Endpoint:
         turn = False
         for kind, handle, a, b, payload in events:
             connection = connections.get(handle)
-            if kind == EventKind.FRAME:
+            if kind == _FRAME:
                 assert isinstance(payload, bytes)
-                if a == StreamKind.CONTROL:
+                if a == _CONTROL:
                     self._control(handle, b, payload)
                 elif connection is not None:
                     turn = True
                     channel = _CHANNELS[a]
                     for callback in self._on_frame:
                         callback(connection, channel, b, payload)
-            elif kind == EventKind.WATCHED:
+            elif kind == _WATCHED:
                 watcher = self._watched.get(a)
                 if watcher is not None:
                     turn = True
                     watcher()
-            elif kind == EventKind.CONNECTED:
+            elif kind == _CONNECTED:
                 assert isinstance(payload, bytes)
                 self._connected(handle, dialled=bool(a), spki=payload)
-            elif kind == EventKind.CLOSED:
+            elif kind == _CLOSED:
                 assert isinstance(payload, str)
                 self.connection_closed(handle, Closure.of(a, b, payload))
             elif connection is None:
                 continue
-            elif kind == EventKind.OPENED:
+            elif kind == _OPENED:
                 connection.stream_opened(a, b)
-            elif kind in (EventKind.READABLE, EventKind.WRITABLE):
+            elif kind in (_READABLE, _WRITABLE):
                 connection.stream_news(a)
-            elif kind == EventKind.FINISHED:
+            elif kind == _FINISHED:
                 connection.stream_finished(a)
-            elif kind == EventKind.STOPPED:
+            elif kind == _STOPPED:
                 connection.stream_stopped(a)
-            elif kind == EventKind.AVAILABLE:
+            elif kind == _AVAILABLE:
                 connection.streams_available()
         if turn:
             for turned in self._on_turn:
