@@ -49,7 +49,7 @@ COSIGN_ITEMS_COUNT_MAX: Final = 64  # cosignatures in one push
 COSIGN_PENDING_COUNT_MAX: Final = 256  # tree heads collecting cosignatures, 2 MB at 4 validators
 COSIGN_AHEAD_COUNT_MAX: Final = 65_536  # entries a peer may be ahead of us: some full blocks
 COSIGN_REPEAT_S: Final = 0.5  # a lost push is repeated this much later
-COSIGN_PUSHES_IN_FLIGHT_MAX: Final = 8  # a dead peer holds one until its time-out
+COSIGN_PUSHES_IN_FLIGHT_MAX: Final = 32  # a silent peer holds each until its time-out
 COSIGN_WAITERS_COUNT_MAX: Final = 4_096  # requests waiting for their checkpoint
 
 # Text that comes from outside

@@ -1,54 +1,60 @@
-"""What TrustChain counts, declared once."""
+"""What TrustChain counts. The node renders these; nothing here knows a metrics library."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from trustchain.core.outcomes import Outcome
 
-_COSIGN_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
+@dataclass(slots=True)
+class Counts:
+    """Events since the process started, by kind."""
 
-class TrustChainMetrics:
-    """The metrics of one node, registered where the node says."""
+    by_kind: dict[str, int] = field(default_factory=dict)
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.operations: Final = Counter(
-            "hypermesh_trustchain_operations_total",
-            "Ordered operations by outcome",
-            ["outcome"],
-            registry=registry,
-        )
-        self.log_size: Final = Gauge(
-            "hypermesh_trustchain_log_size", "Entries in the log", registry=registry
-        )
-        self.cosigned_size: Final = Gauge(
-            "hypermesh_trustchain_cosigned_size",
-            "Size of the newest checkpoint that counts",
-            registry=registry,
-        )
-        self.cosignatures: Final = Counter(
-            "hypermesh_trustchain_cosignatures_total",
-            "Cosignatures by what became of them",
-            ["result"],
-            registry=registry,
-        )
-        self.cosign_wait: Final = Histogram(
-            "hypermesh_trustchain_cosign_seconds",
-            "From own cosignature to a checkpoint that counts",
-            buckets=_COSIGN_BUCKETS_S,
-            registry=registry,
-        )
-        self.certificates: Final = Counter(
-            "hypermesh_trustchain_certificates_signed_total",
-            "X.509 forms signed by this node",
-            registry=registry,
-        )
+    def add(self, kind: str, count: int = 1) -> None:
+        """Count one kind of event."""
+        self.by_kind[kind] = self.by_kind.get(kind, 0) + count
 
-    def executed(self, codes: bytes | bytearray, *, size: int) -> None:
+    def add_outcomes(self, codes: bytes) -> None:
         """Count the outcomes of one block."""
-        for code in codes:
-            self.operations.labels(Outcome(code).name.lower()).inc()
-        self.log_size.set(size)
+        for code in set(codes):
+            self.add(Outcome(code).name.lower(), codes.count(code))
+
+    def reading(self) -> dict[str, int]:
+        """A copy that no longer changes."""
+        return dict(self.by_kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStatistics:
+    """The log at one moment."""
+
+    size: int
+    root: bytes
+    height: int  # of the newest entry's block
+    operations_total: Mapping[str, int]  # executed, by outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosignerStatistics:
+    """Checkpoints and cosignatures at one moment."""
+
+    name: str
+    signed_size: int
+    cosigned_size: int  # of the newest checkpoint that counts
+    cosignatures: int  # on the newest checkpoint that counts
+    collecting: int  # tree heads that do not count yet, and the one that does
+    waiting: int  # requests for a checkpoint
+    pushes: int  # in flight
+    cosign_ms: float  # from own cosignature to counting, the newest time
+    cosignatures_total: Mapping[str, int]  # of others, by what became of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityStatistics:
+    """X.509 signing at one moment."""
+
+    certificates_signed_total: int

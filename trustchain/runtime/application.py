@@ -23,7 +23,7 @@ from trustchain.core.log import Head, IssuanceLog, Record, decode_delta, encode_
 from trustchain.core.outcomes import Outcome
 from trustchain.core.requests import PAYLOAD_TAG, Kind, Operation, Refused, judge_form
 from trustchain.errors import MalformedDER, MalformedOperation, StateCorrupt
-from trustchain.metrics import TrustChainMetrics
+from trustchain.metrics import Counts, LogStatistics
 from trustchain.runtime.signatures import SignatureInvalid, verify_signature
 
 if TYPE_CHECKING:
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
     from native.batches import Batch
 
 RECORDS_TABLE: Final = "log"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogStatistics:
-    """What `/status` and the metrics show of the log."""
-
-    size: int
-    root: bytes
-    height: int  # of the newest entry's block
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +60,10 @@ class LogApplication:
     name: Final = "trustchain"
     tag: Final = PAYLOAD_TAG
 
-    def __init__(
-        self,
-        chain_id: bytes,
-        genesis: LogGenesis,
-        metrics: TrustChainMetrics | None = None,
-    ) -> None:
+    def __init__(self, chain_id: bytes, genesis: LogGenesis) -> None:
         self._chain_id = chain_id
         self._genesis = genesis
-        self._metrics = metrics
+        self._operations = Counts()
         self._log = IssuanceLog(genesis)
         self._heads: deque[Head] = deque(maxlen=limits.HEADS_KEPT_COUNT)
         self._time_s = 0
@@ -134,8 +120,7 @@ class LogApplication:
             self._heads.append(
                 Head(height=height, size=self._log.size, root=self._log.root(), time_s=time_s)
             )
-        if self._metrics is not None and positions:
-            self._metrics.executed(codes, size=self._log.size)
+        self._operations.add_outcomes(bytes(codes))
         return Executed(
             root=self._log.application_root,
             delta=encode_delta(appended),
@@ -175,8 +160,6 @@ class LogApplication:
         if head is not None:
             self._heads.append(head)
             self._time_s = head.time_s
-        if self._metrics is not None:
-            self._metrics.log_size.set(self._log.size)
         return self._log.application_root
 
     # --- queries
@@ -237,7 +220,10 @@ class LogApplication:
         """Return the figures `/status` shows."""
         head = self.head()
         return LogStatistics(
-            size=self.size, root=self.root(), height=0 if head is None else head.height
+            size=self.size,
+            root=self.root(),
+            height=0 if head is None else head.height,
+            operations_total=self._operations.reading(),
         )
 
     # --- inside

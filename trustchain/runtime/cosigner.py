@@ -37,7 +37,7 @@ from trustchain.core.keys import SubjectKey
 from trustchain.core.log import Head
 from trustchain.core.oids import KeyAlgorithm
 from trustchain.errors import CosignerBusy, KeyFileError, MalformedCheckpoint
-from trustchain.metrics import TrustChainMetrics
+from trustchain.metrics import CosignerStatistics, Counts
 from trustchain.runtime.application import LogApplication
 from trustchain.runtime.signatures import SignatureInvalid, verify_signature
 
@@ -56,17 +56,6 @@ class Broadcast(Protocol):
     def __call__(self, method: str, body: bytes, /) -> Awaitable[Iterable[bytes] | None]:
         """Send `body` to all."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CosignerStatistics:
-    """What `/status` shows of the cosigner."""
-
-    name: str
-    signed_size: int
-    cosigned_size: int
-    cosignatures: int  # on the newest checkpoint that counts
-    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +86,6 @@ class Cosigner:
         key: SecretKey,
         *,
         broadcast: Broadcast,
-        metrics: TrustChainMetrics | None = None,
     ) -> None:
         genesis = application.log_genesis
         if key.algorithm is not Algorithm.ML_DSA_44:
@@ -110,7 +98,8 @@ class Cosigner:
         self._place = genesis.cosigner_keys.index(key.public.raw)
         self._keys = [SubjectKey.of(KeyAlgorithm.ML_DSA_44, raw) for raw in genesis.cosigner_keys]
         self._broadcast = broadcast
-        self._metrics = metrics
+        self._received = Counts()
+        self._cosign_ms = 0.0
         self._height = -1  # newest block that is durable here
         self._signed: Head | None = None
         self._counted: tuple[int, bytes] | None = None
@@ -128,7 +117,6 @@ class Cosigner:
         application: LogApplication,
         *,
         broadcast: Broadcast,
-        metrics: TrustChainMetrics | None = None,
         passphrase: str | None = None,
     ) -> Cosigner:
         """Read the cosigner key from its file; raises KeyFileError."""
@@ -136,7 +124,7 @@ class Cosigner:
             key = SecretKey.load(path, passphrase)
         except NativeError as error:
             raise KeyFileError(str(error)) from error
-        return cls(application, key, broadcast=broadcast, metrics=metrics)
+        return cls(application, key, broadcast=broadcast)
 
     @property
     def name(self) -> str:
@@ -217,7 +205,11 @@ class Cosigner:
             signed_size=0 if self._signed is None else self._signed.size,
             cosigned_size=0 if counted is None else counted[0],
             cosignatures=0 if counted is None else len(self._collected[counted].items),
+            collecting=len(self._collected),
             waiting=self._waiting,
+            pushes=self._pushes,
+            cosign_ms=self._cosign_ms,
+            cosignatures_total=self._received.reading(),
         )
 
     # --- signing and pushing
@@ -253,7 +245,7 @@ class Cosigner:
                 try:
                     items = _decode_items(answer)
                 except MalformedCheckpoint:
-                    self._count("malformed")
+                    self._received.add("malformed")
                     continue
                 for item in items:
                     self._take(item, None)
@@ -283,7 +275,7 @@ class Cosigner:
     def _take(self, item: _Item, sender: bytes | None) -> None:
         """Add another validator's cosignature if it is new, plausible and valid."""
         if not 0 <= item.place < len(self._keys) or item.place == self._place:
-            self._count("unknown")
+            self._received.add("unknown")
             return
         known = self._collected.get((item.size, item.root))
         if known is not None and item.place in known.items:
@@ -291,7 +283,7 @@ class Cosigner:
         ahead = item.size - self._application.size
         behind = 0 if self._counted is None else self._counted[0] - item.size
         if ahead > limits.COSIGN_AHEAD_COUNT_MAX or behind > 0:
-            self._count("far")
+            self._received.add("far")
             return
         try:
             verify_signature(
@@ -300,11 +292,11 @@ class Cosigner:
                 item.signature,
             )
         except SignatureInvalid:
-            self._count("invalid")
+            self._received.add("invalid")
             peer = "answer" if sender is None else sender.hex()[:16]
             log.warning("cosignature.invalid", peer=peer, place=item.place, size=item.size)
             return
-        self._count("taken")
+        self._received.add("taken")
         self._add(item)
 
     def _add(self, item: _Item) -> None:
@@ -320,9 +312,7 @@ class Cosigner:
         self._counted = key
         self._counts.set()
         self._counts = trio.Event()
-        if self._metrics is not None:
-            self._metrics.cosigned_size.set(item.size)
-            self._metrics.cosign_wait.observe(trio.current_time() - collected.signed_at)
+        self._cosign_ms = (trio.current_time() - collected.signed_at) * 1_000
 
     def _clean(self) -> None:
         """Forget heads below the one that counts, and the farthest when there are too many."""
@@ -349,10 +339,6 @@ class Cosigner:
             timestamp_s=item.timestamp_s,
             signature=item.signature,
         )
-
-    def _count(self, result: str) -> None:
-        if self._metrics is not None:
-            self._metrics.cosignatures.labels(result).inc()
 
 
 def _encode_items(items: Iterable[_Item]) -> bytes:

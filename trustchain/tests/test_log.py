@@ -19,6 +19,12 @@ from trustchain.runtime.application import LogApplication
 from trustchain.tests.network import CHAIN_ID, Network
 
 
+def position(application: LogApplication) -> tuple[int, bytes, int]:
+    """Where the log stands, without what was counted on the way."""
+    statistics = application.statistics()
+    return statistics.size, statistics.root, statistics.height
+
+
 class LogMachine(RuleBasedStateMachine):
     """Issue, renew, repeat and refuse in any order; write rows back lazily; restart at any time."""
 
@@ -55,9 +61,9 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def refuse(self) -> None:
-        before = self.network.application.statistics()
+        before = position(self.network.application)
         assert self.network.order(b"\x02junk") == [Outcome.MALFORMED]
-        assert self.network.application.statistics() == before
+        assert position(self.network.application) == before
 
     @rule()
     def empty_block(self) -> None:
@@ -77,7 +83,7 @@ class LogMachine(RuleBasedStateMachine):
         again = LogApplication(CHAIN_ID, self.network.genesis)
         root = again.load(self.rows.values(), self.network.deltas[self.deltas_from :])
         old = self.network.application
-        assert again.statistics() == old.statistics()
+        assert position(again) == position(old)
         assert again.head() == old.head()
         if self.network.height:
             assert root == self.network.last.root

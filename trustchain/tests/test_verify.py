@@ -1,5 +1,6 @@
 """Offline verification: what holds, and which rule refuses everything else."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -19,7 +20,15 @@ from trustchain.core.certificates import (
     certificate,
     tbs_certificate,
 )
-from trustchain.core.entries import Entry, common_name, leaf_entry, write_extension, write_validity
+from trustchain.core.entries import (
+    EXTENSIONS_TAG,
+    Entry,
+    Extension,
+    common_name,
+    leaf_entry,
+    write_extension,
+    write_validity,
+)
 from trustchain.core.oids import KeyAlgorithm
 from trustchain.errors import (
     ChainInvalid,
@@ -147,42 +156,38 @@ def test_a_certificate_of_another_log_is_refused() -> None:
     refuses(NotInLog, forged(log_number=2))
 
 
+def relisted(tbs: bytes, extensions: Sequence[Extension]) -> bytes:
+    """The same TBSCertificate with another list of extensions."""
+    kept = Certificate.decode(certificate(tbs, b"")).extensions
+    content = der.Reader(tbs).content(der.SEQUENCE)
+    return der.sequence(content.removesuffix(listed(kept)) + listed(extensions))
+
+
+def listed(extensions: Sequence[Extension]) -> bytes:
+    parts = (extension.encoded for extension in extensions)
+    return der.element(EXTENSIONS_TAG, der.sequence(*parts))
+
+
 def test_a_certificate_without_log_reference_is_refused() -> None:
     network, bundle = issued()
-    tbs = Certificate.decode(bundle.leaf).tbs
-    reference = Certificate.decode(bundle.leaf).extensions[-1].encoded
-    content = der.Reader(tbs).content(der.SEQUENCE)
-    without = content.replace(reference, b"")
-    # lengths of the two wrappers around the extensions
-    start = without.rindex(b"\xa3")
-    listed = der.Reader(content[content.rindex(b"\xa3") :])
-    inner = listed.content(0xA3)
-    extensions = der.Reader(inner).content(der.SEQUENCE).replace(reference, b"")
-    fields = without[:start] + der.element(0xA3, der.sequence(extensions))
-    refuses(
-        NotInLog,
-        replace(bundle, chain=(resigned(network, der.sequence(fields)), bundle.chain[1])),
-    )
+    leaf = Certificate.decode(bundle.leaf)
+    tbs = relisted(leaf.tbs, leaf.extensions[:-1])
+    refuses(NotInLog, replace(bundle, chain=(resigned(network, tbs), bundle.chain[1])))
 
 
 def test_a_flag_that_the_leaf_hash_does_not_cover_is_refused() -> None:
     network, bundle = issued()
-    leaf, issuing = (Certificate.decode(encoded) for encoded in bundle.chain)
+    leaf = Certificate.decode(bundle.leaf)
     kept = leaf.extensions[-1]
     critical = write_extension(kept.oid, kept.value, critical=True)
-    entry = Entry.decode(network.application.entry(1).entry)
-    tbs = tbs_certificate(
-        replace(entry, extensions=(*entry.extensions, critical)),
-        leaf.key,
-        log_number=1,
-        reference=LogReference(origin=network.genesis.origin, index=1),
-        issuer=issuing,
-    )
-    content = der.Reader(tbs).content(der.SEQUENCE)
-    start = content.rindex(b"\xa3")
-    listed = der.Reader(der.Reader(content[start:]).content(0xA3)).content(der.SEQUENCE)
-    listed = listed.removesuffix(kept.encoded)
-    tbs = der.sequence(content[:start] + der.element(0xA3, der.sequence(listed)))
+    tbs = relisted(leaf.tbs, (*leaf.extensions[:-1], critical))
+    refuses(ProfileInvalid, replace(bundle, chain=(resigned(network, tbs), bundle.chain[1])))
+
+
+def test_extensions_in_another_order_are_refused() -> None:
+    network, bundle = issued()
+    leaf = Certificate.decode(bundle.leaf)
+    tbs = relisted(leaf.tbs, (leaf.extensions[-1], *leaf.extensions[:-1]))
     refuses(ProfileInvalid, replace(bundle, chain=(resigned(network, tbs), bundle.chain[1])))
 
 
