@@ -206,7 +206,7 @@ class Member:
             rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
         )
 
-    def log_tail(self, lines: int = 30) -> str:
+    def log_tail(self, lines: int = 20) -> str:
         """Return the end of the log."""
         try:
             return "\n".join(self.home.log_file.read_text(errors="replace").splitlines()[-lines:])
@@ -239,11 +239,6 @@ class Member:
         """Return its current view, -1 while nobody answers."""
         status = self.status()
         return -1 if status is None else int(status["view"])
-
-    def transactions(self) -> int:
-        """Return the executed transactions it counts, -1 while nobody answers."""
-        status = self.status()
-        return -1 if status is None else int(status["transactions_total"])
 
     def ready(self) -> bool:
         """True once `/readyz` says so."""
