@@ -1,16 +1,9 @@
 """What must hold whatever transactions say. A broken invariant is our bug and stops the process."""
 
 from caesar.limits import SUPPLY, U64_MAX
+from consensus.errors import InvariantError, invariant
 
-
-class InvariantError(AssertionError):
-    """Our own bug: nothing this process says afterwards can be trusted."""
-
-
-def invariant(condition: object, message: str) -> None:
-    """Raise `InvariantError` unless `condition`; a function, so `python -O` cannot remove it."""
-    if not condition:
-        raise InvariantError(message)
+__all__ = ["InvariantError", "check_amount", "check_conservation", "invariant"]
 
 
 def check_conservation(state_sum: int) -> None:

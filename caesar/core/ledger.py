@@ -16,10 +16,10 @@ from caesar.core.proofs import Commitment
 from caesar.core.rules import parameters_at
 from caesar.core.transfers import Rules, advise, execute
 from caesar.errors import StateDamaged
-from native._native import Accounts, Transactions
 from native.batches import Batch
 from native.errors import NativeError
 from native.hashing import EMPTY_ROOT
+from native.ledger import Accounts, Transactions
 from native.values import Digest
 
 GENESIS_HEIGHT: Final = 0

@@ -13,10 +13,10 @@ from caesar.core.accounts import SYSTEM_NAMES
 from caesar.core.addresses import Address
 from caesar.errors import AccountProofInvalid
 from caesar.limits import ACCOUNT_PROOF_SIZE_BYTES_MAX, SUPPLY
-from native._native import account_tree_key, system_tree_key, verify_sum_proof
 from native.codec import decode, encode
 from native.errors import NativeError
 from native.hashing import HASH_SIZE_BYTES, sha256
+from native.ledger import account_tree_key, system_tree_key, verify_sum_proof
 from native.values import Amount, Digest
 
 PROOF_VERSION: Final = 1

@@ -12,7 +12,7 @@ from caesar.core.accounts import FEES, Balances, slot_of
 from caesar.core.receipts import Outcome
 from caesar.core.rules import Parameters, parameters_at
 from caesar.limits import U64_MAX
-from native._native import Accounts, Transactions
+from native.ledger import Accounts, Transactions
 
 # Plain numbers: an enum member costs four times as much in the loop over a block.
 _APPLIED: Final = int(Outcome.APPLIED)

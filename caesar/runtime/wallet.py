@@ -11,8 +11,8 @@ from typing import Final
 from caesar.core.addresses import Address, address_of
 from caesar.core.transactions import SignedTransaction, Transaction, Transfer
 from caesar.limits import SIGN_THREADS_MAX
-from native._native import sign_transactions
 from native.keys import SecretKey
+from native.ledger import sign_transactions
 from native.values import Amount, Digest
 
 DEFAULT_MAX_FEE: Final = Amount(1_000_000)  # 0.001 CAES: generous, and only the fee is taken

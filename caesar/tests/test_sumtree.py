@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caesar.tests.twins import EMPTY, sha256, sum_tree_root
-from native._native import SumTree, account_tree_key, system_tree_key, verify_sum_proof
 from native.errors import NativeError, ProofInvalid
+from native.ledger import SumTree, account_tree_key, system_tree_key, verify_sum_proof
 
 # Few distinct bytes, so that keys share long prefixes.
 KEYS = st.lists(st.sampled_from([0, 1, 128, 255]), min_size=32, max_size=32).map(bytes) | (

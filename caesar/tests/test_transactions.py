@@ -23,9 +23,9 @@ from caesar.errors import TransactionMalformed
 from caesar.limits import OPERATIONS_MAX, TRANSACTION_SIZE_BYTES_MAX, U64_MAX
 from caesar.tests.twins import refusal_of_bytes, signature_holds
 from caesar.tests.worlds import CHAIN, address, pay, plain_address, wallet
-from native._native import Accounts
 from native.batches import Batch
 from native.hashing import leaf_hash, sha256
+from native.ledger import Accounts
 from native.values import Amount, Signature
 
 VECTORS = Path(__file__).parent / "vectors" / "transactions.json"

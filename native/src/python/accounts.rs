@@ -1,7 +1,8 @@
 //! Border of `crate::accounts`.
 //!
-//! Locks of the table are only ever taken while the interpreter is released, so a thread that
-//! waits for one never holds up the others.
+//! No lock of the table is ever held while its holder waits for the interpreter, so a thread may
+//! wait for one with the interpreter in hand. It does so for small work only: getting the
+//! interpreter back from a busy thread costs up to its switch interval, far more than a look-up.
 use std::sync::Arc;
 
 use pyo3::{
@@ -33,6 +34,15 @@ type View<'py> = (
     Bound<'py, PyBytes>,
 );
 
+// About 60 microseconds of work each.
+const SMALL_SIGNATURES: usize = 4;
+const SMALL_CHANGES: usize = 16;
+
+/// Runs large work without the interpreter.
+pub fn detached_if<T: Send>(py: Python<'_>, large: bool, work: impl FnOnce() -> T + Send) -> T {
+    if large { py.detach(work) } else { work() }
+}
+
 fn refuse(error: AccountError) -> PyErr {
     NativeError::new_err(error.text())
 }
@@ -53,27 +63,26 @@ impl Accounts {
         })
     }
 
-    fn find(&self, py: Python<'_>, address: &[u8]) -> PyResult<Option<u32>> {
+    fn find(&self, address: &[u8]) -> PyResult<Option<u32>> {
         let address = hash_of(address)?;
-        let number = py.detach(|| self.table.find(&address));
+        let number = self.table.find(&address);
         Ok((number != NONE).then_some(number))
     }
 
-    fn insert(&self, py: Python<'_>, address: &[u8]) -> PyResult<u32> {
+    fn insert(&self, address: &[u8]) -> PyResult<u32> {
         let address = hash_of(address)?;
-        py.detach(|| self.table.insert(&address)).map_err(refuse)
+        self.table.insert(&address).map_err(refuse)
     }
 
-    fn insert_system(&self, py: Python<'_>, name: &[u8]) -> PyResult<u32> {
-        py.detach(|| self.table.insert_system(name)).map_err(refuse)
+    fn insert_system(&self, name: &[u8]) -> PyResult<u32> {
+        self.table.insert_system(name).map_err(refuse)
     }
 
-    fn put_key(&self, py: Python<'_>, number: u32, key: &[u8]) -> PyResult<()> {
+    fn put_key(&self, number: u32, key: &[u8]) -> PyResult<()> {
         let key: &[u8; KEY_SIZE] = key
             .try_into()
             .map_err(|_| NativeError::new_err("an account key has 897 bytes"))?;
-        py.detach(|| self.table.put_key(number, key))
-            .map_err(refuse)
+        self.table.put_key(number, key).map_err(refuse)
     }
 
     /// Decodes the payloads at `positions`, or all that carry the ledger's tag.
@@ -90,7 +99,9 @@ impl Accounts {
         };
         let payloads = Payloads::new(Arc::clone(&batch.batch), positions)
             .ok_or_else(|| PyIndexError::new_err("no such payload in the batch"))?;
-        Ok(py.detach(|| Transactions::decode(decoder, payloads)))
+        Ok(detached_if(py, payloads.len() > SMALL_SIGNATURES, || {
+            Transactions::decode(decoder, payloads)
+        }))
     }
 
     /// Takes over a block's changes: `(tree root, its sum, delta)`.
@@ -103,16 +114,16 @@ impl Accounts {
         lanes: Vec<(u32, u8, u64)>,
     ) -> PyResult<(Rooted<'py>, Bound<'py, PyBytes>)> {
         let receipt_root = hash_of(receipt_root)?;
-        let (root, delta) = py
-            .detach(|| {
-                self.table.commit(&Changes {
-                    height,
-                    receipt_root,
-                    balances: &balances,
-                    lanes: &lanes,
-                })
+        let large = balances.len() + lanes.len() > SMALL_CHANGES;
+        let (root, delta) = detached_if(py, large, || {
+            self.table.commit(&Changes {
+                height,
+                receipt_root,
+                balances: &balances,
+                lanes: &lanes,
             })
-            .map_err(refuse)?;
+        })
+        .map_err(refuse)?;
         Ok((
             (PyBytes::new(py, &root.hash), root.sum),
             PyBytes::new(py, &delta),
@@ -132,7 +143,7 @@ impl Accounts {
 
     /// `(height, tree root, its sum, receipt root)` of the last commit.
     fn head<'py>(&self, py: Python<'py>) -> Head<'py> {
-        let (height, root, receipt_root) = py.detach(|| self.table.head());
+        let (height, root, receipt_root) = self.table.head();
         (
             height,
             PyBytes::new(py, &root.hash),
@@ -178,8 +189,8 @@ impl Accounts {
         Ok((PyBytes::new(py, &root.hash), root.sum))
     }
 
-    fn __len__(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.table.len())
+    fn __len__(&self) -> usize {
+        self.table.len()
     }
 }
 

@@ -8,6 +8,7 @@ use pyo3::{
 };
 
 use super::{
+    accounts::detached_if,
     errors::{KeyInvalid, LimitExceeded, NativeError},
     falcon::FalconSigner,
     hashing::hash_of,
@@ -21,6 +22,8 @@ use crate::{
 
 const SIGN_JOBS_MAX: usize = 1 << 20;
 const THREADS_MAX: usize = 64;
+/// About 60 microseconds of hashing.
+const SMALL_RECEIPTS: usize = 256;
 
 type ColumnsOut<'py> = (
     Bound<'py, PyBytes>,
@@ -71,6 +74,10 @@ impl Payloads {
         });
         let known = positions.iter().all(|position| *position < batch.len());
         known.then_some(Self { batch, positions })
+    }
+
+    pub fn len(&self) -> usize {
+        self.positions.len()
     }
 
     fn at(&self, index: usize) -> Option<(&[u8], &Hash)> {
@@ -145,7 +152,7 @@ impl Transactions {
             .payloads
             .at(index)
             .ok_or_else(|| NativeError::new_err("no transaction of this index"))?;
-        Ok(match py.detach(|| self.decoder.resolve(payload, hash)) {
+        Ok(match self.decoder.resolve(payload, hash) {
             Err(code) => (code, 0, None, 0, 0, 0, 0, Vec::new()),
             Ok(resolved) => resolved_out(py, resolved),
         })
@@ -162,7 +169,9 @@ impl Transactions {
         if codes.len() != self.columns.len() {
             return Err(NativeError::new_err("one code per transaction is needed"));
         }
-        let root = py.detach(|| self.columns.receipt_root(height, codes, fee_per_operation));
+        let root = detached_if(py, codes.len() > SMALL_RECEIPTS, || {
+            self.columns.receipt_root(height, codes, fee_per_operation)
+        });
         Ok(PyBytes::new(py, &root))
     }
 
