@@ -16,4 +16,5 @@ VALID_FOR_BLOCKS_LEAST: Final = 100  # a person needs some seconds between signi
 VALID_FOR_BLOCKS_MOST: Final = 100_000_000  # months of blocks: bounds what a mempool may keep
 
 ACCOUNT_PROOF_SIZE_BYTES_MAX: Final = 16_384  # 256 levels of 43 bytes and the account
-SIGN_THREADS_MAX: Final = 64
+HEAD_ROW_SIZE_BYTES_MAX: Final = 64  # a version, a height and a hash take 45
+SIGN_THREADS_MAX: Final = 64  # more than any machine we meet has cores

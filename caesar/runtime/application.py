@@ -21,7 +21,7 @@ from caesar.core.receipts import Outcome
 from caesar.core.rules import Parameters, parameters_at
 from caesar.core.transactions import TAG
 from caesar.errors import StateDamaged
-from caesar.limits import SUPPLY
+from caesar.limits import HEAD_ROW_SIZE_BYTES_MAX, SUPPLY
 from caesar.metrics import LedgerMetrics, LedgerStatistics
 from consensus.application import Advice, Block, Executed, Row
 from native.codec import decode, encode
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 TABLE_HEAD: Final = "caesar_head"
 TABLE_ACCOUNTS: Final = "caesar_accounts"
 ROW_VERSION: Final = 1
-HEAD_SIZE_BYTES_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +180,11 @@ class LedgerApplication:
 
     def supply(self) -> SupplyView:
         """Where the supply is."""
-        fees, treasury = (self._ledger.accounts.system(name) for name in SYSTEM_NAMES)
-        height = treasury[0][0]
+        while True:
+            fees, treasury = (self._ledger.accounts.system(name) for name in SYSTEM_NAMES)
+            height = treasury[0][0]
+            if fees[0][0] == height:  # otherwise a block came between the two readings
+                break
         return SupplyView(
             height=height,
             supply=Amount(SUPPLY),
@@ -243,7 +245,7 @@ class LedgerApplication:
 
 def _head(value: bytes) -> tuple[int, Digest]:
     try:
-        decoded = decode(value, size_max=HEAD_SIZE_BYTES_MAX)
+        decoded = decode(value, size_max=HEAD_ROW_SIZE_BYTES_MAX)
     except NativeError as error:
         raise StateDamaged(str(error)) from None
     match decoded:

@@ -264,3 +264,20 @@ def test_genesis_is_entered_again_on_request(world: World) -> None:
 def test_a_ledger_without_allocations_belongs_to_the_treasury() -> None:
     application = LedgerApplication(CHAIN, LedgerGenesis())
     assert application.supply().treasury == SUPPLY
+
+
+def test_the_order_of_independent_transfers_does_not_change_the_tree() -> None:
+    world = World(genesis(rich=tuple("abcdefgh")))
+    transfers = [
+        pay(sender=name, recipient=plain_address(number), amount=1 + number)
+        for number, name in enumerate("abcdefgh")
+    ]
+    first = world.application.tree_root
+    roots = set()
+    for seed in range(5):
+        random.Random(seed).shuffle(transfers)
+        again = World(world.start)
+        again.execute(*transfers)
+        roots.add(again.application.tree_root)
+    assert len(roots) == 1
+    assert first not in roots
