@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class TrustChainError(Exception):
     """Root of the errors of this package."""
 
-    code: ClassVar[str] = "HM-A-000"
+    code: str = "HM-A-000"
 
     @property
     def hint(self) -> str:
@@ -129,19 +127,19 @@ class CosignerBusy(TrustChainError):
 
 
 class RequestRefused(TrustChainError):
-    """The agreed rules refuse a request; `outcome` is the stable code."""
+    """The agreed rules refuse a request; `code` is that of its outcome, HM-A-128 and above."""
 
     code = "HM-A-013"
 
-    def __init__(self, outcome: int, name: str, explanation: str) -> None:
-        super().__init__(f"{name}: {explanation}")
-        self.outcome = outcome
-        self.name = name
-        self.explanation = explanation
+    def __init__(self, outcome: int, *, code: str, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.outcome = int(outcome)
+        self.code = code
+        self._hint = hint
 
     @property
     def hint(self) -> str:
-        return self.explanation
+        return self._hint
 
 
 class VerificationError(TrustChainError):

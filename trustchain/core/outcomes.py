@@ -38,6 +38,16 @@ class Outcome(IntEnum):
     LOG_FULL = 147
 
     @property
+    def code(self) -> str:
+        """The stable error code people quote."""
+        return f"HM-A-{self:03d}"
+
+    @property
+    def text(self) -> str:
+        """The outcome in words."""
+        return self.name.lower().replace("_", " ")
+
+    @property
     def explanation(self) -> str:
         """What it means and what to do, in one sentence."""
         return EXPLANATIONS[self]

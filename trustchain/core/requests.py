@@ -46,7 +46,7 @@ class Refused(Exception):
     """Carries the outcome of a check up to the one place that turns it into a code."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.explanation)
+        super().__init__(outcome.text)
         self.outcome = outcome
 
 

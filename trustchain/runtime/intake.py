@@ -30,7 +30,7 @@ def take_submission(body: bytes, *, chain_id: bytes) -> Operation:
 def refusal(code: int) -> RequestRefused:
     """Return the typed error for an outcome code other than ISSUED."""
     outcome = Outcome(code)
-    return RequestRefused(int(outcome), outcome.name.lower(), outcome.explanation)
+    return RequestRefused(outcome, code=outcome.code, text=outcome.text, hint=outcome.explanation)
 
 
 def _cross_check(operation: Operation) -> None:

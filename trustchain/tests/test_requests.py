@@ -240,7 +240,7 @@ def test_every_code_is_explained_and_refusals_leave_no_receipt() -> None:
     assert set(EXPLANATIONS) == set(Outcome)
     assert all(outcome >= 128 for outcome in Outcome if outcome is not Outcome.ISSUED)
     error = refusal(Outcome.NAME_TAKEN)
-    assert (error.outcome, error.name) == (141, "name_taken")
+    assert (error.outcome, error.code, str(error)) == (141, "HM-A-141", "name taken")
     assert "another name" in error.hint
 
 
@@ -362,7 +362,7 @@ def test_a_request_whose_names_cannot_be_certified_is_refused(
 def test_a_request_with_a_broken_signature_is_refused_at_the_door(network: Network) -> None:
     operation = network.issue(["alice.mesh"])
     broken = replace(operation, request_signature=bytes(64))
-    with pytest.raises(RequestRefused, match="possession_unproven"):
+    with pytest.raises(RequestRefused, match="possession unproven"):
         take_submission(encode_submission(broken), chain_id=CHAIN_ID)
 
 
