@@ -633,7 +633,7 @@ class Purse:
                     Transfer(recipient=recipient, amount=Amount(amount)) for recipient in part
                 ),
             )
-            first = not account["has_key"] and start == 0
+            first = not account["has_key"]  # all of them: they are admitted before the first runs
             payloads.append(sign_transaction(treasury, transaction, carries_key=first).payload)
             sequence += 1
         return payloads

@@ -144,6 +144,15 @@ class Member:
         return operate.running_process(self.manifest)
 
     @property
+    def last_process(self) -> Process | None:
+        """The process that was started last, also while it is dying."""
+        try:
+            document = json.loads(self.manifest.process_file.read_text())
+            return Process(pid=int(document["pid"]), started=int(document["started"]))
+        except (OSError, ValueError, KeyError):
+            return None
+
+    @property
     def running(self) -> bool:
         """True while its process exists."""
         return self.process is not None
@@ -160,7 +169,7 @@ class Member:
 
     def kill(self) -> None:
         """SIGKILL, and wait until the process is gone."""
-        found = self.process
+        found = self.process or self.last_process
         if found is None:
             return
         found.signal(signal.SIGKILL)
@@ -258,14 +267,13 @@ class Member:
         document: dict[str, Any] = answer.json()
         return document
 
-    def metric(self, name: str, labels: str = "") -> float:
-        """Return one sample of `/metrics`, 0.0 when it is absent."""
-        for line in self.get("/metrics").text.splitlines():
-            if line.startswith(f"{name}{labels} ") or (
-                labels == "" and line.startswith(f"{name}{{")
-            ):
-                return float(line.rsplit(" ", 1)[1])
-        return 0.0
+    def metric(self, name: str) -> float:
+        """Return a metric of `/metrics`, summed over its labels; 0 when it is absent."""
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in self.get("/metrics").text.splitlines()
+            if line.startswith((f"{name} ", f"{name}{{"))
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -494,6 +502,12 @@ def port_holder(port: int) -> socket.socket:
 
 
 def _gone(found: Process) -> bool:
+    """True once the process and all its threads are gone: until then they hold its ports."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(found.pid, os.WNOHANG)
-    return process(found.pid) != found or process_state(found.pid) == "Z"
+    if process(found.pid) != found:
+        return True
+    try:
+        return process_state(found.pid) == "Z" and len(os.listdir(f"/proc/{found.pid}/task")) == 1
+    except OSError:
+        return True
