@@ -35,7 +35,7 @@ LOG_INDEX_MAX: Final = (1 << 48) - 1  # the serial number gives the index 48 bit
 DELTA_SIZE_BYTES_MAX: Final = 1 << 26  # a full batch of operations, larger than any block
 LOG_NUMBER_MAX: Final = (1 << 16) - 1  # and the log number 16
 PROOF_HASHES_COUNT_MAX: Final = 48  # one for each bit of an index
-HEADS_KEPT_COUNT: Final = 1_024  # recent heads a block left behind, for cosigning and proofs
+HEADS_KEPT_COUNT: Final = 256  # recent heads a block left behind, for cosigning and proofs
 JUDGED_KEPT_COUNT: Final = 1_024  # payloads whose signatures were checked at admission, 10 MB
 TIME_S_MAX: Final = 253_402_300_799  # the last second X.509 can write: year 9999
 
@@ -48,6 +48,7 @@ COSIGN_MESSAGE_SIZE_BYTES_MAX: Final = 262_144  # 64 cosignatures with room
 COSIGN_ITEMS_COUNT_MAX: Final = 64  # cosignatures in one push
 COSIGN_PENDING_COUNT_MAX: Final = 256  # tree heads collecting cosignatures, 2 MB at 4 validators
 COSIGN_AHEAD_COUNT_MAX: Final = 65_536  # entries a peer may be ahead of us: some full blocks
+COSIGN_HEADS_COUNT_MAX: Final = 8  # newest heads signed when many blocks commit at once
 COSIGN_REPEAT_S: Final = 0.5  # a lost push is repeated this much later
 COSIGN_PUSHES_IN_FLIGHT_MAX: Final = 32  # a silent peer holds each until its time-out
 COSIGN_WAITERS_COUNT_MAX: Final = 4_096  # requests waiting for their checkpoint

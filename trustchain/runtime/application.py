@@ -8,7 +8,7 @@ payload are remembered between admission and execution, because they depend on i
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -65,7 +65,7 @@ class LogApplication:
         self._genesis = genesis
         self._operations = Counts()
         self._log = IssuanceLog(genesis)
-        self._heads: deque[Head] = deque(maxlen=limits.HEADS_KEPT_COUNT)
+        self._heads: tuple[Head, ...] = ()  # replaced, never changed: read on other threads
         self._time_s = 0
         self._judged: OrderedDict[bytes, _Judged] = OrderedDict()
         self._judged_lock = threading.Lock()
@@ -117,9 +117,8 @@ class LogApplication:
             codes.append(outcome)
         self._time_s = time_s
         if appended:
-            self._heads.append(
-                Head(height=height, size=self._log.size, root=self._log.root(), time_s=time_s)
-            )
+            head = Head(height=height, size=self._log.size, root=self._log.root(), time_s=time_s)
+            self._heads = (*self._heads[1 - limits.HEADS_KEPT_COUNT :], head)
         self._operations.add_outcomes(bytes(codes))
         return Executed(
             root=self._log.application_root,
@@ -158,7 +157,7 @@ class LogApplication:
             self._log.restore(records[index])
         head = self._log.head()
         if head is not None:
-            self._heads.append(head)
+            self._heads = (head,)
             self._time_s = head.time_s
         return self._log.application_root
 
@@ -185,16 +184,15 @@ class LogApplication:
 
     def head(self) -> Head | None:
         """Return the head after the newest block with entries, if there is one."""
-        return self._heads[-1] if self._heads else None
+        heads = self._heads
+        return heads[-1] if heads else None
 
     def heads_since(self, size: int, *, height_max: int) -> list[Head]:
         """Return heads larger than `size` of blocks up to a height, oldest first.
 
         Only the newest `HEADS_KEPT_COUNT` heads are remembered.
         """
-        return [
-            head for head in tuple(self._heads) if head.size > size and head.height <= height_max
-        ]
+        return [head for head in self._heads if head.size > size and head.height <= height_max]
 
     def entry(self, index: int) -> Record:
         """Return one entry; raises EntryUnknown."""
@@ -230,7 +228,7 @@ class LogApplication:
 
     def _reset(self) -> None:
         self._log = IssuanceLog(self._genesis)
-        self._heads.clear()
+        self._heads = ()
         self._time_s = 0
 
     def _judge(self, payload: bytes) -> _Judged:

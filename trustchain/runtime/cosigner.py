@@ -144,7 +144,7 @@ class Cosigner:
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                self._sign_new_heads()
+                await self._sign_new_heads()
                 self._push_some(nursery)
                 with trio.move_on_after(self._patience_s()) as patience:
                     await self._wake.wait()
@@ -160,9 +160,9 @@ class Cosigner:
         items = _decode_items(body)
         for item in items:
             self._take(item, sender)
+            await trio.lowlevel.checkpoint()
         self._clean()
         answer = [own for item in items if (own := self._own(item.size, item.root)) is not None]
-        await trio.lowlevel.checkpoint()
         return _encode_items(answer)
 
     async def wait_cosigned(self, size: int) -> Checkpoint:
@@ -214,9 +214,11 @@ class Cosigner:
 
     # --- signing and pushing
 
-    def _sign_new_heads(self) -> None:
+    async def _sign_new_heads(self) -> None:
         signed = 0 if self._signed is None else self._signed.size
-        for head in self._application.heads_since(signed, height_max=self._height):
+        heads = self._application.heads_since(signed, height_max=self._height)
+        for head in heads[-limits.COSIGN_HEADS_COUNT_MAX :]:  # a newer head covers the older
+            await trio.lowlevel.checkpoint()  # a signature takes half a millisecond
             item = _Item(
                 self._place,
                 head.size,

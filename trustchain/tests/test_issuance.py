@@ -144,6 +144,24 @@ async def test_blocks_without_entries_are_not_signed(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_validator_that_catches_up_signs_only_the_newest_heads(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Network()
+    async with trio.open_nursery() as nursery:
+        await start(network, nursery)
+        for place in range(limits.COSIGN_HEADS_COUNT_MAX + 5):
+            network.order(network.issue([f"n{place}.mesh"]))
+        network.cosigners[0].on_block_committed(network.height)
+        await trio.sleep(0.1)
+        sizes = sorted(size for size, _ in network.cosigners[0]._collected)
+        assert sizes == list(range(6, limits.COSIGN_HEADS_COUNT_MAX + 6))
+        network.commit()
+        with trio.fail_after(1):
+            await network.cosigners[0].wait_cosigned(network.application.size)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_restarted_cluster_cosigns_its_head_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
