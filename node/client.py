@@ -46,7 +46,10 @@ class NodeClient:
 
         self.url = url.rstrip("/")
         self._client: httpx.Client = httpx.Client(
-            base_url=self.url, timeout=timeout_s, trust_env=False
+            base_url=self.url,
+            timeout=timeout_s,
+            trust_env=False,
+            verify=self.url.startswith("https:"),  # plain HTTP: load no certificates
         )
 
     def __enter__(self) -> Self:
@@ -93,7 +96,7 @@ class NodeClient:
                     return status
                 reason = "; ".join(f"{item.item.code}: {item.detail}" for item in blocking)
                 reason = reason or f"height {status.height:,} of {height:,}"
-            except NotReachable as error:
+            except (NotReachable, NodeBusy) as error:
                 if time.monotonic() >= deadline:
                     raise error from None
             if time.monotonic() >= deadline:

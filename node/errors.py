@@ -189,6 +189,12 @@ class NotConfirmed(NodeError):
     exit_code = ExitCode.UNSAFE
 
 
+class NotRunning(NodeError):
+    """There is no process to act on."""
+
+    code = "HM-D-406"
+
+
 class WalletExists(NodeError):
     """A wallet of this name is already there; it is never overwritten."""
 
@@ -217,8 +223,8 @@ class PassphraseWrong(NodeError):
     exit_code = ExitCode.NOT_ALLOWED
 
 
-class PaymentFailed(NodeError):
-    """A transfer was refused, failed, or its fate is not known yet."""
+class PaymentFailed(OperationRefused):
+    """A transfer was executed and failed, or was refused; the ledger's own code is shown."""
 
     code = "HM-D-505"
 

@@ -38,15 +38,25 @@ app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")
 app.add_typer(wallet, name="wallet", rich_help_panel="Money")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from node.version import version
+
+        typer.echo(f"hypermesh {version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and stop.",
+            is_eager=True,
+            callback=_show_version,
+        ),
     ] = False,
 ) -> None:
     """Run a HyperMesh node, a small network of them, a wallet, and a certificate authority."""
-    if version:
-        from node.version import version as installed
-
-        typer.echo(f"hypermesh {installed()}")
-        raise typer.Exit
+    del version

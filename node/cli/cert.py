@@ -160,7 +160,7 @@ def show(
     data: dict[str, Any] = {
         "index": bundle.index,
         "serial": f"{leaf.serial:x}",
-        "algorithm": leaf.key.algorithm.value,
+        "algorithm": _key_name(leaf.key.algorithm.value),
         "not_before_s": leaf.not_before_s,
         "not_after_s": leaf.not_after_s,
         "log": bundle.checkpoint.origin,
@@ -208,7 +208,7 @@ def _document(verified: Verified, chain: Genesis) -> dict[str, Any]:
         "index": verified.index,
         "serial": f"{verified.serial:x}",
         "names": list(verified.names),
-        "algorithm": verified.key.algorithm.value,
+        "algorithm": _key_name(verified.key.algorithm.value),
         "not_before_s": verified.not_before_s,
         "not_after_s": verified.not_after_s,
         "log": chain.log.origin,
@@ -242,6 +242,11 @@ def _text(data: dict[str, Any]) -> str:
     if "issue_ms" in data:
         lines.append(f"issued in  {data['issue_ms']} ms")
     return "\n".join(lines)
+
+
+def _key_name(algorithm: str) -> str:
+    """Name a key algorithm as --key takes it."""
+    return "p-256" if algorithm == "p256" else algorithm
 
 
 def _names(certificate: bytes) -> list[str]:

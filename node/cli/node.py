@@ -61,8 +61,12 @@ def init(
     """
     from node.cli.cluster import chosen_passphrase
     from node.cluster.create import create_observer, create_single
+    from node.cluster.manifest import check_layout, check_name, check_node_name
     from node.home import default_home
 
+    check_node_name(name)
+    check_name(chain)
+    check_layout(1, base_port)
     folder = home or default_home()
     if genesis is not None:
         made = create_observer(folder, name=name, genesis=genesis, base_port=base_port)

@@ -261,7 +261,8 @@ def _raise_unless_paid(result: dict[str, Any], *, wait: bool) -> None:
             "never be executed twice",
         )
     raise PaymentFailed(
-        f"payment {result['id']} {result['outcome']}: {result.get('cause', 'no reason given')} "
-        f"[{result.get('code', 'no code')}]",
+        f"payment {result['id']} {result['outcome']}: {result.get('cause', 'no reason given')}",
         hint=result.get("next_step", "see the cause"),
+        remote_code=result.get("code", PaymentFailed.code),
+        status=200,
     )

@@ -29,6 +29,7 @@ TRUST_DOMAIN: Final = "mesh"
 TREASURY_NAME: Final = "treasury"
 TREASURY_CAES: Final = 100_000_000  # of 10^9; the rest stays with the ledger's own treasury
 PASSPHRASE_FILE: Final = "passphrase"
+LOCAL_IDLE_BLOCK_INTERVAL_MS: Final = 2_000  # `wait --height +10` ends while somebody watches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,15 @@ def create_observer(folder: Path, *, name: str, genesis: Path, base_port: int) -
     )
 
 
-def node_toml(*, name: str, role: str, base_port: int, host: str, peers: dict[str, str]) -> str:
+def node_toml(
+    *,
+    name: str,
+    role: str,
+    base_port: int,
+    host: str,
+    peers: dict[str, str],
+    idle_block_interval_ms: int | None = None,
+) -> str:
     """Write the configuration of a new home: only what is not a default."""
     from node.cluster.manifest import HTTP_PORT_OFFSET, STOQ_PORT_OFFSET
 
@@ -146,6 +155,16 @@ def node_toml(*, name: str, role: str, base_port: int, host: str, peers: dict[st
         "[http]",
         f'listen = "[::1]:{base_port + HTTP_PORT_OFFSET}"',
         "",
+        *(
+            (
+                "[consensus]",
+                "# Lively for trying things out; the default is 10000.",
+                f"idle_block_interval_ms = {idle_block_interval_ms}",
+                "",
+            )
+            if idle_block_interval_ms
+            else ()
+        ),
         "[peers]",
         *(f"{toml_value(node_id)} = {toml_value(address)}" for node_id, address in peers.items()),
     ]
@@ -173,6 +192,7 @@ def _make(folder: Path, *, name: str, nodes: int, base_port: int, secret: str | 
                 base_port=member.stoq_port - 2,
                 host="::1",
                 peers=_peers_of(member, members),
+                idle_block_interval_ms=LOCAL_IDLE_BLOCK_INTERVAL_MS,
             ),
         )
     cluster = Cluster(

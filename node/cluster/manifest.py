@@ -132,6 +132,16 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_node_name(name: str) -> str:
+    """Return a usable node name or raise."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise InvalidArgument(
+            f"{name!r} is not a node name",
+            hint="1 to 32 lower-case letters, digits and inner hyphens, for example 'n0'",
+        )
+    return name
+
+
 def check_layout(nodes: int, base_port: int) -> None:
     """Raise unless so many nodes fit from this port on."""
     if not 1 <= nodes <= CLUSTER_NODES_MAX:

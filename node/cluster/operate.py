@@ -16,17 +16,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from node.client import NodeClient
 from node.cluster.manifest import Cluster, Member
-from node.errors import ClusterStartFailed, NodeError, NotReady
+from node.errors import ClusterStartFailed, NodeError, NotReady, NotRunning
 from node.home import write_replacing
 from node.limits import CLUSTER_STOP_TIMEOUT_S
 from node.processes import Process, process, require_free
 from node.status import Status
 
-POLL_INTERVAL_S = 0.05
-LOG_TAIL_LINES = 6
+POLL_INTERVAL_S: Final = 0.05
+PATIENT_INTERVAL_S: Final = 0.25
+EAGER_S: Final = 3.0
+LOG_TAIL_LINES: Final = 6
 
 
 class Action(StrEnum):
@@ -92,7 +95,8 @@ def wait_ready(
     Raises `ClusterStartFailed` when processes ended, `NotReady` when time is over; both name each
     node and its reason. Nodes that run are left running.
     """
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline = began + timeout_s
     waiting = list(members)
     while True:
         reasons: dict[str, str] = {}
@@ -120,7 +124,8 @@ def wait_ready(
                 + "; ".join(f"{name}: {reason}" for name, reason in reasons.items()),
                 hint="see `hypermesh cluster status`, or wait longer with --timeout",
             )
-        time.sleep(POLL_INTERVAL_S)
+        # Eager at first; a long wait must not take the processor from the nodes it waits for.
+        time.sleep(POLL_INTERVAL_S if time.monotonic() - began < EAGER_S else PATIENT_INTERVAL_S)
 
 
 def inspect(member: Member, *, timeout_s: float = 2.0) -> MemberState:
@@ -167,7 +172,7 @@ def perturb(member: Member, action: Action) -> None:
     """Hurt or heal one node. Raises `NodeError` when there is nothing to act on."""
     found = running_process(member)
     if found is None and action is not Action.RESTART:
-        raise NodeError(
+        raise NotRunning(
             f"{member.name} does not run",
             hint=f"start it: hypermesh cluster perturb … restart {member.name}",
         )
