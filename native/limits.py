@@ -32,6 +32,20 @@ WORKER_JOBS_MAX: Final[int] = _native.WORKER_JOBS_MAX
 # Results posted from Python that the loop has not drained: it has stopped if there are so many.
 COMPLETIONS_MAX: Final[int] = _native.COMPLETIONS_MAX
 
+# 64 operations, a key and a signature take 4.6 kB.
+TRANSACTION_SIZE_BYTES_MAX: Final[int] = _native.TRANSACTION_SIZE_BYTES_MAX
+# A payroll of 64 in one signature; beyond that lanes do the job.
+OPERATIONS_MAX: Final[int] = _native.OPERATIONS_MAX
+# 2**28 accounts take 100 GB: the table runs out of memory first.
+ACCOUNTS_MAX: Final[int] = _native.ACCOUNTS_MAX
+# 2 kB each; emptied when full.
+ACCOUNT_KEYS_DECODED_MAX: Final[int] = _native.ACCOUNT_KEYS_DECODED_MAX
+# Two generations of payload hashes whose signature was good: about 10 MB.
+VERIFIED_PAYLOADS_MAX: Final[int] = _native.VERIFIED_PAYLOADS_MAX
+# A load generator's whole run in one call.
+SIGN_JOBS_MAX: Final[int] = _native.SIGN_JOBS_MAX
+SIGN_THREADS_MAX: Final[int] = _native.SIGN_THREADS_MAX
+
 # A sealed Falcon-1024 key takes about 3.5 kB of text.
 KEY_FILE_SIZE_BYTES_MAX: Final = 16_384
 # scrypt takes 128 * r * n bytes: this much memory at most, whatever a key file asks for.

@@ -15,13 +15,13 @@ use crate::{
     der::{KeyAlgorithm, encode_spki},
     falcon::Verifier,
     hash::{Hash, sha256},
+    limits::{ACCOUNT_KEYS_DECODED_MAX, ACCOUNTS_MAX, LANES_MAX, VERIFIED_PAYLOADS_MAX},
     msgpack::{DecodeError, Reader, Writer},
     sumtree::{Leaf, SumProof, SumTree, SumTreeError, Summed},
 };
 
 pub const NONE: u32 = u32::MAX;
 pub const KEY_SIZE: usize = 897;
-pub const LANES_MAX: usize = 256;
 
 const ADDRESS_DOMAIN: &[u8] = b"hypermesh/account/v1";
 const SYSTEM_DOMAIN: &[u8] = b"hypermesh/system/v1";
@@ -32,11 +32,6 @@ const ROW_VERSION: u64 = 1;
 const DELTA_VERSION: u8 = 1;
 const ALGORITHM_NONE: u64 = 0;
 const ALGORITHM_FALCON_512: u64 = 1;
-/// Decoded keys take 2 KB each: at most 16 MB.
-const VERIFIERS_MAX: usize = 8192;
-/// Two generations of payload hashes whose signature was good: at most 10 MB.
-const VERIFIED_MAX: usize = 65_536;
-const ACCOUNTS_MAX: usize = 1 << 28;
 
 pub type PublicKey = [u8; KEY_SIZE];
 
@@ -192,7 +187,7 @@ impl DirectoryView<'_> {
         }
         let key = self.directory.keys.get(&number)?;
         let verifier = Arc::new(Verifier::decode(&key[..])?);
-        if self.verifiers.len() >= VERIFIERS_MAX {
+        if self.verifiers.len() >= ACCOUNT_KEYS_DECODED_MAX {
             self.verifiers.clear();
         }
         self.verifiers.insert(number, Arc::clone(&verifier));
@@ -259,7 +254,7 @@ impl AccountTable {
     pub fn remember_verified(&self, payload_hashes: &[Hash]) {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         for hash in payload_hashes {
-            if verified.young.len() >= VERIFIED_MAX {
+            if verified.young.len() >= VERIFIED_PAYLOADS_MAX {
                 verified.old = std::mem::take(&mut verified.young);
             }
             verified.young.insert(*hash);

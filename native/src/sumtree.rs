@@ -9,6 +9,7 @@
 //! way up. Updates mark the path, `root` hashes what is marked.
 use crate::{
     hash::{Hash, sha256},
+    limits::SUM_TREE_LEAVES_MAX,
     msgpack::{DecodeError, Reader, Writer},
 };
 
@@ -142,7 +143,7 @@ impl SumTree {
     /// Adds a leaf and returns its number.
     pub fn insert(&mut self, leaf: Leaf) -> Result<u32, SumTreeError> {
         let number = u32::try_from(self.entries.len()).unwrap_or(NONE);
-        if number >= NONE / 2 {
+        if number as usize >= SUM_TREE_LEAVES_MAX {
             return Err(SumTreeError::Full);
         }
         let Some(root) = self.root else {

@@ -14,13 +14,12 @@ use crate::{
     accounts::{AccountTable, DirectoryView, KEY_SIZE, NONE, PublicKey, address_of},
     falcon::{NoRandomness, Signer, Verifier},
     hash::{Hash, leaf_hash, sha256},
+    limits::{OPERATIONS_MAX, TRANSACTION_SIZE_BYTES_MAX},
     merkle,
     msgpack::{DecodeError, Reader, Writer},
 };
 
 pub const TAG: u8 = 1;
-pub const TRANSACTION_SIZE_BYTES_MAX: usize = 8192;
-pub const OPERATIONS_MAX: usize = 64;
 pub const SIGNATURE_SIZE: usize = 666;
 
 const DOMAIN: &[u8] = b"hypermesh/tx/v1";

@@ -15,5 +15,15 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("RECENT_PAYLOADS", limits::RECENT_PAYLOADS)?;
     module.add("WORKER_THREADS_MAX", limits::WORKER_THREADS_MAX)?;
     module.add("WORKER_JOBS_MAX", limits::WORKER_JOBS_MAX)?;
-    module.add("COMPLETIONS_MAX", limits::COMPLETIONS_MAX)
+    module.add("COMPLETIONS_MAX", limits::COMPLETIONS_MAX)?;
+    module.add(
+        "TRANSACTION_SIZE_BYTES_MAX",
+        limits::TRANSACTION_SIZE_BYTES_MAX,
+    )?;
+    module.add("OPERATIONS_MAX", limits::OPERATIONS_MAX)?;
+    module.add("ACCOUNTS_MAX", limits::ACCOUNTS_MAX)?;
+    module.add("ACCOUNT_KEYS_DECODED_MAX", limits::ACCOUNT_KEYS_DECODED_MAX)?;
+    module.add("VERIFIED_PAYLOADS_MAX", limits::VERIFIED_PAYLOADS_MAX)?;
+    module.add("SIGN_JOBS_MAX", limits::SIGN_JOBS_MAX)?;
+    module.add("SIGN_THREADS_MAX", limits::SIGN_THREADS_MAX)
 }

@@ -17,11 +17,10 @@ use crate::{
     batch::Batch,
     falcon::{NoRandomness, Signer},
     hash::Hash,
-    transaction::{Columns, Decoder, OPERATIONS_MAX, Order, Resolved, TAG, runs, signer_address},
+    limits::{OPERATIONS_MAX, SIGN_JOBS_MAX, SIGN_THREADS_MAX},
+    transaction::{Columns, Decoder, Order, Resolved, TAG, runs, signer_address},
 };
 
-const SIGN_JOBS_MAX: usize = 1 << 20;
-const THREADS_MAX: usize = 64;
 /// About 60 microseconds of hashing.
 const SMALL_RECEIPTS: usize = 256;
 
@@ -269,7 +268,7 @@ fn sign_transactions<'py>(
     threads: usize,
 ) -> PyResult<Bound<'py, PyList>> {
     let chain_id = hash_of(chain_id)?;
-    if jobs.len() > SIGN_JOBS_MAX || threads > THREADS_MAX {
+    if jobs.len() > SIGN_JOBS_MAX || threads > SIGN_THREADS_MAX {
         return Err(LimitExceeded::new_err(
             "too many transactions or threads in one call",
         ));
