@@ -112,6 +112,12 @@ class KeyUnreadable(NodeError):
     exit_code = ExitCode.CONFIGURATION
 
 
+class ObserverUnsupported(NodeError):
+    """The home is an observer's, and this version only runs validators."""
+
+    code = "HM-D-210"
+
+
 class NotReachable(NodeError):
     """No node answers at the address."""
 

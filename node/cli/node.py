@@ -24,7 +24,7 @@ from node.cli.base import (
     seconds,
 )
 from node.cli.config import ConfigFile, Settings
-from node.errors import ExitCode
+from node.errors import ExitCode, ObserverUnsupported
 
 if TYPE_CHECKING:
     from node.preflight import Inspection
@@ -105,6 +105,11 @@ def run(home: HomeFolder = None, config: ConfigFile = None, settings: Settings =
     if result.errors:
         raise result.errors[0]
     assert result.loaded is not None
+    if result.loaded.config.node.role == "observer":
+        raise ObserverUnsupported(
+            "this version runs validators only: it cannot follow a chain without voting",
+            hint="read the chain through a validator's HTTP interface; the home stays usable",
+        )
     from node import logging
 
     logging.configure(level=result.loaded.config.log.level, form=result.loaded.config.log.format)
