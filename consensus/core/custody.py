@@ -96,10 +96,16 @@ def _idle_deadline(replica: "Replica") -> int:
 
 def on_suspect(replica: "Replica") -> None:
     """The time has come to forward or to suspect."""
+    due = replica.suspect_at
     replica.suspect_at = None
     if not replica.active:
         return
     now = replica.now.monotonic_us
+    if due is not None and now - due > replica.request_timeout_us:
+        # This process did not run for a while: it must not blame the primary for that.
+        replica.entered_us = now
+        arm(replica)
+        return
     oldest = replica.oldest_us
     if oldest is not None and now >= _custody_deadline(replica, oldest):
         view_change.start(replica, replica.view + 1, "a payload waits too long")

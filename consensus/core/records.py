@@ -3,8 +3,8 @@
 The store is a table `(kind, key, sequence, data)` with the primary key `(kind, key)`: a record
 replaces one of the same kind and key. `Drop(through)` deletes the rows with
 `1 <= sequence <= through`; rows with sequence 0 are never dropped. An `Accepted` record demands
-that the body of its batch is written in the same transaction (bodies are the block store and outlive
-the record).
+that the body of its batch is written in the same transaction (bodies are the block store and
+outlive the record).
 """
 
 from collections.abc import Iterable
@@ -122,6 +122,17 @@ class Recovery:
     first_sequence: Sequence  # S: no vote below it
     first_view: View  # V: no PREPARE, COMMIT, VIEW-CHANGE, NEW-VIEW or PRE-PREPARE below it
     done: bool  # a block at or above S - 1 is certified
+
+
+def reborn(chain_id: Digest, node_id: Digest, incarnation: int) -> tuple[Birth, Recovery]:
+    """The first records of a store made again after disk loss, for one transaction.
+
+    Both together: with the birth record alone a crash would leave a replica that thinks it is new.
+    """
+    return (
+        Birth(chain_id=chain_id, node_id=node_id, incarnation=incarnation),
+        Recovery(first_sequence=Sequence(0), first_view=View(0), done=False),
+    )
 
 
 Record = (

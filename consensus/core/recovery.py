@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 # --- from records to state
 
 
-def restore(replica: "Replica", records: Iterable[Record], *, disk_lost: bool) -> None:
+def restore(replica: "Replica", records: Iterable[Record]) -> None:
     """Rebuild what was durable. Emits nothing: `start` does."""
     birth: Birth | None = None
     entered = ViewEntered(epoch=replica.committee.epoch, view=View(0), active=True)
@@ -91,8 +91,6 @@ def restore(replica: "Replica", records: Iterable[Record], *, disk_lost: bool) -
         raise BirthMissing("consensus.db has no birth record")
     if birth.chain_id != replica.committee.chain_id:
         raise WrongChain("consensus.db was made for another chain")
-    if disk_lost:
-        replica.phase = Phase.SEEKING
     _restore_view(replica, entered, held)
     _restore_votes(replica, accepted, sorted(vectors, key=_number))
     replica.drop_below_floor()

@@ -170,14 +170,13 @@ class Replica:
         tip: ExecutedBlock,
         uncertified: Seq[ExecutedBlock] = (),
         records: Iterable[Record] = (),
-        disk_lost: bool = False,
     ) -> None:
         """Rebuild a replica from what is durable.
 
         `boot` is random, 1 to 2**64 - 1, and new at every start: answers of an earlier life are
         known by it. `tip` is the newest block of `state.db` (or `genesis_block`), `uncertified` the
         blocks up to and including it that are above the newest certificate in `records` (more is
-        harmless). `disk_lost`: the birth record was missing and has just been written again.
+        harmless). After disk loss `records` are those of `records.reborn`.
         Raises `BirthMissing` and `WrongChain`.
         """
         invariant(boot > 0, "a boot number is not zero")
@@ -267,7 +266,7 @@ class Replica:
 
         self.votes_late = 0
         self.misbehaviour = 0
-        recovery.restore(self, records, disk_lost=disk_lost)
+        recovery.restore(self, records)
 
     # --- the border
 
@@ -390,7 +389,7 @@ class Replica:
         commit.execute_next(self)
         catch_up.fetch(self)
         if len(self.bodies) > 3 * WINDOW_BLOCKS:
-            self._sweep_bodies()
+            self.sweep_bodies(keep=16)
 
     def _fire(self, timer: Timer) -> None:
         match timer:
@@ -562,10 +561,10 @@ class Replica:
                 roots.add(pre_prepare.header.payload_root)
         return roots
 
-    def _sweep_bodies(self) -> None:
-        """Bodies whose PRE-PREPARE never came: the newest few may still get theirs."""
+    def sweep_bodies(self, *, keep: int) -> None:
+        """Forget bodies nothing refers to, but the newest: their PRE-PREPARE may be on its way."""
         in_use = self.roots_in_use()
-        for root in list(self.bodies)[:-16]:
+        for root in list(self.bodies)[: len(self.bodies) - keep]:
             if root not in in_use:
                 del self.bodies[root]
                 self.effects.append(ForgetBody(payload_root=root))

@@ -12,6 +12,7 @@ from consensus.core.effects import Fault, Send
 from consensus.core.inputs import Timer
 from consensus.core.messages import (
     Checkpoint,
+    NewView,
     PrePrepare,
     Status,
     VoteVector,
@@ -154,8 +155,9 @@ def _help(replica: "Replica", sender: ReplicaIndex, status: Status, certified: i
         answer = recovery.answer(replica, status.boot)
         if answer is not None:
             replica.emit(Send(peer=sender, message=answer))
-    if behind and replica.active and replica.new_view is not None:
-        replica.emit(Send(peer=sender, message=replica.new_view))
+    new_view = replica.new_view
+    if behind and replica.active and new_view is not None and _may_show(replica, new_view):
+        replica.emit(Send(peer=sender, message=new_view))
     if not replica.active and (behind or status.view == replica.view):
         for signer, message in sorted(replica.view_changes.items()):
             if signer == sender or message.view < replica.view:
@@ -164,10 +166,15 @@ def _help(replica: "Replica", sender: ReplicaIndex, status: Status, certified: i
             own = signer == replica.me
             if not known and (not own or replica.may_vote(message.view)):
                 replica.emit(Send(peer=sender, message=message))
-    if replica.phase is Phase.VOTING or replica.phase is Phase.STARTING:
+    if replica.phase is Phase.VOTING:
         _resend(replica, sender, status, certified)
     if len(replica.effects) > before:
         peer.helped_us = now
+
+
+def _may_show(replica: "Replica", new_view: NewView) -> bool:
+    """Others' NEW-VIEW always, our own only while we may speak."""
+    return new_view.signer != replica.me or replica.phase is Phase.VOTING
 
 
 def _holds_change_of(replica: "Replica", sender: ReplicaIndex, status: Status) -> bool:

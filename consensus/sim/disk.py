@@ -8,6 +8,7 @@ from consensus.core.records import (
     Birth,
     ExecutedBlock,
     Record,
+    reborn,
     record_key,
     record_sequence,
 )
@@ -35,9 +36,15 @@ class Disk:
     bodies: dict[Digest, Body] = field(default_factory=dict)
     blocks: list[StoredBlock] = field(default_factory=list)
 
-    def born(self, chain_id: Digest, node_id: Digest, incarnation: int) -> None:
-        birth = Birth(chain_id=chain_id, node_id=node_id, incarnation=incarnation)
+    def born(self, chain_id: Digest, node_id: Digest) -> None:
+        """The store made together with the key."""
+        birth = Birth(chain_id=chain_id, node_id=node_id, incarnation=1)
         self.records[record_key(birth)] = birth
+
+    def born_again(self, chain_id: Digest, node_id: Digest) -> None:
+        """The store made after the first one was lost."""
+        for record in reborn(chain_id, node_id, 2):
+            self.records[record_key(record)] = record
 
     def write_tick(self, tick: Tick, bodies: dict[Digest, Body]) -> None:
         """One transaction."""

@@ -126,7 +126,7 @@ class Node:
         self.world = cluster.world
         self.index = ReplicaIndex(index)
         self.disk = Disk()
-        self.disk.born(cluster.chain_id, Digest(bytes([index]) * 32), 1)
+        self.disk.born(cluster.chain_id, Digest(bytes([index]) * 32))
         self.skew_ms = 0
         self.disk_us_max = 1_000
         self.life = 0
@@ -140,7 +140,7 @@ class Node:
 
     # --- life and death
 
-    def start(self, *, disk_lost: bool = False) -> None:
+    def start(self) -> None:
         """A new process on the old disk."""
         world = self.world
         self.life += 1
@@ -162,7 +162,6 @@ class Node:
             tip=blocks[-1].block if blocks else genesis,
             uncertified=[stored.block for stored in blocks[-200:]],
             records=records,
-            disk_lost=disk_lost,
         )
         if self.quorum_override is not None:
             self.replica.quorum = self.quorum_override

@@ -7,6 +7,7 @@ liveness: all payloads in custody executed, all nodes at one height, views no lo
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from consensus.core.effects import Fault
 from consensus.core.messages import Message
@@ -59,7 +60,7 @@ class Cluster:
         self.trail = hashlib.sha256()
         random = self.world.random
         liars = 0
-        if members in (4, 7) and random.random() < 0.35:
+        if members in (4, 5, 7) and random.random() < 0.35:
             liars = random.randint(1, faults(members))
         chosen = set(random.sample(range(members), liars))
         self.nodes: list[Node] = [
@@ -153,12 +154,16 @@ class Cluster:
         node = self.nodes[index]
         node.crash()
         node.disk = Disk()
-        node.disk.born(self.chain_id, Digest(bytes([index]) * 32), 2)
+        node_id = Digest(bytes([index]) * 32)
+        if self.planted.forget_votes:
+            node.disk.born(self.chain_id, node_id)
+        else:
+            node.disk.born_again(self.chain_id, node_id)
         self.world.counters["disks lost"] += 1
         self.world.log(f"node {index} loses its disk")
         if not self.planted.forget_votes:
             self.forgetful.add(index)
-        self.restart_later(index, disk_lost=not self.planted.forget_votes)
+        self.restart_later(index)
 
     def restore_backup(self, index: int) -> None:
         """The operator restores an old backup, without saying so."""
@@ -176,16 +181,20 @@ class Cluster:
             self.nodes[index].crash()
             self.restart_later(index)
 
-    def restart_later(self, index: int, *, disk_lost: bool = False) -> None:
+    def crash_all(self) -> None:
+        """A power cut."""
+        for index in range(self.members):
+            self.crash(index)
+
+    def restart_later(self, index: int) -> None:
         node = self.nodes[index]
         random = self.world.random
         wait = random.choice((5_000, 50_000, 300_000, 1_500_000))
-        lost = disk_lost or getattr(node, "pending_loss", False)
 
         def restart() -> None:
             if not node.up:
                 self.world.log(f"node {index} starts")
-                node.start(disk_lost=lost)
+                node.start()
 
         self.world.after(random.randrange(wait // 2, wait * 2), restart)
 
@@ -243,10 +252,10 @@ def chaos(cluster: Cluster, duration_us: int) -> None:
     memory_rate = random.choice((0, 0, 1, 2))
     for _ in range(crash_rate):
         victim = random.randrange(cluster.members)
-        world.at(begin + random.randrange(duration_us), lambda who=victim: cluster.crash(who))
+        world.at(begin + random.randrange(duration_us), partial(cluster.crash, victim))
     if crash_rate and random.random() < 0.3:
         moment = begin + random.randrange(duration_us)
-        world.at(moment, lambda: [cluster.crash(who) for who in range(cluster.members)] and None)
+        world.at(moment, cluster.crash_all)
         world.counters["runs with a crash of all"] += 1
     if crash_rate and random.random() < 0.4:
         moment = begin + random.randrange(duration_us)
@@ -256,14 +265,14 @@ def chaos(cluster: Cluster, duration_us: int) -> None:
     for _ in range(memory_rate):
         victim = random.randrange(cluster.members)
         moment = begin + random.randrange(duration_us)
-        world.at(moment, lambda who=victim: _lose_memory(cluster, who))
+        world.at(moment, partial(_lose_memory, cluster, victim))
     payloads = random.choice((5, 20, 60))
     for number in range(payloads):
         payload = b"%d/%d" % (number, random.getrandbits(40))
         only = random.choice((0, 1)) if random.random() < 0.1 else None
         world.at(
             begin + random.randrange(duration_us),
-            lambda data=payload, some=only: cluster.submit(data, only=some),
+            partial(cluster.submit, payload, only=only),
         )
 
 
@@ -366,11 +375,14 @@ def settle(cluster: Cluster) -> None:
     world = cluster.world
     if cluster.liars:
         return
-    world.run_until(world.now_us + 1_000_000)
-    before: list[View] = [node.replica.view for node in cluster.honest]
     idle_us = SIM_TIMING.idle_block_interval_ms * 1_000
-    world.run_until(world.now_us + 3 * idle_us)
-    after = [node.replica.view for node in cluster.honest]
+    before: list[View] = []
+    for _ in range(5):
+        after = [node.replica.view for node in cluster.honest]
+        if before == after:
+            break
+        before = after
+        world.run_until(world.now_us + 3 * idle_us)
     require(before == after, f"views still move after healing: {before} then {after}")
     require(
         len({node.replica.certified for node in cluster.honest}) <= 2,

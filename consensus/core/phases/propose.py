@@ -101,6 +101,7 @@ def on_batch_taken(replica: "Replica", taken: BatchTaken) -> None:
     ):
         if taken.payload_root is None:
             replica.pending = 0
+            propose(replica)
         return
     now = replica.now
     header = BatchHeader(

@@ -134,7 +134,10 @@ def on_view_change(replica: "Replica", message: ViewChange) -> None:
 def _show_new_view(replica: "Replica", message: ViewChange) -> None:
     """The sender asks for a view that exists already."""
     new_view = replica.new_view
-    if new_view is not None and new_view.view >= message.view:
+    may_show = new_view is not None and (
+        new_view.signer != replica.me or replica.may_vote(new_view.view)
+    )
+    if new_view is not None and may_show and new_view.view >= message.view:
         peer = replica.peers[message.signer]
         now = replica.now.monotonic_us
         if peer.helped_us is None or now - peer.helped_us >= 50_000:
@@ -284,6 +287,7 @@ def enter(replica: "Replica", message: NewView, certificate: BlockCertificate | 
     if certificate is not None:
         checkpoint.adopt(replica, certificate)
     install(replica, message, certificate)
+    replica.sweep_bodies(keep=0)
     custody.arm(replica)
     if replica.is_primary:
         replica.emit(
