@@ -121,7 +121,7 @@ def test_damage_in_rows_and_deltas_is_named(world: World) -> None:
 def test_rows_that_lose_money_stop_the_node(world: World) -> None:
     other = World(genesis(rich=("alice",)))
     lost = other.application.rows(2, 1)[0]  # a treasury of another chain
-    with pytest.raises(InvariantError):
+    with pytest.raises(StateDamaged, match="base units"):
         reload(world, [lost], [])
 
 
