@@ -7,17 +7,19 @@ time, and every wait has a deadline and says what it was waiting for.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import httpx
 
@@ -26,6 +28,7 @@ from node.home import Home
 from node.processes import Listen, Process, process, process_state, require_free, taken
 
 PORTS_PER_NODE: Final = 10
+BLOCK_PORTS: Final = 100  # ten nodes at most
 STOQ_OFFSET: Final = 2
 HTTP_OFFSET: Final = 3
 BASE_PORT_FIRST: Final = 21_000  # below the range the kernel hands out by itself
@@ -93,16 +96,35 @@ def listens(base: int, nodes: int) -> list[Listen]:
 
 
 def free_base_port(nodes: int) -> int:
-    """Return a base port whose whole block is free; when none is, name who holds the last one."""
-    width = PORTS_PER_NODE * nodes
-    span = (BASE_PORT_LAST - BASE_PORT_FIRST) // width
+    """Return a base port whose whole block is free, reserved for this process while it lives.
+
+    When no block is free, name who holds the first one.
+    """
+    blocks = (BASE_PORT_LAST - BASE_PORT_FIRST) // BLOCK_PORTS
     start = os.getpid() + time.monotonic_ns() // 1_000_000
-    for step in range(span):
-        base = BASE_PORT_FIRST + (start + step) % span * width
-        if not any(taken(listen) for listen in listens(base, nodes)):
+    for step in range(blocks):
+        base = BASE_PORT_FIRST + (start + step) % blocks * BLOCK_PORTS
+        if _reserve(base) and not any(taken(listen) for listen in listens(base, nodes)):
             return base
     require_free(*listens(BASE_PORT_FIRST, nodes))
-    raise WaitExpired("no free block of ports")
+    raise WaitExpired("every block of ports is reserved by another run")
+
+
+def _reserve(base: int) -> bool:
+    """Lock a block against other runs that have looked, but not bound yet."""
+    folder = Path(tempfile.gettempdir()) / f"hypermesh-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = (folder / str(base)).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    _reserved.append(lock)
+    return True
+
+
+_reserved: Final[list[IO[str]]] = []  # closed, and so given back, when this process ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
