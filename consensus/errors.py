@@ -33,7 +33,9 @@ class CorruptRecord(ConsensusError):
 
     @property
     def hint(self) -> str:
-        return "move consensus.db away and start as after disk loss; the node recovers from its peers"
+        return (
+            "move consensus.db away and start as after disk loss; the node recovers from its peers"
+        )
 
 
 class BirthMissing(ConsensusError):

@@ -337,6 +337,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("mempool", parts.mempool.statistics)
     parts.metrics.watch("caesar", parts.ledger.statistics)
     parts.metrics.watch("trustchain", parts.log.statistics)
+    parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
 
 
 async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:

@@ -1,7 +1,7 @@
 """A running node as its callers see it: the one implementation of `NodeAPI`.
 
-Each method gathers what the rooms know and turns it into the values of `node.runtime.api`; the
-rules are in the rooms. Questions about application state run on the executor thread, so they see the
+Each method gathers what the rooms know and turns it into values of `node.runtime.api`; the rules
+are in the rooms. Questions about application state run on the executor thread, so they see the
 state between two blocks.
 """
 
@@ -173,11 +173,7 @@ class NodeService:
             outcome = LedgerOutcome(code)
             return CodeText(code=outcome.code, title=outcome.text, next_step=outcome.hint)
         found = LogOutcome(code)
-        return CodeText(
-            code=f"HM-T-{code:03d}",
-            title=found.name.lower().replace("_", " "),
-            next_step=found.explanation,
-        )
+        return CodeText(code=found.code, title=found.text, next_step=found.explanation)
 
     # --- payloads
 
