@@ -22,10 +22,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, DatagramEvent, Dir, EcnCodepoint, EndpointConfig,
-    FinishError, HashedConnectionIdGenerator, IdleTimeout, Incoming, MtuDiscoveryConfig,
-    NoneTokenStore, ReadError, Side, StreamEvent, StreamId, Transmit, TransportConfig, VarInt,
-    WriteError,
+    ConnectionError, ConnectionHandle, ConnectionId, ConnectionIdGenerator as _, DatagramEvent,
+    Dir, EcnCodepoint, EndpointConfig, FinishError, HashedConnectionIdGenerator, IdleTimeout,
+    Incoming, MtuDiscoveryConfig, NoneTokenStore, ReadError, Side, StreamEvent, StreamId, Transmit,
+    TransportConfig, VarInt, WriteError,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -49,6 +49,8 @@ const FRAME_JOIN_BYTES_MAX: usize = 4_096;
 /// How much of a peer's closing words is kept.
 const DETAIL_BYTES_MAX: usize = 512;
 const EPOLL_EVENTS: usize = 64;
+/// Length of the ids that quinn's hashed generator makes.
+const CONNECTION_ID_BYTES: usize = 8;
 
 /// First byte of every stream but stream 0.
 pub mod kind {
@@ -499,6 +501,8 @@ pub struct Engine {
     socket: UdpSocket,
     state: quinn_udp::UdpSocketState,
     endpoint: quinn_proto::Endpoint,
+    /// Recognises connection ids this key has made, also before a restart.
+    ids: HashedConnectionIdGenerator,
     identity: Arc<Identity>,
     settings: Settings,
     transport: Arc<TransportConfig>,
@@ -573,6 +577,7 @@ impl Engine {
             .max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX)
             .map_err(io_error)?;
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(seed)));
+        let ids = HashedConnectionIdGenerator::from_key(seed);
         let endpoint = quinn_proto::Endpoint::new(
             Arc::new(config),
             Some(Arc::new(server)),
@@ -584,6 +589,7 @@ impl Engine {
             socket,
             state,
             endpoint,
+            ids,
             identity,
             settings,
             transport,
@@ -1213,7 +1219,7 @@ impl Engine {
     }
 
     fn handle(&mut self, now: Instant, meta: &quinn_udp::RecvMeta, datagram: BytesMut) {
-        let head = datagram.first_chunk::<5>().copied().unwrap_or([0; 5]);
+        let refusal = self.unrouted(&datagram);
         let mut response = Vec::new();
         let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
         let handled =
@@ -1228,11 +1234,34 @@ impl Engine {
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.incoming(now, incoming),
             Some(DatagramEvent::Response(transmit)) => {
-                self.refuse(unrouted(head));
+                self.refuse(refusal);
                 self.respond(transmit, response);
             }
             // Also what a known handshake buffers; nothing buffers here, we decide at once.
-            None => self.refuse(unrouted(head)),
+            None => self.refuse(refusal),
+        }
+    }
+
+    /// What a datagram is if it belongs to no connection (RFC 9000, section 17).
+    fn unrouted(&self, datagram: &[u8]) -> Refusal {
+        let Some((first, rest)) = datagram.split_first() else {
+            return Refusal::NotQuic;
+        };
+        match (
+            first & 0xc0,
+            rest.first_chunk().map(|v| u32::from_be_bytes(*v)),
+        ) {
+            // A short header: of a connection we forgot, if we once made its id.
+            (0x40, _) => match rest.first_chunk::<CONNECTION_ID_BYTES>() {
+                Some(id) if self.ids.validate(&ConnectionId::new(id)).is_ok() => {
+                    Refusal::StrayPacket
+                }
+                _ => Refusal::NotQuic,
+            },
+            (0xc0, Some(1)) if first & 0x30 == 0 => Refusal::BadInitial,
+            (0xc0, Some(1)) => Refusal::StrayPacket,
+            (0xc0, Some(2..)) => Refusal::OtherQuicVersion,
+            _ => Refusal::NotQuic,
         }
     }
 
@@ -1629,22 +1658,6 @@ impl Engine {
                 }
             }
         }
-    }
-}
-
-/// What a datagram that belongs to no connection was, from its first five bytes (RFC 9000, 17).
-fn unrouted(head: [u8; 5]) -> Refusal {
-    let [first, version @ ..] = head;
-    match (
-        first & 0x80 != 0,
-        first & 0x40 != 0,
-        u32::from_be_bytes(version),
-    ) {
-        (false, true, _) => Refusal::StrayPacket,
-        (true, true, 1) if first & 0x30 == 0 => Refusal::BadInitial,
-        (true, true, 1) => Refusal::StrayPacket,
-        (true, true, 2..) => Refusal::OtherQuicVersion,
-        _ => Refusal::NotQuic,
     }
 }
 

@@ -69,7 +69,7 @@ EngineFactory: TypeAlias = Callable[[Identity, str, TransportConfig], Engine]
 _log = structlog.get_logger("transport")
 _CHANNELS: Final = {int(kind): kind for kind in ChannelKind}
 
-# Plain integers for the one loop that runs per event: looking a member up costs more than the event.
+# Plain integers for the loop that runs per event: looking an enum member up costs more than that.
 _CONTROL: Final = int(StreamKind.CONTROL)
 _CONNECTED: Final = int(EventKind.CONNECTED)
 _FRAME: Final = int(EventKind.FRAME)
