@@ -86,7 +86,7 @@ class Connection:
         hello: Hello,
         remote_address: str,
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint: Final = endpoint
         self.engine: Final[Engine] = endpoint.engine
         self.handle: Final = handle
         self.dialled: Final = dialled
@@ -116,7 +116,7 @@ class Connection:
     @property
     def candidate(self) -> Candidate:
         """What decides between this and another connection to the same peer."""
-        dialler = self._endpoint.identity.node_id if self.dialled else self.peer
+        dialler = self.endpoint.identity.node_id if self.dialled else self.peer
         return Candidate(dialler=dialler, instance=self.hello.instance)
 
     def channel(self, kind: ChannelKind) -> FrameSender:
@@ -159,7 +159,7 @@ class Connection:
         if self.closure is None:
             self._unfinished = set(self.engine.finish_channels(self.handle))
             self.kick()
-            with trio.move_on_after(self._endpoint.config.close_timeout_s):
+            with trio.move_on_after(self.endpoint.config.close_timeout_s):
                 while self._unfinished and self.closure is None:
                     self._all_finished = trio.Event()
                     await self._all_finished.wait()
@@ -170,7 +170,7 @@ class Connection:
         """End the connection at once; what is queued may be lost."""
         if self.closure is None:
             self.engine.close(self.handle, reason, detail[:CLOSE_DETAIL_CHARS_MAX])
-            self._endpoint.connection_closed(
+            self.endpoint.connection_closed(
                 self.handle,
                 Closure.of(0, reason, detail[:CLOSE_DETAIL_CHARS_MAX]),
             )
@@ -211,7 +211,7 @@ class Connection:
 
     def kick(self) -> None:
         """Something was queued: have it sent with the rest of this turn."""
-        self._endpoint.kick()
+        self.endpoint.kick()
 
     def ended(self) -> ConnectionEnded:
         """The error for whoever still wanted something."""
@@ -225,7 +225,7 @@ class Connection:
         """The peer opened a stream."""
         if kind == StreamKind.RPC:
             stream = self._bidirectional(number)
-            self._endpoint.calls.accept(self, stream)
+            self.endpoint.calls.accept(self, stream)
         else:
             self._arrived[is_bidirectional(number)].append(number)
             self._news.set()

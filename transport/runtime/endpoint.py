@@ -113,7 +113,7 @@ class Endpoint:
         self.calls: Final = CallServer(self.config.rpc_calls_max)
         self._listen = None if listen is None else checked_address(listen)
         self._hello = Hello.of(hello, os.urandom(INSTANCE_SIZE_BYTES))
-        self._verifier = verifier
+        self.verifier: Final = verifier
         self._engine_factory = engine_factory
         self._engine: Engine | None = None
         self._handshakes: dict[int, _Handshake] = {}
@@ -433,7 +433,7 @@ class Endpoint:
         public_key, theirs = handshake.public_key, handshake.exchange.theirs
         assert public_key is not None
         assert theirs is not None
-        self._verifier.verify_peer(public_key.node_id, public_key, theirs)
+        self.verifier.verify_peer(public_key.node_id, public_key, theirs)
         existing = self._peers.get(public_key.node_id)
         if existing is not None:
             dialled = handshake.exchange.dialled

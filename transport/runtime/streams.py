@@ -38,12 +38,13 @@ class _Half:
         self._wake = trio.Event()
         await self._wake.wait()
 
-    def _broken(self, why: str) -> trio.BrokenResourceError:
+    def _ended(self) -> ConnectionEnded | None:
+        """What to raise from, when the stream broke because the connection ended."""
         closure = self._connection.closure
-        error = trio.BrokenResourceError(why if closure is None else str(closure))
-        if closure is not None:
-            error.__cause__ = ConnectionEnded(closure)
-        return error
+        return None if closure is None else ConnectionEnded(closure)
+
+    def _broken(self, why: str) -> trio.BrokenResourceError:
+        return trio.BrokenResourceError(str(self._connection.closure or why))
 
     def _enter(self) -> None:
         if self._closed:
@@ -65,7 +66,7 @@ class SendStream(_Half, trio.abc.SendStream):
             while offset < size:
                 taken = self._write(data, offset)
                 offset += taken
-                if offset < size:
+                if not taken:
                     await self._wait()
             await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
@@ -97,7 +98,7 @@ class SendStream(_Half, trio.abc.SendStream):
         except StreamStopped as error:
             raise self._broken(f"the peer reads no further (code {error.args[0]})") from error
         except (ConnectionGone, StreamClosed):
-            raise self._broken("the connection is over") from None
+            raise self._broken("the connection is over") from self._ended()
         if taken:
             self._connection.kick()
         return taken
@@ -137,8 +138,9 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
         try:
             while not self._finished:
                 data, self._finished = self._read(max_bytes or READ_SIZE_BYTES)
-                if data:
+                if data or self._finished:
                     self._connection.kick()  # the peer may send as much again
+                if data:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     return data
                 if not self._finished:
@@ -171,7 +173,7 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
         except StreamReset as error:
             raise self._broken(f"the peer gave the stream up (code {error.args[0]})") from error
         except (ConnectionGone, StreamClosed):
-            raise self._broken("the connection is over") from None
+            raise self._broken("the connection is over") from self._ended()
 
 
 class BidirectionalStream(trio.abc.HalfCloseableStream):

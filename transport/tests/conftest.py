@@ -8,7 +8,7 @@ import trio
 
 from native.keys import SecretKey
 from native.values import Algorithm
-from transport import AcceptAll, Endpoint, HelloOffer, Identity, TransportConfig
+from transport import AcceptAll, Connection, Endpoint, HelloOffer, Identity, TransportConfig
 from transport.identity import PeerVerifier
 
 CHAIN = b"\x07" * 32
@@ -50,3 +50,12 @@ async def start(nursery: trio.Nursery) -> Start:
         return endpoint
 
     return start_endpoint
+
+
+async def pair(
+    start: Start, identities: list[Identity], **config: Any
+) -> tuple[Connection, Connection]:
+    """A connection and its other end."""
+    dialler, acceptor = await start(identities[0], **config), await start(identities[1], **config)
+    ours = await dialler.dial(acceptor.address, identities[1].node_id)
+    return ours, await acceptor.accept()

@@ -1,22 +1,24 @@
-"""Two endpoints, end to end over real sockets."""
+"""Two endpoints, end to end over real sockets: identity, channels, callbacks, closing."""
 
+import contextlib
+import os
+
+import pytest
 import trio
+import trio.testing
 
 from native.batches import Batch
-from transport import (
-    ChannelKind,
-    CloseReason,
-    Connection,
-    Identity,
+from native.keys import SecretKey
+from native.values import Algorithm
+from transport import ChannelKind, CloseReason, Connection, Endpoint, Identity
+from transport.errors import (
+    ChannelFull,
+    ConnectionEnded,
+    EndpointStopped,
+    FrameTooLong,
+    PortInUse,
 )
-from transport.tests.conftest import Start
-
-
-async def pair(start: Start, identities: list[Identity]) -> tuple[Connection, Connection]:
-    """A dialled connection and its other end."""
-    dialler, acceptor = await start(identities[0]), await start(identities[1])
-    ours = await dialler.dial(acceptor.address, identities[1].node_id)
-    return ours, await acceptor.accept()
+from transport.tests.conftest import Start, offer, pair
 
 
 async def test_both_ends_know_each_other(start: Start, identities: list[Identity]) -> None:
@@ -26,27 +28,72 @@ async def test_both_ends_know_each_other(start: Start, identities: list[Identity
     assert ours.dialled
     assert not theirs.dialled
     assert ours.hello.chain_name == "test"
+    label = b"EXPORTER-test"
+    assert ours.export_keying_material(label) == theirs.export_keying_material(label)
+    assert ours.statistics().mtu_bytes >= 1_200
+
+
+async def test_hello_carries_what_the_layers_above_say(
+    start: Start, identities: list[Identity]
+) -> None:
+    said = offer(roles=("validator",), capabilities=("a", "b"), context=b"epoch", credential=b"c")
+    dialler = await start(identities[0], hello=said)
+    acceptor = await start(identities[1])
+    await dialler.dial(acceptor.address, identities[1].node_id)
+    hello = (await acceptor.accept()).hello
+    assert (hello.roles, hello.capabilities) == (("validator",), ("a", "b"))
+    assert (hello.context, hello.credential) == (b"epoch", b"c")
+
+
+async def test_keys_of_both_sizes_connect(start: Start, identities: list[Identity]) -> None:
+    large = Identity(SecretKey.generate(Algorithm.FALCON_1024))
+    first, second = await start(large), await start(identities[0])
+    connection = await second.dial(first.address, large.node_id)
+    assert connection.public_key.algorithm is Algorithm.FALCON_1024
+    other_end = await first.accept()
+    await connection.close()
+    await other_end.closed.wait()
+    assert (await first.dial(second.address, identities[0].node_id)).dialled
 
 
 async def test_frames_arrive_whole_and_in_order(start: Start, identities: list[Identity]) -> None:
     dialler, acceptor = await start(identities[0]), await start(identities[1])
     seen: list[tuple[ChannelKind, int, bytes]] = []
-    turn = trio.Event()
+    done = trio.Event()
     acceptor.on_frame(lambda _, kind, frame_type, body: seen.append((kind, frame_type, body)))
-    acceptor.on_turn(lambda: len(seen) >= 4 and turn.set())
+    acceptor.on_turn(lambda: len(seen) >= 4 and done.set())
     connection = await dialler.dial(acceptor.address, identities[1].node_id)
     votes = connection.channel(ChannelKind.VOTES)
     votes.send_nowait(1, b"a", b"b")
     votes.send_nowait(2)
     votes.send_nowait(3, b"x" * 3_000_000, memoryview(b"y"))
     connection.channel(ChannelKind.BULK).send_nowait(4, bytearray(b"bulk"))
-    await turn.wait()
+    await done.wait()
     assert [frame for frame in seen if frame[0] is ChannelKind.VOTES] == [
         (ChannelKind.VOTES, 1, b"ab"),
         (ChannelKind.VOTES, 2, b""),
         (ChannelKind.VOTES, 3, b"x" * 3_000_000 + b"y"),
     ]
     assert (ChannelKind.BULK, 4, b"bulk") in seen
+
+
+async def test_frames_sent_in_one_turn_share_packets(
+    start: Start, identities: list[Identity]
+) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    seen: list[bytes] = []
+    turns: list[int] = []
+    done = trio.Event()
+    acceptor.on_frame(lambda _connection, _kind, _type, body: seen.append(body))
+    acceptor.on_turn(lambda: turns.append(len(seen)) or (len(seen) == 100 and done.set()))  # type: ignore[func-returns-value]
+    connection = await dialler.dial(acceptor.address, identities[1].node_id)
+    await trio.testing.wait_all_tasks_blocked(0.02)
+    before = dialler.statistics().datagrams_sent_total
+    for _ in range(100):
+        connection.channel(ChannelKind.VOTES).send_nowait(1, b"x" * 100)
+    await done.wait()
+    assert dialler.statistics().datagrams_sent_total - before < 30
+    assert len(turns) < 30
 
 
 async def test_a_batch_travels_as_its_body(start: Start, identities: list[Identity]) -> None:
@@ -63,9 +110,122 @@ async def test_a_batch_travels_as_its_body(start: Start, identities: list[Identi
     assert seen == [b"head" + batch.body]
 
 
-async def test_a_close_carries_its_reason(start: Start, identities: list[Identity]) -> None:
+async def test_a_full_channel_refuses_and_recovers(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities, channel_queue_bytes_max=65_536)
+    bulk = ours.channel(ChannelKind.BULK)
+    sent = 0
+    with contextlib.suppress(ChannelFull):
+        while True:
+            bulk.send_nowait(1, bytes(50_000))
+            sent += 1
+    assert 0 < bulk.queued_bytes <= 65_536
+    assert ours.endpoint.broadcast_nowait([ours], ChannelKind.BULK, 1, bytes(50_000)) == [ours]
+    received = 0
+    done = trio.Event()
+
+    def count(*_: object) -> None:
+        nonlocal received
+        received += 1
+        if received == sent:
+            done.set()
+
+    theirs.endpoint.on_frame(count)
+    with trio.fail_after(10):
+        await done.wait()
+    assert bulk.queued_bytes == 0
+
+
+async def test_frames_over_the_limit_are_not_sent(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities, frame_size_bytes_max=1_024)
+    with pytest.raises(FrameTooLong):
+        ours.channel(ChannelKind.VOTES).send_nowait(1, bytes(1_024))
+    ours.channel(ChannelKind.VOTES).send_nowait(1, bytes(1_023))
+    assert theirs.closure is None
+
+
+async def test_a_close_carries_its_reason_after_what_was_sent(
+    start: Start, identities: list[Identity]
+) -> None:
     ours, theirs = await pair(start, identities)
+    received: list[int] = []
+    theirs.endpoint.on_frame(lambda *frame: received.append(len(frame[3])))
+    ours.channel(ChannelKind.BULK).send_nowait(1, bytes(8_000_000))
     await ours.close(CloseReason.UNUSED, "idle")
     await theirs.closed.wait()
+    assert received == [8_000_000]
     assert theirs.close_reason is not None
     assert (theirs.close_reason.reason, theirs.close_reason.detail) == (CloseReason.UNUSED, "idle")
+    with pytest.raises(ConnectionEnded, match="idle"):
+        theirs.channel(ChannelKind.VOTES).send_nowait(1)
+
+
+async def test_callbacks_tell_start_and_end(start: Start, identities: list[Identity]) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    told: list[tuple[str, Connection]] = []
+    for endpoint in (dialler, acceptor):
+        endpoint.on_connection(lambda connection: told.append(("open", connection)))
+        endpoint.on_closed(lambda connection: told.append(("closed", connection)))
+    ours = await dialler.dial(acceptor.address, identities[1].node_id)
+    theirs = await acceptor.accept()
+    assert dialler.peer(identities[1].node_id) is ours
+    await ours.close()
+    await theirs.closed.wait()
+    assert sorted(kind for kind, _ in told) == ["closed", "closed", "open", "open"]
+    assert told.index(("open", ours)) < told.index(("closed", ours))
+    assert dialler.peer(identities[1].node_id) is None
+
+
+async def test_a_foreign_descriptor_wakes_the_same_wait(
+    start: Start, identities: list[Identity]
+) -> None:
+    endpoint = await start(identities[0])
+    reader, writer = os.pipe()
+    try:
+        got = trio.Event()
+        turn = trio.Event()
+
+        def read() -> None:
+            assert os.read(reader, 16) == b"x"
+            got.set()
+
+        endpoint.watch(reader, read)
+        endpoint.on_turn(turn.set)
+        os.write(writer, b"x")
+        await got.wait()
+        await turn.wait()
+        endpoint.unwatch(reader)
+        os.write(writer, b"y")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_a_taken_port_is_named(start: Start, identities: list[Identity]) -> None:
+    first = await start(identities[0])
+    second = Endpoint(identities[1], listen=first.address, hello=offer(), verifier=first.verifier)
+    with pytest.raises(PortInUse) as failure:
+        await second.run()
+    assert first.address in failure.value.hint
+
+
+async def test_a_stopped_endpoint_says_goodbye(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities)
+    await ours.endpoint.close(CloseReason.SHUTDOWN, "maintenance")
+    await theirs.closed.wait()
+    assert str(theirs.closure) == "shutdown (by the peer): maintenance"
+    with pytest.raises(EndpointStopped):
+        await ours.endpoint.dial(theirs.endpoint.address, theirs.endpoint.identity.node_id)
+    with pytest.raises(EndpointStopped):
+        await ours.endpoint.accept()
+
+
+async def test_a_dial_that_is_cancelled_leaves_nothing(
+    start: Start, identities: list[Identity]
+) -> None:
+    endpoint = await start(identities[0])
+    with trio.move_on_after(0.01):
+        await endpoint.dial("[::1]:1", identities[1].node_id)
+    assert endpoint.statistics().handshakes == 0

@@ -93,6 +93,14 @@ fn fault(fault: Fault) -> PyErr {
     }
 }
 
+/// Keeps the error number, which the conversion of `PyO3` drops.
+fn os_error(error: std::io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, error.to_string())),
+        None => PyOSError::new_err(error.to_string()),
+    }
+}
+
 fn ipv6(address: &str) -> PyResult<SocketAddrV6> {
     match address.parse::<SocketAddr>() {
         Ok(SocketAddr::V6(address)) => Ok(address),
@@ -247,7 +255,9 @@ impl QuicEngine {
             gso_segments_max,
         };
         let identity = Identity::new(signer.signer.clone());
-        let engine = py.detach(|| Engine::new(Arc::new(identity), settings))?;
+        let engine = py
+            .detach(|| Engine::new(Arc::new(identity), settings))
+            .map_err(os_error)?;
         Ok(Self {
             engine: Mutex::new(engine),
         })

@@ -1,0 +1,172 @@
+"""Calls: answers, typed refusals, deadlines, cancellation, limits."""
+
+import pytest
+import trio
+
+from transport import CloseReason, Connection, Identity
+from transport.core.frames import CallType, Request, encode_frame
+from transport.errors import ConnectionEnded, FrameTooLong, RPCError, RPCTimeout
+from transport.limits import RPC_MESSAGE_SIZE_BYTES_MAX
+from transport.tests.conftest import Start, pair
+
+
+async def test_a_call_is_answered(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities)
+
+    async def echo(connection: Connection, argument: bytes) -> bytes:
+        assert connection is theirs
+        return argument * 2
+
+    theirs.endpoint.serve("echo", echo)
+    assert await ours.call("echo", b"ab") == b"abab"
+    assert await ours.call("echo", bytes(3_000_000)) == bytes(6_000_000)
+    assert (ours.stream_count, theirs.stream_count) == (0, 0)
+    assert theirs.endpoint.statistics().calls_served_total == 2
+
+
+async def test_both_sides_call(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities)
+
+    async def name(connection: Connection, _: bytes) -> bytes:
+        return connection.peer
+
+    ours.endpoint.serve("name", name)
+    theirs.endpoint.serve("name", name)
+    assert await ours.call("name") == identities[0].node_id
+    assert await theirs.call("name") == identities[1].node_id
+
+
+async def test_a_typed_refusal_reaches_the_caller(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities)
+
+    async def refuse(_: Connection, argument: bytes) -> bytes:
+        raise RPCError("insufficient_funds", argument.decode())
+
+    theirs.endpoint.serve("pay", refuse)
+    with pytest.raises(RPCError) as refusal:
+        await ours.call("pay", b"have 3, need 5")
+    assert (refusal.value.code_text, refusal.value.message) == (
+        "insufficient_funds",
+        "have 3, need 5",
+    )
+
+
+async def test_an_unknown_method_and_a_broken_handler(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities)
+
+    async def breaks(_: Connection, __: bytes) -> bytes:
+        raise KeyError("secret detail")
+
+    theirs.endpoint.serve("breaks", breaks)
+    with pytest.raises(RPCError, match="unknown_method"):
+        await ours.call("nothing")
+    with pytest.raises(RPCError, match="internal") as failure:
+        await ours.call("breaks")
+    assert "secret" not in str(failure.value)
+
+
+async def test_a_deadline_ends_the_call_and_the_handler(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities)
+    cancelled = trio.Event()
+
+    async def forever(_: Connection, __: bytes) -> bytes:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+        return b""
+
+    theirs.endpoint.serve("forever", forever)
+    with pytest.raises(RPCTimeout):
+        await ours.call("forever", timeout_s=0.05)
+    await cancelled.wait()
+
+
+async def test_cancelling_the_caller_cancels_the_handler(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities)
+    started, cancelled = trio.Event(), trio.Event()
+
+    async def forever(_: Connection, __: bytes) -> bytes:
+        started.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+        return b""
+
+    theirs.endpoint.serve("forever", forever)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.call, "forever")
+        await started.wait()
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(5):
+        await cancelled.wait()
+
+
+async def test_calls_over_the_limit_are_refused(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities, rpc_calls_max=1)
+    started = trio.Event()
+
+    async def forever(_: Connection, __: bytes) -> bytes:
+        started.set()
+        await trio.sleep_forever()
+        return b""
+
+    theirs.endpoint.serve("forever", forever)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.call, "forever")
+        await started.wait()
+        with pytest.raises(RPCError, match="overloaded"):
+            await ours.call("forever")
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_argument_over_the_limit_is_not_sent(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, _ = await pair(start, identities)
+    with pytest.raises(FrameTooLong):
+        await ours.call("echo", bytes(RPC_MESSAGE_SIZE_BYTES_MAX))
+
+
+async def test_a_lost_connection_ends_the_call(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities)
+
+    async def hang_up(connection: Connection, _: bytes) -> bytes:
+        connection.close_now(CloseReason.UNUSED, "enough")
+        await trio.sleep_forever()
+        return b""
+
+    theirs.endpoint.serve("hang_up", hang_up)
+    with pytest.raises(ConnectionEnded, match="enough"):
+        await ours.call("hang_up")
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"",
+        b"\x00\x00\x00\x00",
+        encode_frame(CallType.RESULT, b""),
+        encode_frame(CallType.REQUEST, b""),
+        encode_frame(CallType.REQUEST, Request(method="m", timeout_ms=1, argument=b"").encode())
+        + b"more",
+    ],
+)
+async def test_a_malformed_call_is_given_up(
+    start: Start, identities: list[Identity], wire: bytes
+) -> None:
+    ours, theirs = await pair(start, identities)
+    stream = await ours.open_call()
+    await stream.send_all(wire)
+    await stream.send_eof()
+    with pytest.raises(trio.BrokenResourceError, match="code 2"):
+        await stream.receive_some()
+    assert theirs.closure is None
+    assert theirs.endpoint.statistics().calls_refused_total == 1

@@ -1,0 +1,139 @@
+"""Raw streams behave as trio's streams do, and push back."""
+
+import pytest
+import trio
+import trio.testing
+
+from transport import CloseReason, Identity
+from transport.errors import ConnectionEnded
+from transport.tests.conftest import Start, pair
+
+
+async def test_a_conversation_on_one_stream(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities)
+    stream = await ours.open_stream()
+    await stream.send_all(b"question")
+    await stream.send_eof()
+    other = await theirs.accept_stream()
+    asked = b"".join([part async for part in other])
+    await other.send_all(asked[::-1])
+    await other.aclose()
+    assert b"".join([part async for part in stream]) == b"noitseuq"
+    await stream.aclose()
+    assert (ours.stream_count, theirs.stream_count) == (0, 0)
+
+
+async def test_both_sides_open_streams(start: Start, identities: list[Identity]) -> None:
+    ours, theirs = await pair(start, identities)
+    one_way = await theirs.open_uni()
+    await one_way.send_all(b"news")
+    await one_way.aclose()
+    incoming = await ours.accept_uni()
+    assert b"".join([part async for part in incoming]) == b"news"
+
+
+async def test_a_reader_that_sleeps_stops_the_writer(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(
+        start, identities, stream_window_bytes=65_536, connection_window_bytes=65_536
+    )
+    stream = await ours.open_uni()
+    size = 40 << 20  # more than the windows of both sides
+    sent = trio.Event()
+
+    async def write() -> None:
+        await stream.send_all(bytes(size))
+        await stream.aclose()
+        sent.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        incoming = await theirs.accept_uni()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert not sent.is_set()
+        received = 0
+        while part := await incoming.receive_some():
+            received += len(part)
+        assert received == size
+        await sent.wait()
+
+
+async def test_a_reader_that_leaves_breaks_the_writer(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities)
+    stream = await ours.open_uni()
+    await stream.send_all(b"x")
+    incoming = await theirs.accept_uni()
+    await incoming.aclose()
+    with pytest.raises(trio.BrokenResourceError, match="reads no further"):
+        await stream.send_all(bytes(1 << 28))
+
+
+async def test_an_aborted_stream_is_not_a_finished_one(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities)
+    stream = await ours.open_uni()
+    await stream.send_all(b"x")
+    incoming = await theirs.accept_uni()
+    assert await incoming.receive_some() == b"x"
+    stream.abort(5)
+    with pytest.raises(trio.BrokenResourceError, match="code 5"):
+        await incoming.receive_some()
+
+
+async def test_a_closed_connection_breaks_its_streams(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities)
+    stream = await ours.open_stream()
+    await stream.send_all(b"x")
+    other = await theirs.accept_stream()
+    await other.receive_some()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.close, CloseReason.UNUSED, "enough")
+        with pytest.raises(trio.BrokenResourceError, match="enough") as broken:
+            await other.receive_some()
+    assert isinstance(broken.value.__cause__, ConnectionEnded)
+    for waiting in (ours.open_stream, theirs.accept_stream, theirs.accept_uni, theirs.open_uni):
+        with pytest.raises(ConnectionEnded, match="enough"):
+            await waiting()
+
+
+async def test_two_tasks_may_not_read_one_stream(start: Start, identities: list[Identity]) -> None:
+    ours, _ = await pair(start, identities)
+    stream = await ours.open_stream()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await stream.receive_some()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_closed_stream_stays_closed(start: Start, identities: list[Identity]) -> None:
+    ours, _ = await pair(start, identities)
+    stream = await ours.open_stream()
+    await stream.aclose()
+    await stream.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.send_all(b"x")
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.receive_some()
+
+
+async def test_streams_over_the_limit_wait_for_a_free_one(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities, streams_max=8)
+    streams = [await ours.open_uni() for _ in range(8)]
+    with trio.move_on_after(0.02) as waiting:
+        await ours.open_uni()
+    assert waiting.cancelled_caught
+    for stream in streams[:2]:  # QUIC tells of new room an eighth at a time
+        await stream.aclose()
+        assert await (await theirs.accept_uni()).receive_some() == b""
+    with trio.fail_after(5):
+        await ours.open_uni()
