@@ -142,7 +142,7 @@ class Metrics:
             LATENCY_BUCKETS_S,
         )
         self.consensus_batch_payloads_count = self._histogram(
-            "hypermesh_consensus_batch_payloads_count", "Payloads in a batch", COUNT_BUCKETS
+            "hypermesh_consensus_batch_payloads", "Payloads in a batch", COUNT_BUCKETS
         )
         self.consensus_batch_bytes = Counter(
             "hypermesh_consensus_batch_bytes",
@@ -213,6 +213,11 @@ class Metrics:
         )
         for phase in PHASES:
             self.consensus_phase_seconds.labels(phase)
+        self._declared = frozenset(
+            sample_family
+            for family in self.registry.collect()
+            for sample_family in (family.name, f"{family.name}_total")
+        )
         self._rooms: dict[str, Callable[[], object]] = {}
         self._status: Callable[[], tuple[Status, Sequence[Finding]]] | None = None
         self.registry.register(self)
@@ -244,7 +249,7 @@ class Metrics:
         )
         build.add_metric([version()], 1)
         yield build
-        seen: set[str] = set()
+        seen = set(self._declared)
         if self._status:
             yield from self._collect_status(*self._status(), seen)
         for room, statistics in self._rooms.items():
@@ -270,9 +275,9 @@ class Metrics:
         if not is_dataclass(value):
             return
         for item in fields(value):
-            name = f"hypermesh_{room}_{item.name}"
+            name, scale = _base_unit(f"hypermesh_{room}_{item.name}")
             content = getattr(value, item.name)
-            if name in seen:
+            if name in seen:  # an instrument or the status says it already
                 continue
             seen.add(name)
             text = f"{room}: {item.name.removesuffix('_total').replace('_', ' ')}"
@@ -282,10 +287,10 @@ class Metrics:
             family: Any = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             metric = family(name, text, labels=["kind"] if labelled else [])
             if not labelled:
-                metric.add_metric([], content)
+                metric.add_metric([], content * scale)
             else:
                 for kind, number in self._bounded(content).items():
-                    metric.add_metric([kind], number)
+                    metric.add_metric([kind], number * scale)
             yield metric
 
     def _bounded(self, content: Mapping[Any, Any]) -> dict[str, float]:
@@ -305,3 +310,10 @@ class Metrics:
         self, name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()
     ) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+def _base_unit(name: str) -> tuple[str, float]:
+    """Turn a field in milliseconds into seconds: name and factor."""
+    if name.endswith("_ms"):
+        return f"{name[:-3]}_seconds", 0.001
+    return name, 1

@@ -179,9 +179,14 @@ def test_an_exception_is_written_with_its_trace() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomStatistics:
+    """What a room might count."""
+
     bytes_sent_total: int = 7
     queue_bytes: int = 3
     refusals_total: dict[str, int] = field(default_factory=dict)
+    timeout_ms: int = 1_500
+    view_changes_total: int = 4
+    height: int = 1
     text: str = "not a number"
 
 
@@ -228,6 +233,18 @@ def test_every_metric_follows_the_naming_rule() -> None:
     for name in names:
         assert name.startswith(tuple(f"hypermesh_{room}_" for room in rooms)), name
         assert "_ms" not in name, name
+
+
+def test_no_metric_appears_twice_and_times_are_seconds() -> None:
+    metrics = Metrics()
+    metrics.watch_status(lambda: (STATUS, ()))
+    metrics.watch("consensus", RoomStatistics)
+    page = metrics.render().decode()
+    families = [line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")]
+    assert len(set(families)) == len(families)
+    assert "hypermesh_consensus_height 42.0" in page
+    assert "hypermesh_consensus_view_changes_total 0.0" in page
+    assert "hypermesh_consensus_timeout_seconds 1.5" in page
 
 
 def test_labels_are_bounded_and_the_overflow_is_counted() -> None:
