@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from native.values import Digest
     from transport import Connection
 
-RECENT_BODIES_MAX: Final = 128  # executed bodies kept in memory for peers that are just behind
+RECENT_BODIES_MAX: Final = 128  # executed bodies kept in memory for peers that are just behind,
+RECENT_SIZE_BYTES_MAX: Final = 8 << 20  # but no more than this; the disk has them all
 FORWARD_PAYLOADS_MAX: Final = 512  # of one custody forward: one frame of at most 256 KiB
 FORWARD_SIZE_BYTES_MAX: Final = 262_144
 INBOX_FRAMES_MAX: Final = 4_096  # ~100 turns of a busy cluster of 21; beyond that we drop and count
@@ -151,7 +152,8 @@ class Driver:
         self._inputs: deque[inputs.Input] = deque()
         self._timers: dict[inputs.Timer, int] = {}
         self._bodies: dict[Digest, Batch] = {EMPTY_ROOT: EMPTY_BATCH}
-        self._recent: deque[Digest] = deque()
+        self._recent: deque[Batch] = deque()
+        self._recent_bytes = 0
         self._on_disk: dict[tuple[int, Digest], None] = {}
         self._tick: Tick | None = None
         self._serial = 0
@@ -238,9 +240,7 @@ class Driver:
             self._marks[height] = now
         self._observer.agreed(len(batch), batch.size, took)
         if batch.root != EMPTY_ROOT:
-            self._recent.append(batch.root)
-            if len(self._recent) > RECENT_BODIES_MAX:
-                self._bodies.pop(self._recent.popleft(), None)
+            self._keep_recent(batch)
         self._feed(
             inputs.Executed(height=header.height, header_hash=header.hash, state_root=state_root)
         )
@@ -527,6 +527,14 @@ class Driver:
             self._mempool.mark_proposed(batch)
             self._admission.prepare(batch)
         self._feed(inputs.BodyHeld(payload_root=batch.root, payloads=len(batch)))
+
+    def _keep_recent(self, batch: Batch) -> None:
+        self._recent.append(batch)
+        self._recent_bytes += batch.size
+        while self._recent_bytes > RECENT_SIZE_BYTES_MAX or len(self._recent) > RECENT_BODIES_MAX:
+            oldest = self._recent.popleft()
+            self._recent_bytes -= oldest.size
+            self._bodies.pop(oldest.root, None)
 
     def _saw(self, proposal: PrePrepare) -> None:
         """Begin the clock of a block's phases when its proposal is first seen."""
