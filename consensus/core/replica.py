@@ -233,6 +233,7 @@ class Replica:
         self.early: dict[ReplicaIndex, dict[int, PrePrepare]] = {}
         self.own_vectors: list[VoteVector] = []
         self.bodies: dict[Digest, tuple[int, int]] = {EMPTY_ROOT: (0, 0)}
+        self.unwritten: set[Digest] = set()  # bodies that the next draft will write
         self.clock_wait_ms: int | None = None
 
         # The primary.
@@ -425,6 +426,10 @@ class Replica:
         self.newest_changed.clear()
         return stamps
 
+    def drafted(self) -> None:
+        """Everything emitted so far is in a draft (for `tick`): bodies were taken with it."""
+        self.unwritten.clear()
+
     def wants_body(self, payload_root: Digest) -> bool:
         """Whether a BODY frame with this root was asked for; others are dropped unread."""
         return payload_root in self.wanted
@@ -546,7 +551,7 @@ class Replica:
         self.effects.append(ForgetBody(payload_root=root))
 
     def roots_in_use(self) -> set[Digest]:
-        roots = {EMPTY_ROOT}
+        roots = {EMPTY_ROOT, *self.unwritten}
         for instance in self.instances.values():
             if instance.pre_prepare is not None:
                 roots.add(instance.pre_prepare.header.payload_root)

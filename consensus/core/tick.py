@@ -94,6 +94,10 @@ class Author(Protocol):
         """Highest-numbered messages of peers that changed since the last call."""
         ...
 
+    def drafted(self) -> None:
+        """Everything emitted so far is in a draft."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
@@ -205,7 +209,11 @@ class Gather:
         return urgent
 
     def draft(self, author: Author) -> "Draft | None":
-        """Number everything that was gathered; None when there is nothing."""
+        """Number everything that was gathered; None when there is nothing.
+
+        The bodies that its `Accepted` records need are held until the next `Replica.step`: take
+        them before.
+        """
         if not (
             self._leaves
             or self._records
@@ -226,6 +234,7 @@ class Gather:
             executes=self._executes,
         )
         self._clear()
+        author.drafted()
         return draft
 
     def _numbered(self, author: Author) -> list[Signed]:

@@ -5,7 +5,7 @@ hashes, bodies are tuples of small byte strings, the application is a hash chain
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, assert_never
 
 from consensus.core import frames, wire
@@ -49,6 +49,7 @@ from consensus.core.messages import (
     signatures,
 )
 from consensus.core.records import (
+    Accepted,
     Anchor,
     ExecutedBlock,
     Record,
@@ -90,6 +91,19 @@ def payload_root(payloads: Iterable[bytes]) -> Digest:
 def sign(signer: int, message: bytes) -> Signature:
     """A signature only the simulator can check."""
     return Signature(hashlib.sha256(b"key %d" % signer + message).digest()[:16])
+
+
+def accepted_bodies(tick: Tick, find: Callable[[Digest], Body | None]) -> dict[Digest, Body]:
+    """The bodies that must be written in the transaction of a tick."""
+    bodies: dict[Digest, Body] = {}
+    for record in tick.records:
+        if isinstance(record, Accepted):
+            root = record.pre_prepare.header.payload_root
+            body = find(root)
+            require(body is not None, "an accepted PRE-PREPARE has its body")
+            assert body is not None
+            bodies[root] = body
+    return bodies
 
 
 class Custody:
@@ -171,7 +185,7 @@ class Node:
         for stored in blocks:
             self.custody.done.update(stored.payloads)
         self.timers: dict[Timer, int] = {}
-        self.committing: Tick | None = None
+        self.committing: tuple[Tick, dict[Digest, Body]] | None = None
         self.ticking = False
         self.executing: StoredBlock | None = None
         self.custody_told: tuple[int, int, int | None] | None = None
@@ -201,11 +215,12 @@ class Node:
         world.counters["crashes"] += 1
         world.log(f"node {self.index} crashes")
         self.up = False
-        if self.committing is not None:
+        committing = self.committing
+        if committing is not None:
             if world.random.random() < 0.5:
-                self.disk.write_tick(self.committing, self.bodies)
+                self.disk.write_tick(*committing)
                 if self.honest:
-                    for message in self.committing.own:
+                    for message in committing[0].own:
                         self.cluster.checker.signed(self.index, message)
                 world.counters["crashes between sync and send"] += 1
             else:
@@ -330,12 +345,13 @@ class Node:
         if self.count_before_durable:
             self._own(tick)
             self._send(tick)
-        self.committing = tick
+        self.committing = tick, accepted_bodies(tick, self._body)
+        committing = self.committing
         life = self.life
 
         def synced() -> None:
             if self.up and self.life == life:
-                self.disk.write_tick(tick, self.bodies)
+                self.disk.write_tick(*committing)
                 self.committing = None
                 self._release(tick)
                 self._wake()

@@ -144,6 +144,7 @@ def _may_prepare(replica: "Replica", instance: Instance, accepted: PrePrepare) -
 def _keep_accepted(replica: "Replica", instance: Instance, accepted: PrePrepare) -> None:
     if not instance.accepted_durably:
         instance.accepted_durably = True
+        replica.unwritten.add(accepted.header.payload_root)
         replica.emit(Persist(record=Accepted(pre_prepare=accepted)))
 
 

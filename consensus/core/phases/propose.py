@@ -115,6 +115,7 @@ def on_batch_taken(replica: "Replica", taken: BatchTaken) -> None:
     )
     if taken.payload_root != EMPTY_ROOT:
         replica.bodies[taken.payload_root] = (taken.payloads, 0)
+        replica.unwritten.add(taken.payload_root)
     replica.next_sequence = Sequence(replica.next_sequence + 1)
     replica.proposed_us = now.monotonic_us
     replica.emit(
