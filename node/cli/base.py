@@ -63,12 +63,13 @@ EXIT_CODE_OF: Final = {
     "HM-B-002": ExitCode.CONFIGURATION,
     "HM-B-003": ExitCode.UNSAFE,
     "HM-B-004": ExitCode.CONFIGURATION,
-    "HM-B-020": ExitCode.UNSAFE,
     "HM-B-021": ExitCode.CONFIGURATION,
+    "HM-B-022": ExitCode.UNSAFE,
+    "HM-A-002": ExitCode.USAGE,
+    "HM-L-301": ExitCode.USAGE,
     "HM-N-010": ExitCode.CONFIGURATION,
     "HM-N-011": ExitCode.UNSAFE,
     "HM-N-012": ExitCode.NOT_ALLOWED,
-    "HM-N-020": ExitCode.CONFIGURATION,
 }
 
 

@@ -24,7 +24,7 @@ from node.cli.base import (
     seconds,
 )
 from node.cli.config import ConfigFile, Settings
-from node.errors import ExitCode, ObserverUnsupported
+from node.errors import DatabaseInvalid, ExitCode, ObserverUnsupported
 
 if TYPE_CHECKING:
     from node.preflight import Inspection
@@ -116,12 +116,19 @@ def run(home: HomeFolder = None, config: ConfigFile = None, settings: Settings =
     lock = take_lock(result.home)
     if result.loaded.config.log.format == "console":
         note(start_card(result))
+    import apsw
     import trio
 
     from node.runtime.assemble import run_node
 
     try:
         trio.run(run_node, result.loaded.config, result.home.path)
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise DatabaseInvalid(
+            f"a database in {result.home.data} is damaged: {error}",
+            hint="move that folder away and start: the node fetches its blocks from its peers, and "
+            "votes once that is safe",
+        ) from error
     finally:
         os.close(lock)
         result.home.api_file.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from node.cluster.create import create_cluster
 from node.cluster.manifest import Cluster
@@ -42,8 +44,10 @@ def made_cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep every test away from the operator's own files and environment."""
     for name in ("HOME", "CLUSTERS", "WALLETS", "NODE"):
         monkeypatch.delenv(f"HYPERMESH_{name}", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    yield
+    structlog.reset_defaults()

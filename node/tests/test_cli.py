@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from caesar.core.addresses import parse_address
 from caesar.core.transactions import decode_transaction
+from consensus.runtime.store import StoreDamaged
 from native.keys import verify
 from native.values import Algorithm, PublicKey
 from node.cli import app
@@ -291,6 +293,30 @@ def test_run_refuses_before_it_starts_anything(tmp_path: Path, made_cluster: Clu
     assert not (home / "run/node.lock").exists()
 
 
+def test_run_reports_what_stops_the_node_with_its_own_code(
+    tmp_path: Path, made_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(made_cluster.members[0].home.path, home)
+    failures = [
+        (apsw.CorruptError("malformed"), 3, "HM-D-207"),
+        (StoreDamaged(home, "damaged (quick_check)"), 3, "HM-B-021"),
+        (KeyboardInterrupt(), 130, None),
+        (RuntimeError("planted"), 1, "HM-D-001"),
+        (ExceptionGroup("tasks", [StoreDamaged(home, "late")]), 3, "HM-B-021"),
+    ]
+    for failure, code, name in failures:
+
+        async def fail(*_: object, failure: BaseException = failure) -> None:
+            raise failure
+
+        monkeypatch.setattr("node.runtime.assemble.run_node", fail)
+        result = run("node", "run", "--home", home)
+        assert result.exit_code == code, result.output
+        assert name is None or f"[{name}]" in result.stderr
+        assert result.stdout == ""
+
+
 # --- config ---
 
 
@@ -485,7 +511,7 @@ def test_an_amount_that_cannot_be_paid_is_a_usage_error(
 def test_wrong_parties_of_a_payment_are_refused(
     pay: tuple[object, ...], node: FakeNode, alice: str, address: str, tmp_path: Path
 ) -> None:
-    refused(*pay, "--to", alice[:-1] + "x", "--amount", "1", code=1, error="HM-L-301")
+    refused(*pay, "--to", alice[:-1] + "x", "--amount", "1", code=2, error="HM-L-301")
     refused(*pay, "--to", "nobody", "--amount", "1", code=2, error="HM-D-502")
     refused(*pay, "--to", address, "--amount", "1", code=2, error="HM-D-002")
     wrong = tmp_path / "wrong"
@@ -573,7 +599,7 @@ def test_wrong_requests_for_certificates_are_refused(
     refused(
         *issue, "--name", "x.mesh", "--key", "rsa", *trust, *enrolment, code=2, error="HM-D-002"
     )
-    refused(*issue, "--name", "X!", *trust, *enrolment, code=1, error="HM-A-002")
+    refused(*issue, "--name", "X!", *trust, *enrolment, code=2, error="HM-A-002")
     refused(*issue, "--name", "x.mesh", *trust, code=2, error="HM-D-002")  # no enrolment key
     node_key = made_cluster.members[0].home.node_key
     refused(
