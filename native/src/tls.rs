@@ -383,6 +383,8 @@ pub fn handshake_fault(reason: &str) -> HandshakeFault {
 
 #[cfg(test)]
 mod tests {
+    use rustls::{Side, quic};
+
     use super::*;
 
     fn identity(degree: Degree) -> Arc<Identity> {
@@ -442,5 +444,190 @@ mod tests {
                 .is_none()
         );
         assert!(key.choose_scheme(&[SignatureScheme::ED25519]).is_none());
+    }
+
+    /// Both sides of a handshake, until it is done or one refuses the other.
+    fn handshake(server: ServerConfig, client: ClientConfig) -> Result<Vec<u8>, (Side, Error)> {
+        let version = quic::Version::V1;
+        let mut client = quic::Connection::Client(
+            quic::ClientConnection::new(
+                Arc::new(client),
+                version,
+                "stoq.invalid".try_into().unwrap(),
+                vec![],
+            )
+            .unwrap(),
+        );
+        let mut server = quic::Connection::Server(
+            quic::ServerConnection::new(Arc::new(server), version, vec![]).unwrap(),
+        );
+        loop {
+            let mut moved = false;
+            for _ in 0..4 {
+                let mut flight = vec![];
+                client.write_hs(&mut flight);
+                moved |= !flight.is_empty();
+                server
+                    .read_hs(&flight)
+                    .map_err(|error| (Side::Server, error))?;
+                let mut flight = vec![];
+                server.write_hs(&mut flight);
+                moved |= !flight.is_empty();
+                client
+                    .read_hs(&flight)
+                    .map_err(|error| (Side::Client, error))?;
+            }
+            if !moved {
+                assert!(!client.is_handshaking() && !server.is_handshaking());
+                return Ok(server.peer_certificates().unwrap()[0].to_vec());
+            }
+        }
+    }
+
+    fn refused(server: ServerConfig, client: ClientConfig) -> (Side, HandshakeFault) {
+        let (side, error) = handshake(server, client).unwrap_err();
+        (side, handshake_fault(&error.to_string()))
+    }
+
+    fn pair() -> (Arc<Identity>, Arc<Identity>) {
+        (identity(Degree::Falcon512), identity(Degree::Falcon1024))
+    }
+
+    #[test]
+    fn two_nodes_prove_their_keys() {
+        for (ours, theirs) in [pair(), (pair().1, pair().0)] {
+            let client = client_config(&ours, theirs.node_id()).unwrap();
+            let shown = handshake(server_config(&theirs).unwrap(), client).unwrap();
+            assert_eq!(shown, ours.spki());
+        }
+    }
+
+    #[test]
+    fn another_key_than_the_dialled_one_is_refused_by_the_dialler() {
+        let (ours, theirs) = pair();
+        let client = client_config(&ours, ours.node_id()).unwrap();
+        let fault = refused(server_config(&theirs).unwrap(), client);
+        assert_eq!(fault, (Side::Client, HandshakeFault::WrongKey));
+    }
+
+    #[test]
+    fn a_key_without_its_secret_is_refused() {
+        let (ours, theirs) = pair();
+        let mut stolen = Identity::new(ours.signer.clone());
+        stolen.spki = identity(Degree::Falcon512).spki().to_vec();
+        let client = client_config(&Arc::new(stolen), theirs.node_id()).unwrap();
+        let fault = refused(server_config(&theirs).unwrap(), client);
+        assert_eq!(fault, (Side::Server, HandshakeFault::BadSignature));
+        let mut stolen = Identity::new(ours.signer.clone());
+        stolen.spki = identity(Degree::Falcon512).spki().to_vec();
+        let client = client_config(&theirs, stolen.node_id()).unwrap();
+        let fault = refused(server_config(&Arc::new(stolen)).unwrap(), client);
+        assert_eq!(fault, (Side::Client, HandshakeFault::BadSignature));
+    }
+
+    #[test]
+    fn a_key_in_another_encoding_is_refused() {
+        let (ours, theirs) = pair();
+        let mut odd = Identity::new(ours.signer.clone());
+        odd.spki.push(0);
+        let client = client_config(&Arc::new(odd), theirs.node_id()).unwrap();
+        let fault = refused(server_config(&theirs).unwrap(), client);
+        assert_eq!(fault, (Side::Server, HandshakeFault::BadKeyEncoding));
+    }
+
+    /// A client like ours but for what `change` does to its provider.
+    fn client_with(
+        identity: &Arc<Identity>,
+        expected: NodeId,
+        change: impl FnOnce(&mut CryptoProvider),
+    ) -> ClientConfig {
+        let mut provider = provider();
+        change(&mut provider);
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(KeyVerifier {
+                expected: Some(expected),
+            }))
+            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
+                certified(identity),
+            )));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config
+    }
+
+    #[test]
+    fn classical_groups_alone_are_refused_and_never_fallen_back_to() {
+        let (ours, theirs) = pair();
+        let classical = aws_lc_rs::kx_group::X25519;
+        let client = client_with(&ours, theirs.node_id(), |provider| {
+            provider.kx_groups = vec![classical];
+        });
+        let fault = refused(server_config(&theirs).unwrap(), client);
+        assert_eq!(fault, (Side::Server, HandshakeFault::ClassicalOnly));
+        // A peer that prefers a classical group but has ours is asked again, and then taken.
+        let client = client_with(&ours, theirs.node_id(), |provider| {
+            provider.kx_groups.insert(0, classical);
+        });
+        assert!(handshake(server_config(&theirs).unwrap(), client).is_ok());
+    }
+
+    #[test]
+    fn a_dialler_without_a_key_is_refused() {
+        let (_, theirs) = pair();
+        let mut client = ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(KeyVerifier { expected: None }))
+            .with_no_client_auth();
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        let (side, fault) = refused(server_config(&theirs).unwrap(), client);
+        assert_eq!(side, Side::Server);
+        assert!(
+            matches!(fault, HandshakeFault::NoPeerKey | HandshakeFault::NoRawKey),
+            "{fault:?}"
+        );
+    }
+
+    #[test]
+    fn another_application_protocol_is_refused() {
+        let (ours, theirs) = pair();
+        for protocols in [vec![], vec![b"h3".to_vec()]] {
+            let mut client = client_config(&ours, theirs.node_id()).unwrap();
+            client.alpn_protocols = protocols;
+            let fault = refused(server_config(&theirs).unwrap(), client);
+            assert_eq!(fault, (Side::Server, HandshakeFault::OtherProtocol));
+        }
+    }
+
+    #[test]
+    fn every_suite_works() {
+        let (ours, theirs) = pair();
+        for suite in provider().cipher_suites {
+            let client = client_with(&ours, theirs.node_id(), |provider| {
+                provider
+                    .cipher_suites
+                    .retain(|known| known.suite() == suite.suite());
+            });
+            assert!(handshake(server_config(&theirs).unwrap(), client).is_ok());
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_resumed() {
+        let (ours, theirs) = pair();
+        let server = server_config(&theirs).unwrap();
+        assert_eq!(
+            (server.send_tls13_tickets, server.max_early_data_size),
+            (0, 0)
+        );
+        assert!(!server.session_storage.can_cache());
+        assert!(
+            !client_config(&ours, theirs.node_id())
+                .unwrap()
+                .enable_early_data
+        );
     }
 }

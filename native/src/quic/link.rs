@@ -1,0 +1,148 @@
+//! One connection as the engine keeps it: its streams, its channels, and how they are read.
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use quinn_proto::{Dir, ReadError, StreamId, VarInt, WriteError};
+
+use super::names::{Fault, kind};
+use crate::frame::Splitter;
+
+/// How much of a peer's closing words is kept.
+pub(super) const DETAIL_BYTES_MAX: usize = 512;
+
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// The kind byte has not arrived.
+    Unknown,
+    /// Read here and cut into frames.
+    Framed(u8, Splitter),
+    /// Read by the owner, who is told once until it reads again: quinn reports every packet.
+    Owned { told: bool },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Channel {
+    pub(super) stream: Option<StreamId>,
+    pub(super) queue: VecDeque<Bytes>,
+    pub(super) queued_bytes: usize,
+}
+
+pub(super) struct Link {
+    pub(super) id: u64,
+    pub(super) inner: quinn_proto::Connection,
+    pub(super) started: Instant,
+    pub(super) dialled: bool,
+    pub(super) connected: bool,
+    pub(super) admitted: bool,
+    pub(super) closed: bool,
+    pub(super) dirty: bool,
+    pub(super) inbound: HashMap<StreamId, Inbound>,
+    /// Streams we opened whose kind byte is not yet written.
+    pub(super) unlabelled: HashMap<StreamId, u8>,
+    pub(super) channels: [Channel; 3],
+    pub(super) readable: Vec<StreamId>,
+}
+
+pub(super) fn channel_index(kind: u8) -> usize {
+    match kind {
+        kind::VOTES => 1,
+        kind::BULK => 2,
+        _ => 0,
+    }
+}
+
+pub(super) fn stream_number(id: StreamId) -> u64 {
+    VarInt::from(id).into_inner()
+}
+
+pub(super) fn stream_id(number: u64) -> Option<StreamId> {
+    VarInt::from_u64(number).ok().map(StreamId::from)
+}
+
+pub(super) fn text(reason: &[u8]) -> String {
+    String::from_utf8_lossy(&reason[..reason.len().min(DETAIL_BYTES_MAX)]).into_owned()
+}
+
+impl Link {
+    pub(super) fn open(&mut self, dir: Dir, label: Option<u8>) -> Option<StreamId> {
+        let id = self.inner.streams().open(dir)?;
+        if let Some(label) = label {
+            self.unlabelled.insert(id, label);
+            let _ = self.label(id); // no room: paid with the first write
+        }
+        Some(id)
+    }
+
+    /// Write the kind byte if it is still owed. `false`: no room yet.
+    pub(super) fn label(&mut self, id: StreamId) -> Result<bool, WriteError> {
+        let Some(kind) = self.unlabelled.get(&id) else {
+            return Ok(true);
+        };
+        match self.inner.send_stream(id).write(&[*kind]) {
+            Ok(1) => {
+                self.unlabelled.remove(&id);
+                Ok(true)
+            }
+            Ok(_) | Err(WriteError::Blocked) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Move as much of a channel's queue into its stream as flow control takes.
+    pub(super) fn drain(&mut self, index: usize) {
+        let Some(id) = self.channels[index].stream else {
+            return;
+        };
+        if self.channels[index].queue.is_empty() || !matches!(self.label(id), Ok(true)) {
+            return;
+        }
+        let channel = &mut self.channels[index];
+        while !channel.queue.is_empty() {
+            let chunks = channel.queue.make_contiguous();
+            let Ok(written) = self.inner.send_stream(id).write_chunks(chunks) else {
+                break;
+            };
+            channel.queue.drain(..written.chunks);
+            channel.queued_bytes -= written.bytes;
+        }
+    }
+}
+
+pub(super) enum End {
+    /// Nothing more has arrived.
+    Blocked,
+    /// The caller's limit was reached first.
+    Limit,
+    Finished,
+    Reset(u64),
+}
+
+/// In-order chunks of one stream, why it ended, and whether flow control has something to say.
+pub(super) fn read_chunks(
+    connection: &mut quinn_proto::Connection,
+    id: StreamId,
+    limit: usize,
+) -> Result<(Vec<Bytes>, End, bool), Fault> {
+    let mut stream = connection.recv_stream(id);
+    let mut chunks = stream.read(true).map_err(|_| Fault::NoStream)?;
+    let (mut taken, mut bytes) = (Vec::new(), 0);
+    let end = loop {
+        if bytes >= limit {
+            break End::Limit;
+        }
+        match chunks.next(limit - bytes) {
+            Ok(Some(chunk)) => {
+                bytes += chunk.bytes.len();
+                taken.push(chunk.bytes);
+            }
+            Ok(None) => break End::Finished,
+            Err(ReadError::Blocked) => break End::Blocked,
+            Err(ReadError::Reset(code)) => break End::Reset(code.into_inner()),
+        }
+    };
+    let transmit = chunks.finalize().should_transmit();
+    Ok((taken, end, transmit))
+}

@@ -1,0 +1,570 @@
+//! The `rust` engine: many QUIC connections over one UDP socket, without a thread of its own.
+//!
+//! The owner calls [`Engine::step`] whenever [`Engine::fileno`] is readable and gets a list of what
+//! happened. One epoll descriptor covers packets, timers, [`Engine::kick`] and whatever else the
+//! owner [`watches`](Engine::watch), so that a loop waits in one place. Commands (`open`, `write`,
+//! `send`, `close`, ...) only change state: datagrams leave in the next `step` or `flush`, which is
+//! what lets everything queued in one turn share packets.
+//!
+//! Until a connection is *admitted* its owner sees nothing of the peer but the control stream. The
+//! engine closes what is not admitted in time.
+//!
+//! Surprise: connections are named by numbers that are never used twice, so a stale command
+//! addresses nobody rather than a stranger.
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quinn_proto::{
+    ConnectionHandle, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig,
+    Transmit, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+};
+
+mod commands;
+mod link;
+mod names;
+mod news;
+mod poller;
+mod receive;
+
+pub use names::{Cause, Event, Fault, PathReport, Refusal, Settings, Statistics, code, kind};
+
+use crate::tls::{self, Identity};
+use link::{Channel, DETAIL_BYTES_MAX, Link, channel_index};
+use poller::Poller;
+
+/// One receive buffer must hold a whole GRO super-datagram; `recvmmsg` fills a batch of them.
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+const RECEIVE_BATCH: usize = 32;
+/// `sendmsg` refuses a GSO batch above this, silently losing it (reference, section 15.1).
+const GSO_BYTES_MAX: usize = 65_507;
+/// Transport parameter: the largest datagram we are willing to receive.
+const UDP_PAYLOAD_BYTES_MAX: u16 = 65_527;
+/// Smallest QUIC path MTU: where every connection starts.
+const MTU_BYTES_MIN: u16 = 1_200;
+
+/// See the module.
+pub struct Engine {
+    socket: UdpSocket,
+    state: quinn_udp::UdpSocketState,
+    endpoint: quinn_proto::Endpoint,
+    /// Recognises connection ids this key has made, also before a restart.
+    ids: HashedConnectionIdGenerator,
+    identity: Arc<Identity>,
+    settings: Settings,
+    transport: Arc<TransportConfig>,
+    poller: Poller,
+    /// Indexed by quinn's connection handle.
+    links: Vec<Option<Box<Link>>>,
+    handles: HashMap<u64, usize>,
+    next_id: u64,
+    handshaking: usize,
+    dirty: Vec<usize>,
+    receive_buffer: Vec<u8>,
+    send_buffer: Vec<u8>,
+    unsent: VecDeque<(Transmit, Vec<u8>)>,
+    events: Vec<Event>,
+    statistics: Statistics,
+    draining: bool,
+}
+
+fn transport_config(settings: &Settings) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(settings.mtu_bytes_max);
+    config
+        .stream_receive_window(settings.stream_window_bytes.into())
+        .receive_window(settings.connection_window_bytes.into())
+        .send_window(settings.send_window_bytes)
+        .max_concurrent_bidi_streams(settings.streams_max.into())
+        .max_concurrent_uni_streams(settings.streams_max.into())
+        .initial_mtu(MTU_BYTES_MIN)
+        .mtu_discovery_config((settings.mtu_bytes_max > MTU_BYTES_MIN).then_some(discovery))
+        .initial_rtt(Duration::from_millis(50))
+        .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok())
+        .keep_alive_interval(Some(settings.keep_alive))
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+fn io_error(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl Engine {
+    /// Bind the socket. Nothing is sent or accepted before the first [`step`](Self::step).
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the kernel lacks a descriptor kind.
+    pub fn new(identity: Arc<Identity>, settings: Settings) -> io::Result<Self> {
+        // First use of the generator costs tens of ms per process: not in someone's handshake.
+        aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io_error)?;
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
+        socket.set_only_v6(true)?;
+        socket.set_recv_buffer_size(settings.socket_buffer_bytes)?;
+        socket.set_send_buffer_size(settings.socket_buffer_bytes)?;
+        socket.bind(&SocketAddr::V6(settings.listen).into())?;
+        socket.set_nonblocking(true)?;
+        let socket: UdpSocket = socket.into();
+        let state = quinn_udp::UdpSocketState::new((&socket).into())?;
+        let transport = Arc::new(transport_config(&settings));
+        let tls = tls::server_config(&identity).map_err(io_error)?;
+        let crypto = QuicServerConfig::try_from(tls).map_err(io_error)?;
+        let mut server = quinn_proto::ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(transport.clone());
+        server.max_incoming(settings.handshakes_max);
+        let reset = aws_lc_rs::hmac::Key::new(
+            aws_lc_rs::hmac::HMAC_SHA256,
+            &identity.derive(b"hypermesh/stateless-reset/v1"),
+        );
+        let seed = identity.derive(b"hypermesh/connection-id/v1");
+        let seed = u64::from_be_bytes(*seed.first_chunk().unwrap_or(&[0; 8]));
+        let mut config = EndpointConfig::new(Arc::new(reset));
+        config
+            .max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX)
+            .map_err(io_error)?;
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(seed)));
+        let ids = HashedConnectionIdGenerator::from_key(seed);
+        let endpoint = quinn_proto::Endpoint::new(
+            Arc::new(config),
+            Some(Arc::new(server)),
+            !state.may_fragment(),
+            None,
+        );
+        let poller = Poller::new(socket.as_raw_fd())?;
+        Ok(Self {
+            socket,
+            state,
+            endpoint,
+            ids,
+            identity,
+            settings,
+            transport,
+            poller,
+            links: Vec::new(),
+            handles: HashMap::new(),
+            next_id: 1,
+            handshaking: 0,
+            dirty: Vec::new(),
+            receive_buffer: vec![0; RECEIVE_BATCH * DATAGRAM_BYTES_MAX],
+            send_buffer: Vec::with_capacity(DATAGRAM_BYTES_MAX),
+            unsent: VecDeque::new(),
+            events: Vec::new(),
+            statistics: Statistics::default(),
+            draining: false,
+        })
+    }
+
+    // --- what the owner asks
+
+    /// Readable when [`step`](Self::step) has something to do.
+    #[must_use]
+    pub fn fileno(&self) -> RawFd {
+        self.poller.epoll.as_raw_fd()
+    }
+
+    /// Where we listen, with the port the kernel chose.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Granted receive and send buffer, in bytes: the kernel may give less than was asked for.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn socket_buffers(&self) -> io::Result<(usize, usize)> {
+        let receive = self.state.recv_buffer_size((&self.socket).into())?;
+        Ok((receive, self.state.send_buffer_size((&self.socket).into())?))
+    }
+
+    /// How many segments one send call may carry; 1 when the kernel has no GSO.
+    #[must_use]
+    pub fn gso_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// Path of one connection.
+    #[must_use]
+    pub fn path(&self, connection: u64) -> Option<PathReport> {
+        let link = self.links.get(*self.handles.get(&connection)?)?.as_ref()?;
+        let stats = link.inner.stats();
+        Some(PathReport {
+            rtt: stats.path.rtt,
+            mtu_bytes: stats.path.current_mtu,
+            congestion_window_bytes: stats.path.cwnd,
+            packets_sent: stats.path.sent_packets,
+            packets_lost: stats.path.lost_packets,
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+            black_holes: stats.path.black_holes_detected,
+        })
+    }
+
+    #[must_use]
+    pub fn remote_address(&self, connection: u64) -> Option<SocketAddr> {
+        let link = self.links.get(*self.handles.get(&connection)?)?.as_ref()?;
+        Some(link.inner.remote_address())
+    }
+
+    /// Bytes of a channel that flow control has not taken yet.
+    #[must_use]
+    pub fn queued_bytes(&self, connection: u64, kind: u8) -> usize {
+        self.handles
+            .get(&connection)
+            .and_then(|handle| self.links.get(*handle)?.as_ref())
+            .map_or(0, |link| link.channels[channel_index(kind)].queued_bytes)
+    }
+
+    /// Secret both ends of one connection derive alike (RFC 8446, section 7.5): channel binding.
+    ///
+    /// # Errors
+    /// [`Fault::Gone`] without a finished handshake.
+    pub fn export(
+        &self,
+        connection: u64,
+        label: &[u8],
+        context: &[u8],
+        output: &mut [u8],
+    ) -> Result<(), Fault> {
+        let handle = self.handles.get(&connection).ok_or(Fault::Gone)?;
+        let link = self.links[*handle]
+            .as_ref()
+            .filter(|link| link.connected)
+            .ok_or(Fault::Gone)?;
+        let session = link.inner.crypto_session();
+        session
+            .export_keying_material(output, label, context)
+            .map_err(|_| Fault::Gone)
+    }
+
+    // --- the turn
+
+    /// Do everything that is due: timers, up to `budget` receive batches, sending. Returns whether
+    /// more is waiting already and appends what happened to `events`.
+    pub fn step(&mut self, budget: usize, events: &mut Vec<Event>) -> bool {
+        self.statistics.steps += 1;
+        let mut readable = false;
+        for fd in self.poller.ready() {
+            if fd == self.socket.as_raw_fd() {
+                readable = true;
+            } else if fd == self.poller.kick.as_raw_fd() {
+                Poller::clear(&self.poller.kick);
+            } else if fd == self.poller.timer.as_raw_fd() {
+                Poller::clear(&self.poller.timer);
+                self.poller.armed = None;
+            } else {
+                self.events.push(Event::Watched { fd });
+            }
+        }
+        self.expire(Instant::now());
+        self.send_queued();
+        let mut more = false;
+        if readable {
+            more = true;
+            for _ in 0..budget {
+                if !self.receive_batch() {
+                    more = false;
+                    break;
+                }
+                self.send_queued();
+            }
+        }
+        let now = Instant::now();
+        let deadline = self.deadline();
+        self.poller.arm(deadline, now);
+        events.append(&mut self.events);
+        more
+    }
+
+    /// Send what is queued, without receiving.
+    pub fn flush(&mut self) {
+        self.send_queued();
+        let deadline = self.deadline();
+        self.poller.arm(deadline, Instant::now());
+    }
+
+    // --- private
+
+    fn send_queued(&mut self) {
+        let blocked = !self.send_unsent() || !self.drive_dirty();
+        if blocked != self.poller.want_write {
+            let events = libc::EPOLLIN | if blocked { libc::EPOLLOUT } else { 0 };
+            let socket = self.socket.as_raw_fd();
+            if self
+                .poller
+                .control(libc::EPOLL_CTL_MOD, socket, events)
+                .is_ok()
+            {
+                self.poller.want_write = blocked;
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        handle: ConnectionHandle,
+        inner: quinn_proto::Connection,
+        dialled: bool,
+        now: Instant,
+    ) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        if self.links.len() <= handle.0 {
+            self.links.resize_with(handle.0 + 1, || None);
+        }
+        self.links[handle.0] = Some(Box::new(Link {
+            id,
+            inner,
+            started: now,
+            dialled,
+            connected: false,
+            admitted: false,
+            closed: false,
+            dirty: false,
+            inbound: HashMap::new(),
+            unlabelled: HashMap::new(),
+            channels: <[Channel; 3]>::default(),
+            readable: Vec::new(),
+        }));
+        self.handles.insert(id, handle.0);
+        self.handshaking += 1;
+        self.touch(handle.0);
+        id
+    }
+
+    fn link(&mut self, connection: u64) -> Result<&mut Link, Fault> {
+        let handle = *self.handles.get(&connection).ok_or(Fault::Gone)?;
+        self.links[handle]
+            .as_deref_mut()
+            .filter(|link| !link.closed)
+            .ok_or(Fault::Gone)
+    }
+
+    fn touch(&mut self, handle: usize) {
+        if let Some(Some(link)) = self.links.get_mut(handle)
+            && !link.dirty
+        {
+            link.dirty = true;
+            self.dirty.push(handle);
+        }
+    }
+
+    fn touch_id(&mut self, connection: u64) {
+        if let Some(handle) = self.handles.get(&connection) {
+            self.touch(*handle);
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.statistics.refused[refusal as usize] += 1;
+    }
+
+    fn close_link(&mut self, handle: usize, code: u64, detail: &str, refusal: Option<Refusal>) {
+        let Some(link) = self.links[handle].as_mut().filter(|link| !link.closed) else {
+            return;
+        };
+        let cut = (0..=detail.len().min(DETAIL_BYTES_MAX))
+            .rev()
+            .find(|at| detail.is_char_boundary(*at))
+            .unwrap_or(0);
+        let detail = &detail[..cut];
+        let reason = Bytes::copy_from_slice(detail.as_bytes());
+        link.inner.close(
+            Instant::now(),
+            VarInt::from_u64(code).unwrap_or(VarInt::MAX),
+            reason,
+        );
+        let cause = if refusal.is_some() {
+            Cause::Refused
+        } else {
+            Cause::Local
+        };
+        let shown = refusal.map_or(code, |refusal| refusal as u64);
+        self.mark_closed(handle, cause, shown, detail.to_owned());
+        if let Some(refusal) = refusal {
+            self.refuse(refusal);
+        }
+        self.touch(handle);
+    }
+
+    fn mark_closed(&mut self, handle: usize, cause: Cause, code: u64, detail: String) {
+        let Some(link) = self.links[handle].as_mut() else {
+            return;
+        };
+        if link.closed {
+            return;
+        }
+        link.closed = true;
+        link.channels = <[Channel; 3]>::default();
+        if !link.admitted {
+            self.handshaking = self.handshaking.saturating_sub(1);
+        }
+        // A dialled-in peer that never proved its key is nobody: only counted.
+        if link.connected || link.dialled {
+            self.events.push(Event::Closed {
+                connection: link.id,
+                cause,
+                code,
+                detail,
+            });
+        }
+    }
+
+    fn deadline(&mut self) -> Option<Instant> {
+        let admission = self.settings.admission_timeout;
+        self.links
+            .iter_mut()
+            .flatten()
+            .flat_map(|link| {
+                let pending = !link.admitted && !link.closed;
+                [
+                    link.inner.poll_timeout(),
+                    pending.then(|| link.started + admission),
+                ]
+            })
+            .flatten()
+            .min()
+    }
+
+    fn expire(&mut self, now: Instant) {
+        for handle in 0..self.links.len() {
+            let Some(link) = self.links[handle].as_mut() else {
+                continue;
+            };
+            let due = link.inner.poll_timeout().is_some_and(|at| at <= now);
+            if due {
+                link.inner.handle_timeout(now);
+            }
+            let pending = !link.admitted && !link.closed;
+            let late = pending && link.started + self.settings.admission_timeout <= now;
+            let connected = link.connected;
+            if due {
+                self.touch(handle);
+            }
+            if late {
+                let (refusal, detail) = if connected {
+                    (Refusal::HelloTimeout, "no HELLO in time")
+                } else {
+                    (Refusal::HandshakeTimeout, "handshake not finished in time")
+                };
+                self.close_link(handle, code::HELLO_TIMEOUT, detail, Some(refusal));
+            }
+        }
+    }
+
+    /// `false`: the socket takes no more now.
+    fn send_unsent(&mut self) -> bool {
+        while let Some((transmit, contents)) = self.unsent.pop_front() {
+            if !self.transmit(&transmit, &contents) {
+                self.unsent.push_front((transmit, contents));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Hand one datagram or GSO batch to the kernel. `false`: it has no room now.
+    fn transmit(&mut self, transmit: &Transmit, contents: &[u8]) -> bool {
+        let result = self.state.try_send(
+            (&self.socket).into(),
+            &quinn_udp::Transmit {
+                destination: transmit.destination,
+                ecn: transmit
+                    .ecn
+                    .and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+                contents: &contents[..transmit.size],
+                segment_size: transmit.segment_size,
+                src_ip: transmit.src_ip,
+            },
+        );
+        match result {
+            Ok(()) => {
+                self.statistics.send_calls += 1;
+                self.statistics.bytes_sent += transmit.size as u64;
+                self.statistics.datagrams_sent += transmit
+                    .segment_size
+                    .map_or(1, |size| transmit.size.div_ceil(size))
+                    as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // An MTU probe over the link's limit, or no route: loss recovery deals with both.
+            Err(_) => self.statistics.send_errors += 1,
+        }
+        true
+    }
+
+    /// `false`: the socket takes no more now; what is left stays dirty.
+    fn drive_dirty(&mut self) -> bool {
+        let mut position = 0;
+        while position < self.dirty.len() {
+            let handle = self.dirty[position];
+            if !self.drive(handle) {
+                self.dirty.drain(..position);
+                return false;
+            }
+            position += 1;
+            if let Some(link) = self.links[handle].as_mut() {
+                link.dirty = false;
+                if link.inner.is_drained() {
+                    let id = link.id;
+                    self.mark_closed(handle, Cause::TimedOut, 0, String::new());
+                    self.handles.remove(&id);
+                    self.links[handle] = None;
+                }
+            }
+        }
+        self.dirty.clear();
+        true
+    }
+
+    /// Take one connection's events, read its channels, send its packets. `false`: socket full.
+    fn drive(&mut self, handle: usize) -> bool {
+        loop {
+            self.collect(handle);
+            let Some(link) = self.links[handle].as_mut() else {
+                return true;
+            };
+            let mtu = usize::from(link.inner.current_mtu());
+            let segments = self
+                .state
+                .max_gso_segments()
+                .min(self.settings.gso_segments_max)
+                .min(GSO_BYTES_MAX / mtu)
+                .max(1);
+            self.send_buffer.clear();
+            let now = Instant::now();
+            let Some(transmit) = link
+                .inner
+                .poll_transmit(now, segments, &mut self.send_buffer)
+            else {
+                return true;
+            };
+            let contents = std::mem::take(&mut self.send_buffer);
+            if !self.transmit(&transmit, &contents) {
+                self.unsent.push_back((transmit, contents));
+                self.send_buffer = Vec::with_capacity(DATAGRAM_BYTES_MAX);
+                return false;
+            }
+            self.send_buffer = contents;
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What a connection has to say after its packets were handled: events, frames, its end.
+use quinn_proto::{ConnectionError, ConnectionHandle, Dir, Side, StreamEvent, StreamId};
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    Engine,
+    link::{End, Inbound, read_chunks, stream_number, text},
+    names::{Cause, Event, Refusal, code, kind},
+    receive::handshake_refusal,
+};
+use crate::frame::Splitter;
+
+impl Engine {
+    pub(super) fn collect(&mut self, handle: usize) {
+        let Some(link) = self.links[handle].as_mut() else {
+            return;
+        };
+        while let Some(event) = link.inner.poll_endpoint_events() {
+            let answer = self.endpoint.handle_event(ConnectionHandle(handle), event);
+            if let Some(answer) = answer {
+                link.inner.handle_event(answer);
+            }
+        }
+        while let Some(event) = self.links[handle]
+            .as_mut()
+            .and_then(|link| link.inner.poll())
+        {
+            self.dispatch(handle, event);
+        }
+        self.read_ready(handle);
+    }
+
+    fn dispatch(&mut self, handle: usize, event: quinn_proto::Event) {
+        use quinn_proto::Event as Quic;
+        let Some(link) = self.links[handle].as_mut() else {
+            return;
+        };
+        let connection = link.id;
+        match event {
+            Quic::HandshakeDataReady => {}
+            Quic::Connected => {
+                link.connected = true;
+                let dialled = link.inner.side() == Side::Client;
+                let identity = link.inner.crypto_session().peer_identity();
+                let spki = identity
+                    .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+                    .and_then(|chain| chain.first().map(|key| key.to_vec()));
+                self.statistics.handshakes_completed += 1;
+                match spki {
+                    Some(spki) if !link.closed => {
+                        self.events.push(Event::Connected {
+                            connection,
+                            dialled,
+                            spki,
+                        });
+                    }
+                    _ => self.close_link(
+                        handle,
+                        code::PROTOCOL_VIOLATION,
+                        "no key",
+                        Some(Refusal::NoPeerKey),
+                    ),
+                }
+            }
+            Quic::ConnectionLost { reason } => self.lost(handle, &reason),
+            Quic::Stream(StreamEvent::Opened { dir }) => {
+                while let Some(id) = link.inner.streams().accept(dir) {
+                    let inbound = if stream_number(id) == 0 {
+                        let limit = self.settings.control_frame_bytes_max;
+                        link.channels[0].stream = Some(id);
+                        let _ = link.inner.send_stream(id).set_priority(20);
+                        Inbound::Framed(kind::CONTROL, Splitter::new(limit))
+                    } else {
+                        Inbound::Unknown
+                    };
+                    link.inbound.insert(id, inbound);
+                    link.readable.push(id);
+                }
+            }
+            Quic::Stream(StreamEvent::Readable { id }) => link.readable.push(id),
+            Quic::Stream(StreamEvent::Writable { id }) => {
+                match link
+                    .channels
+                    .iter()
+                    .position(|channel| channel.stream == Some(id))
+                {
+                    Some(index) => link.drain(index),
+                    None => {
+                        let stream = stream_number(id);
+                        self.events.push(Event::Writable { connection, stream });
+                    }
+                }
+            }
+            Quic::Stream(StreamEvent::Finished { id }) => {
+                let stream = stream_number(id);
+                self.events.push(Event::Finished { connection, stream });
+            }
+            Quic::Stream(StreamEvent::Stopped { id, error_code }) => {
+                let (stream, code) = (stream_number(id), error_code.into_inner());
+                self.events.push(Event::Stopped {
+                    connection,
+                    stream,
+                    code,
+                });
+            }
+            Quic::Stream(StreamEvent::Available { dir }) => {
+                let bidirectional = dir == Dir::Bi;
+                self.events.push(Event::Available {
+                    connection,
+                    bidirectional,
+                });
+            }
+            Quic::DatagramReceived | Quic::DatagramsUnblocked => {}
+        }
+    }
+
+    fn lost(&mut self, handle: usize, reason: &ConnectionError) {
+        let Some(link) = self.links[handle].as_ref() else {
+            return;
+        };
+        if link.closed {
+            return;
+        }
+        let connected = link.connected;
+        let refusal = if connected {
+            None
+        } else {
+            handshake_refusal(reason)
+        };
+        if let Some(refusal) = refusal {
+            self.refuse(refusal);
+            let code = refusal as u64;
+            return self.mark_closed(handle, Cause::Refused, code, reason.to_string());
+        }
+        let (cause, code, detail) = match reason {
+            ConnectionError::ApplicationClosed(close) => (
+                Cause::Peer,
+                close.error_code.into_inner(),
+                text(&close.reason),
+            ),
+            ConnectionError::ConnectionClosed(close) => {
+                // A dialler is connected before the acceptor has judged its key.
+                if !link.admitted {
+                    self.refuse(Refusal::RefusedByPeer);
+                }
+                (
+                    Cause::Transport,
+                    u64::from(close.error_code),
+                    text(&close.reason),
+                )
+            }
+            ConnectionError::TransportError(error) => {
+                (Cause::Transport, u64::from(error.code), error.to_string())
+            }
+            ConnectionError::Reset => (Cause::Reset, 0, "the peer was restarted".to_owned()),
+            ConnectionError::TimedOut => (Cause::TimedOut, 0, "no sign of life".to_owned()),
+            ConnectionError::LocallyClosed => (Cause::Local, 0, String::new()),
+            ConnectionError::VersionMismatch | ConnectionError::CidsExhausted => {
+                (Cause::Transport, 0, reason.to_string())
+            }
+        };
+        self.mark_closed(handle, cause, code, detail);
+    }
+
+    /// Read what became readable: channels into frames, the rest is announced to the owner.
+    fn read_ready(&mut self, handle: usize) {
+        let Some(link) = self.links[handle].as_mut() else {
+            return;
+        };
+        for id in std::mem::take(&mut link.readable) {
+            let Some(link) = self.links[handle].as_mut().filter(|link| !link.closed) else {
+                return;
+            };
+            // Before HELLO is accepted only stream 0 is read; `admit` looks at the others again.
+            if (link.admitted || stream_number(id) == 0)
+                && let Err(detail) = self.read_inbound(handle, id)
+            {
+                let refusal = Some(Refusal::ProtocolViolation);
+                self.close_link(handle, code::PROTOCOL_VIOLATION, &detail, refusal);
+            }
+        }
+    }
+
+    /// Bytes of one stream: its kind, its frames, or a word to the owner. An error is the peer's.
+    fn read_inbound(&mut self, handle: usize, id: StreamId) -> Result<(), String> {
+        let Some(link) = self.links[handle].as_mut() else {
+            return Ok(());
+        };
+        let (connection, stream) = (link.id, stream_number(id));
+        match link.inbound.get_mut(&id) {
+            None => Ok(()), // over for the owner
+            Some(Inbound::Owned { told }) => {
+                if !std::mem::replace(told, true) {
+                    self.events.push(Event::Readable { connection, stream });
+                }
+                Ok(())
+            }
+            Some(Inbound::Unknown) => {
+                let Ok((chunks, end, _)) = read_chunks(&mut link.inner, id, 1) else {
+                    link.inbound.remove(&id);
+                    return Ok(());
+                };
+                let Some(kind) = chunks.first().and_then(|chunk| chunk.first()).copied() else {
+                    if !matches!(end, End::Blocked) {
+                        link.inbound.remove(&id);
+                    }
+                    return Ok(());
+                };
+                match (kind, id.dir()) {
+                    (kind::RAW, _) | (kind::RPC, Dir::Bi) => {
+                        link.inbound.insert(id, Inbound::Owned { told: true });
+                        self.events.push(Event::Opened {
+                            connection,
+                            stream,
+                            kind,
+                        });
+                        Ok(())
+                    }
+                    (kind::VOTES | kind::BULK, Dir::Uni) => {
+                        let again = link
+                            .inbound
+                            .values()
+                            .any(|other| matches!(other, Inbound::Framed(k, _) if *k == kind));
+                        if again {
+                            return Err(format!("second channel of kind {kind}"));
+                        }
+                        let splitter = Splitter::new(self.settings.frame_bytes_max);
+                        link.inbound.insert(id, Inbound::Framed(kind, splitter));
+                        self.read_inbound(handle, id)
+                    }
+                    (kind, dir) => Err(format!("stream of unknown kind {kind} ({dir})")),
+                }
+            }
+            Some(Inbound::Framed(kind, splitter)) => {
+                let kind = *kind;
+                let Ok((chunks, end, transmit)) = read_chunks(&mut link.inner, id, usize::MAX)
+                else {
+                    link.inbound.remove(&id);
+                    return Ok(());
+                };
+                let _ = transmit; // flow control updates leave with the drive that called us
+                for chunk in chunks {
+                    let (events, statistics) = (&mut self.events, &mut self.statistics);
+                    splitter
+                        .push(chunk, |frame_type, body| {
+                            statistics.frames_received += 1;
+                            events.push(Event::Frame {
+                                connection,
+                                kind,
+                                frame_type,
+                                body,
+                            });
+                        })
+                        .map_err(|error| error.to_string())?;
+                }
+                match end {
+                    End::Blocked | End::Limit => Ok(()),
+                    End::Finished | End::Reset(_) if kind == kind::CONTROL => {
+                        Err("control stream ended".to_owned())
+                    }
+                    End::Finished | End::Reset(_) => {
+                        link.inbound.remove(&id);
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+}
