@@ -152,6 +152,10 @@ def passphrase(file: str | None, *, prompt: str, new: bool = False) -> str:
         text = sys.stdin.readline(SECRET_FILE_SIZE_BYTES_MAX)
     else:
         path = Path(file)
+        if not path.is_file():
+            raise PassphraseMissing(
+                f"{path}: no such file", hint="write the passphrase into a file of mode 0600"
+            )
         require_private(path)
         text = path.read_text()[:SECRET_FILE_SIZE_BYTES_MAX]
     text = text.splitlines()[0] if text else ""

@@ -114,6 +114,7 @@ def run(home: HomeFolder = None, config: ConfigFile = None, settings: Settings =
 
     logging.configure(level=result.loaded.config.log.level, form=result.loaded.config.log.format)
     lock = take_lock(result.home)
+    result.home.data.mkdir(mode=0o700, exist_ok=True)  # a lost one was reported as a warning
     if result.loaded.config.log.format == "console":
         note(start_card(result))
     import apsw

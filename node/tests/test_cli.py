@@ -434,7 +434,7 @@ def test_a_wallet_is_sealed_and_never_overwritten(tmp_path: Path, secret: str) -
     Path(secret).chmod(0o644)
     refused("wallet", "new", "bob", "--passphrase-file", secret, *folder, code=6, error="HM-D-205")
     missing = tmp_path / "missing"
-    refused("wallet", "new", "bob", "--passphrase-file", missing, *folder, code=3, error="HM-D-202")
+    refused("wallet", "new", "bob", "--passphrase-file", missing, *folder, code=2, error="HM-D-503")
     piped = run("wallet", "new", "bob", "--passphrase-file", "-", *folder, stdin="from stdin\n")
     assert piped.exit_code == 0, piped.output
 
