@@ -18,6 +18,7 @@ HTTP_WAIT_MS_MAX: Final = 60_000  # longer waits belong to the client
 HTTP_WAIT_MS_DEFAULT: Final = 10_000
 HTTP_PAYLOADS_PER_CALL_MAX: Final = 4_000  # one block's worth
 HTTP_HISTORY_ITEMS_MAX: Final = 500
+HTTP_METRICS_AGE_S_MAX: Final = 0.1  # a page takes 2 to 7 ms of the loop
 HTTP_OFF_LOOP_SIZE_BYTES: Final = 16 * 1024  # bigger bodies are decoded in a thread
 HTTP_RESTART_DELAY_S_MAX: Final = 30.0  # back-off of the supervised server
 

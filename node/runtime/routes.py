@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +20,10 @@ from starlette.routing import Route
 
 from native.batches import Batch
 from native.errors import NativeError
-from node.health import ITEMS, ready
+from node.health import ITEMS, findings, ready
 from node.limits import (
     HTTP_HISTORY_ITEMS_MAX,
+    HTTP_METRICS_AGE_S_MAX,
     HTTP_OFF_LOOP_SIZE_BYTES,
     HTTP_PAYLOADS_PER_CALL_MAX,
     HTTP_RETRY_AFTER_S,
@@ -64,6 +66,8 @@ class Routes:
     def __init__(self, node: NodeAPI, *, body_size_bytes_max: int) -> None:
         self._node = node
         self._body_size_bytes_max = body_size_bytes_max
+        self._rendered = b""
+        self._rendered_at = -math.inf
 
     def table(self) -> list[Route]:
         """Return the routes for the application."""
@@ -109,11 +113,15 @@ class Routes:
 
     async def status(self, _request: Request) -> Response:
         """Everything `hypermesh node status` shows."""
-        return _json(to_json(self._node.status(), self._node.findings()))
+        now = self._node.status()
+        return _json(to_json(now, findings(now)))
 
     async def metrics(self, _request: Request) -> Response:
-        """Prometheus text."""
-        return Response(self._node.metrics_text(), headers={"content-type": CONTENT_TYPE})
+        """Prometheus text, at most so old that a flood of scrapes costs one rendering."""
+        now = trio.current_time()
+        if now - self._rendered_at >= HTTP_METRICS_AGE_S_MAX:
+            self._rendered, self._rendered_at = self._node.metrics_text(), now
+        return Response(self._rendered, headers={"content-type": CONTENT_TYPE})
 
     # --- ledger ---
 
