@@ -235,12 +235,16 @@ def status(name: Name, folder: Folder = None, output: Output = OutputFormat.TEXT
 
 @app.command(
     epilog=examples(
-        "hypermesh cluster wait demo --height +10", "hypermesh cluster wait demo --timeout 2m"
+        "hypermesh cluster wait demo --height +10",
+        "hypermesh cluster wait demo --ready --timeout 2m",
     )
 )
 def wait(
     name: Name,
     folder: Folder = None,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Wait until all are ready; always done.")
+    ] = False,
     height: Height = None,
     timeout: Timeout = "60s",
     output: Output = OutputFormat.TEXT,
@@ -248,6 +252,7 @@ def wait(
     """Wait until all running nodes are ready, and at a height if given."""
     from node.cluster.manifest import find_cluster
 
+    del ready  # the default and only condition beside the height
     cluster = find_cluster(name, folder)
     _wait(cluster, height, seconds(timeout), output)
 

@@ -17,8 +17,7 @@ def test_an_amount_survives_its_text(amount: int) -> None:
 def test_any_text_is_an_amount_or_refused(text: str) -> None:
     try:
         amount = parse_amount(text)
-    except InvalidArgument as error:
-        assert error.hint
+    except InvalidArgument:
         return
     assert 0 < amount <= AMOUNT_MAX
 

@@ -369,7 +369,7 @@ def test_a_cluster_is_made_and_destroyed(tmp_path: Path) -> None:
     refused("cluster", "new", "tiny", *folder, code=6, error="HM-D-402")
     status = answer("cluster", "status", "tiny", *folder, code=4)
     assert status["nodes"][0]["state"] == "down"
-    refused("cluster", "wait", "tiny", *folder, code=5, error="HM-D-302")
+    refused("cluster", "wait", "tiny", "--ready", *folder, code=5, error="HM-D-302")
     assert answer("cluster", "down", "tiny", *folder)["nodes"] == {"n0": "not running"}
     refused("cluster", "destroy", "tiny", *folder, code=6, error="HM-D-405", stdin="")
     assert (tmp_path / "tiny").exists()
