@@ -35,7 +35,7 @@ app = noun("Make, run and look at one node.")
 @app.command(
     epilog=examples(
         "hypermesh node init --home n0 --name n0",
-        "hypermesh node init --home watcher --genesis genesis.json --role observer",
+        "hypermesh node init --home watcher --genesis genesis.json",
     )
 )
 def init(

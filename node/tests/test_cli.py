@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -113,6 +114,19 @@ def test_every_command_shows_examples_and_exit_codes(words: tuple[str, ...]) -> 
         assert f"{code.value}" in result.stdout
     if words != ("node", "run"):
         assert "--output" in result.stdout
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_example_is_a_command_that_parses(words: tuple[str, ...]) -> None:
+    command: Any = get_command(app)
+    for word in words:
+        command = command.commands[word]
+    shown = [line for line in command.epilog.splitlines() if line.startswith("  $ hypermesh ")]
+    assert shown
+    for line in shown:
+        arguments = shlex.split(line.replace("\\[", "["))[4:]
+        with command.make_context(words[-1], arguments, resilient_parsing=False):
+            pass
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
