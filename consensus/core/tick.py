@@ -42,6 +42,7 @@ from consensus.core.effects import (
     Vote,
 )
 from consensus.core.messages import (
+    Checkpoint,
     Leaf,
     Message,
     NewView,
@@ -52,11 +53,13 @@ from consensus.core.messages import (
 )
 from consensus.core.records import (
     Accepted,
+    Anchor,
     LastNumber,
     NewViewHeld,
     OwnViewChange,
     OwnVotes,
     Record,
+    Tip,
     record_key,
 )
 from consensus.core.types import Committee, Height, Number, ReplicaIndex
@@ -156,6 +159,36 @@ class Gather:
         self._outgoing: list[Outgoing] = []
         self._executes: list[Execute] = []
 
+    @property
+    def empty(self) -> bool:
+        """Whether a draft would have nothing to do."""
+        return not (
+            self._leaves
+            or self._records
+            or self._outgoing
+            or self._proposals
+            or self._executes
+            or self._changes
+            or self._announcements
+            or self._drop is not None
+        )
+
+    @property
+    def patient(self) -> bool:
+        """Whether nobody waits for what is gathered: CHECKPOINT leaves and certificates.
+
+        They may ride on the next tick, which saves a signature and a commit for each block.
+        """
+        return not (
+            self._outgoing
+            or self._proposals
+            or self._changes
+            or self._announcements
+            or self._executes
+            or any(not isinstance(leaf, Checkpoint) for leaf in self._leaves)
+            or any(not isinstance(record, Tip | Anchor) for record in self._records.values())
+        )
+
     def add(self, effects: Iterable[Effect]) -> list[Urgent]:
         """Keep what must wait for the disk; give back, in order, what must not."""
         urgent: list[Urgent] = []
@@ -214,16 +247,7 @@ class Gather:
         The bodies that its `Accepted` records need are held until the next `Replica.step`: take
         them before.
         """
-        if not (
-            self._leaves
-            or self._records
-            or self._outgoing
-            or self._proposals
-            or self._executes
-            or self._changes
-            or self._announcements
-            or self._drop is not None
-        ):
+        if self.empty:
             return None
         draft = Draft(
             author,

@@ -72,6 +72,7 @@ FORWARD_PAYLOADS_MAX: Final = 512  # of one custody forward: one frame of at mos
 FORWARD_SIZE_BYTES_MAX: Final = 262_144
 INBOX_FRAMES_MAX: Final = 4_096  # ~100 turns of a busy cluster of 21; beyond that we drop and count
 STORED_SEQUENCES_MAX: Final = 1_024  # how long we remember that a body is already on disk
+PATIENCE_US: Final = 5_000  # CHECKPOINT leaves wait this long for other votes to travel with
 SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: four windows
 
 log = structlog.get_logger("consensus")
@@ -156,6 +157,7 @@ class Driver:
         self._recent_bytes = 0
         self._on_disk: dict[tuple[int, Digest], None] = {}
         self._tick: Tick | None = None
+        self._patient_until: int | None = None
         self._serial = 0
         self._custody: tuple[int, int, int | None] = (0, 0, None)
         self._seen: dict[int, float] = {}
@@ -270,11 +272,27 @@ class Driver:
         try:
             self._drain_inbox()
             self._drain_inputs()
-            while self._tick is None and self._start_tick():
+            while self._tick is None and not self._wait_for_company() and self._start_tick():
                 self._drain_inputs()
         finally:
             self._stepping = False
-        self._wake_at(min(self._timers.values(), default=None))
+        times = list(self._timers.values())
+        if self._patient_until is not None:
+            times.append(self._patient_until)
+        self._wake_at(min(times, default=None))
+
+    def _wait_for_company(self) -> bool:
+        """Let a tick that nobody waits for ride on the next one, for a bounded time."""
+        if self._gather.empty or not self._gather.patient:
+            self._patient_until = None
+            return self._gather.empty
+        now = self._clock().monotonic_us
+        if self._patient_until is None:
+            self._patient_until = now + PATIENCE_US
+        if now < self._patient_until:
+            return True
+        self._patient_until = None
+        return False
 
     def _feed(self, message: inputs.Input) -> None:
         self._inputs.append(message)

@@ -33,6 +33,7 @@ from consensus.core.types import Sequence as SequenceNumber
 from consensus.core.types import View
 from consensus.errors import ConsensusError
 from consensus.limits import ANCHOR_BLOCKS
+from consensus.runtime.transaction import transaction
 from native.batches import Batch
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _create(path: Path, records: Iterable[Record]) -> None:
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     database = apsw.Connection(str(unfinished))
-    with database:
+    with transaction(database):
         database.execute(SCHEMA)
         database.execute("INSERT INTO meta VALUES('format', ?)", (FORMAT_VERSION,))
         _insert(database, records)
@@ -222,7 +223,7 @@ class ConsensusStore:
                 f"PRAGMA journal_mode=WAL; PRAGMA synchronous={'FULL' if durable else 'OFF'};"
                 f"PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{PAGE_CACHE_KIB};"
                 f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
-            )
+            ).fetchall()  # a statement after the first runs only when rows are read
             found = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
             healthy = self._db.execute("PRAGMA quick_check(1)").fetchone()
         except apsw.Error as error:
@@ -335,7 +336,7 @@ class ConsensusStore:
         return group, None
 
     def _write(self, group: Sequence[_Tick]) -> None:
-        with self._db:
+        with transaction(self._db):
             for tick in group:
                 _insert(self._db, tick.records)
                 for body in tick.bodies:

@@ -18,6 +18,7 @@ import apsw
 
 from consensus.application import Row
 from consensus.core.types import Height
+from consensus.runtime.transaction import transaction
 from node.errors import ExitCode, NodeError
 from node.runtime.receipts import Receipt, find_receipt
 
@@ -88,9 +89,9 @@ class StateStore:
                 f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
                 f"PRAGMA cache_size=-{PAGE_CACHE_KIB};"
                 f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
-            )
+            ).fetchall()  # a statement after the first runs only when rows are read
             if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                with self._db:
+                with transaction(self._db):
                     self._db.execute(SCHEMA)
                     self._put_meta("format", FORMAT_VERSION)
                     self._put_meta("chain_id", chain_id)
@@ -115,7 +116,7 @@ class StateStore:
         self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
     ) -> None:
         """Commit one block with its receipts, its delta and a slice of cache rows."""
-        with self._db:
+        with transaction(self._db):
             self._db.execute(
                 "INSERT INTO block VALUES(?,?,?,?,?)",
                 (block.height, block.header, block.batch, block.state_root, block.receipts),
@@ -132,7 +133,7 @@ class StateStore:
 
         Every row now dates from `started` or later, so deltas up to it are no longer needed.
         """
-        with self._db:
+        with transaction(self._db):
             self._put_meta("floor", started)
             self._put_meta("cycle", height)
             self._db.execute("DELETE FROM delta WHERE height<=?", (started,))
