@@ -17,7 +17,7 @@ from typing import Final
 
 from bench.load import Load, Purse, Report
 from bench.network import Member, Network, until
-from bench.report import Result, Suite, progress, rounded
+from bench.report import ATTEMPTS_MAX, Pauses, Result, Suite, progress, rounded
 
 NODES: Final = 4
 RATES: Final = (100, 500, 1000)
@@ -89,26 +89,33 @@ def _latency(network: Network, purse: Purse) -> Iterator[Result]:
 
 
 def _faults(network: Network, purse: Purse) -> Iterator[Result]:
-    gaps, caught_up = [], []
-    for number in range(1, FAULT_RUNS + 1):
-        gap, seconds = _kill_primary(network, purse)
-        progress(f"  run {number}: gap {gap:.0f} ms, caught up in {seconds:.2f} s")
+    gaps: list[float] = []
+    caught_up: list[float] = []
+    for _ in range(FAULT_RUNS + ATTEMPTS_MAX):
+        with Pauses() as pauses:
+            gap, seconds = _kill_primary(network, purse)
+        if pauses.excessive:
+            progress(f"  the machine paused for {pauses.longest_ms:.0f} ms: run left out")
+            continue
         gaps.append(gap)
         caught_up.append(seconds)
+        progress(f"  run {len(gaps)}: gap {gap:.0f} ms, caught up in {seconds:.2f} s")
+        if len(gaps) == FAULT_RUNS:
+            break
     load = f"{FAULT_RATE}/s open loop through the other three nodes"
     yield Result(
         name="primary_kill_gap_ms",
         value=rounded(statistics.median(gaps)),
         unit="ms",
         conditions=f"longest time without a receipt around SIGKILL of the primary, {load}; median "
-        f"of {FAULT_RUNS}, min {min(gaps):.0f}, max {max(gaps):.0f}; {CONDITIONS}",
+        f"of {len(gaps)}, min {min(gaps):.0f}, max {max(gaps):.0f}; {CONDITIONS}",
     )
     yield Result(
         name="catch_up_s",
         value=rounded(statistics.median(caught_up)),
         unit="s",
         conditions="start of the killed process until it is ready and at the height of the others, "
-        f"load going on: {load}; median of {FAULT_RUNS}, max {max(caught_up):.2f}; {CONDITIONS}",
+        f"load going on: {load}; median of {len(gaps)}, max {max(caught_up):.2f}; {CONDITIONS}",
     )
 
 
@@ -149,7 +156,7 @@ def _saturated(network: Network, purse: Purse, wanted: frozenset[str]) -> Iterat
         seconds=SATURATED_SECONDS,
         in_flight=IN_FLIGHT,
         call_size=CALL_SIZE,
-        lanes=64,
+        lanes=32,
     )
     spent = _cpu(network.members) - before
     sent = purse.executed - executed
@@ -184,7 +191,7 @@ def _saturated(network: Network, purse: Purse, wanted: frozenset[str]) -> Iterat
             seconds=60.0,
             in_flight=IN_FLIGHT,
             call_size=CALL_SIZE,
-            lanes=48,
+            lanes=32,
         )
         if purse.executed == before_count:
             raise RuntimeError("no transfer is applied any more")
@@ -228,11 +235,17 @@ def _conservation(network: Network, purse: Purse) -> Result:
 
 
 def _load(targets: Sequence[Member], purse: Purse, **options: object) -> Report:
+    """Run a load, again when the machine stood still meanwhile."""
     progress(f"  load: {', '.join(f'{key} {value}' for key, value in options.items())}")
-    plan = purse.plan(targets=targets, **options)  # type: ignore[arg-type]
-    with Load(plan) as load:
-        load.go()
-        return purse.book(load.report(timeout_s=300))
+    for _ in range(ATTEMPTS_MAX):
+        plan = purse.plan(targets=targets, **options)  # type: ignore[arg-type]
+        with Load(plan) as load, Pauses() as pauses:
+            load.go()
+            report = purse.book(load.report(timeout_s=300))
+        if not pauses.excessive:
+            break
+        progress(f"  the machine paused for {pauses.longest_ms:.0f} ms: measuring again")
+    return report
 
 
 def _cpu(members: Sequence[Member]) -> float:

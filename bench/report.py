@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 Value = float | int
 
 PERCENT: Final = 100
+PAUSE_PERIOD_S: Final = 0.02
+PAUSE_MS_MAX: Final = 500.0
+ATTEMPTS_MAX: Final = 3  # of a run during which the machine paused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,39 @@ class Suite:
 def progress(text: str) -> None:
     """Tell the person who waits what is happening."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+class Pauses:
+    """Watches whether the machine itself stood still, for the length of a `with`.
+
+    A virtual machine may be stopped for seconds; a latency measured meanwhile says nothing.
+    """
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.join()
+
+    @property
+    def excessive(self) -> bool:
+        """True when a run should be repeated."""
+        return self.longest_ms > PAUSE_MS_MAX
+
+    def _watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            if self._done.wait(PAUSE_PERIOD_S):
+                return
+            late = time.monotonic() - began - PAUSE_PERIOD_S
+            self.longest_ms = max(self.longest_ms, late * 1000)
 
 
 def percentile(sorted_values: Sequence[float], percent: float) -> float:
