@@ -15,7 +15,7 @@ Failure = tuple[int, int, str]
 def sweep(cases: Sequence[Case], counters: Counter[str]) -> list[Failure]:
     """Play all cases; failures come back in order, counters are added up."""
     failures: list[Failure] = []
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     with context.Pool(min(os.cpu_count() or 1, len(cases))) as pool:
         for failure, counted in pool.imap(_play, cases, chunksize=4):
             counters.update(counted)

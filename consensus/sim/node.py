@@ -6,6 +6,7 @@ hashes, bodies are tuples of small byte strings, the application is a hash chain
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from consensus.core import frames, wire
@@ -150,7 +151,6 @@ class Node:
         self.check_wire = False
         self.count_before_durable = False
         self.drop_after_execution = False
-        self.quorum_override: int | None = None
 
     # --- life and death
 
@@ -177,8 +177,6 @@ class Node:
             uncertified=[stored.block for stored in blocks[-200:]],
             records=records,
         )
-        if self.quorum_override is not None:
-            self.replica.quorum = self.quorum_override
         self.gather = Gather()
         self.bodies: dict[Digest, Body] = {payload_root(()): ()}
         self.custody = Custody()
@@ -358,7 +356,16 @@ class Node:
 
         random = self.world.random
         slow = 30_000 if random.random() < 0.01 else 0
-        self.world.after(random.randrange(100, self.disk_us_max) + slow, synced)
+        took = random.randrange(100, self.disk_us_max) + slow
+        self.world.after(took, synced)
+        if self.cluster.crashes_in_writes and random.random() < 0.01:
+            self.cluster.crashes_in_writes -= 1
+            self.world.counters["crashes aimed at a write"] += 1
+            self.world.after(random.randrange(took), partial(self._crash_of, life))
+
+    def _crash_of(self, life: int) -> None:
+        if self.up and self.life == life:
+            self.cluster.crash(self.index)
 
     def _release(self, tick: Tick) -> None:
         if not (self.count_before_durable and tick.durable):

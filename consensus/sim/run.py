@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from consensus.core.effects import Fault
-from consensus.core.messages import Message
+from consensus.core.messages import (
+    Message,
+    NewView,
+    PrePrepare,
+    Status,
+    ViewChange,
+    VoteVector,
+)
 from consensus.core.quorum import faults
 from consensus.core.types import Phase, ReplicaIndex, View
 from consensus.sim.checker import Checker, Violation, require
@@ -28,7 +35,6 @@ HEALING_US_MAX = 60_000_000
 class Planted:
     """Bugs put in on purpose, to prove that the checker can fail."""
 
-    quorum: int | None = None
     count_before_durable: bool = False
     drop_after_execution: bool = False
     forget_votes: bool = False  # disk loss without recovery
@@ -74,11 +80,16 @@ class Cluster:
             node.check_wire = check_wire
             node.count_before_durable = self.planted.count_before_durable
             node.drop_after_execution = self.planted.drop_after_execution
-            node.quorum_override = self.planted.quorum
+        self.crashes_in_writes = 0
+        self.muffled: tuple[type, ...] = ()
         self.backups: dict[int, Disk] = {}
         self.forgetful: set[int] = set()  # lost votes and have not recovered
         if liars:
             self.world.counters["runs with liars"] += 1
+
+    def censor(self, _source: int, _target: int, _message: Message) -> bool:
+        """Whether a script takes this message out of the network; here, never."""
+        return False
 
     @property
     def honest(self) -> list[Node]:
@@ -92,6 +103,10 @@ class Cluster:
 
     def carry(self, source: ReplicaIndex, target: int, message: Message, body: Body | None) -> None:
         node = self.nodes[target]
+        muffled = self.muffled and isinstance(message, self.muffled)
+        if (muffled and self.world.random.random() < 0.7) or self.censor(source, target, message):
+            self.world.counters["messages muffled"] += 1
+            return
         self.world.deliver(source, target, lambda: node.receive(source, message, body))
 
     def carry_body(self, source: ReplicaIndex, target: int, body: Body) -> None:
@@ -262,6 +277,12 @@ def chaos(cluster: Cluster, duration_us: int) -> None:
         world.at(moment, lambda: _crash_primary(cluster))
     for _ in range(partition_rate):
         world.at(begin + random.randrange(duration_us), cluster.partition)
+    cluster.crashes_in_writes = random.choice((0, 0, 2, 6))
+    for _ in range(random.choice((0, 0, 2, 4))):
+        kinds = random.choice(
+            ((VoteVector,), (VoteVector,), (PrePrepare,), (ViewChange,), (NewView,), (Status,))
+        )
+        world.at(begin + random.randrange(duration_us), partial(_muffle, cluster, kinds))
     for _ in range(memory_rate):
         victim = random.randrange(cluster.members)
         moment = begin + random.randrange(duration_us)
@@ -274,6 +295,18 @@ def chaos(cluster: Cluster, duration_us: int) -> None:
             begin + random.randrange(duration_us),
             partial(cluster.submit, payload, only=only),
         )
+
+
+def _muffle(cluster: Cluster, kinds: tuple[type, ...]) -> None:
+    """For a while most messages of some kinds are lost: phases end half done."""
+    cluster.muffled = kinds
+    cluster.world.log(f"muffled: {kinds[0].__name__}")
+
+    def over() -> None:
+        if cluster.muffled is kinds:
+            cluster.muffled = ()
+
+    cluster.world.after(cluster.world.random.randrange(50_000, 800_000), over)
 
 
 def _crash_primary(cluster: Cluster) -> None:
@@ -339,6 +372,8 @@ def heal(cluster: Cluster) -> None:
     world.log("healed")
     world.weather = FAIR
     world.cut = set()
+    cluster.muffled = ()
+    cluster.crashes_in_writes = 0
     cluster.backups.clear()
     for node in cluster.nodes:
         node.disk_us_max = 400

@@ -97,7 +97,8 @@ def _leave_for(replica: "Replica", view: View) -> None:
 
 
 def resume(replica: "Replica") -> None:
-    """This replica may vote from now on, and may find itself between two views."""
+    """This replica may vote from now on: join what it could not join before, or go on asking."""
+    _join(replica)
     if replica.active:
         return
     own = replica.own_view_change
