@@ -145,6 +145,8 @@ def _between(server: Callable[..., None], client: Callable[..., None], count: in
     second = context.Process(target=client, args=(client_pipe, count), daemon=True)
     first.start()
     second.start()
+    server_pipe.close()  # so that a process that dies is noticed at once
+    client_pipe.close()
     try:
         client_end.send(_receive(server_end))
         answer = _receive(client_end)

@@ -11,6 +11,7 @@ use pyo3::{
     create_exception,
     exceptions::PyOSError,
     prelude::*,
+    pybacked::PyBackedBytes,
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
 
@@ -71,6 +72,9 @@ const EVENTS: [&str; 10] = [
     "closed",
     "watched",
 ];
+
+/// A `bytes` object up to this size is copied when written; a larger one is kept alive instead.
+const COPY_BYTES_MAX: usize = 4_096;
 
 /// Why a connection ended, by position in this list.
 const CAUSES: [&str; 6] = [
@@ -336,14 +340,14 @@ impl QuicEngine {
         data: &Bound<'_, PyAny>,
         offset: usize,
     ) -> PyResult<usize> {
-        let owned;
-        let bytes = if let Ok(value) = data.cast::<PyBytes>() {
-            value.as_bytes()
+        let shared = if let Ok(value) = data.cast::<PyBytes>()
+            && value.len()? > COPY_BYTES_MAX
+        {
+            Bytes::from_owner(value.extract::<PyBackedBytes>()?)
         } else {
-            owned = PyBuffer::<u8>::get(data)?.to_vec(py)?;
-            &owned
+            part(data)?
         };
-        let rest = bytes.get(offset..).unwrap_or(&[]);
+        let rest = shared.slice(offset.min(shared.len())..);
         py.detach(|| self.lock().write(connection, stream, rest))
             .map_err(fault)
     }

@@ -115,15 +115,20 @@ impl Engine {
     }
 
     /// Write to a stream; fewer bytes than given is back-pressure ([`Event::Writable`] follows).
+    /// The data is shared, not copied, until the peer has acknowledged it.
     ///
     /// # Errors
     /// When the connection or this direction of the stream is over.
-    pub fn write(&mut self, connection: u64, stream: u64, data: &[u8]) -> Result<usize, Fault> {
+    pub fn write(&mut self, connection: u64, stream: u64, data: Bytes) -> Result<usize, Fault> {
         let link = self.link(connection)?;
         let id = stream_id(stream).ok_or(Fault::NoStream)?;
         let labelled = link.label(id);
         let result = match labelled {
-            Ok(true) => link.inner.send_stream(id).write(data),
+            Ok(true) => link
+                .inner
+                .send_stream(id)
+                .write_chunks(&mut [data])
+                .map(|written| written.bytes),
             Ok(false) => Ok(0),
             Err(error) => Err(error),
         };

@@ -275,18 +275,17 @@ impl Engine {
                 self.events.push(Event::Watched { fd });
             }
         }
+        // Packets first: after a pause of the whole process, what waits in the socket proves that
+        // the peer lives, and must be seen before its idle timer is.
+        let mut more = readable && self.receive_batch();
         self.expire(Instant::now());
         self.send_queued();
-        let mut more = false;
-        if readable {
-            more = true;
-            for _ in 0..budget {
-                if !self.receive_batch() {
-                    more = false;
-                    break;
-                }
-                self.send_queued();
+        for _ in 1..budget {
+            if !more {
+                break;
             }
+            more = self.receive_batch();
+            self.send_queued();
         }
         let now = Instant::now();
         let deadline = self.deadline();
