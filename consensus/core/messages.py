@@ -228,7 +228,17 @@ class VoteVector:
         return stamp_bytes(SignedKind.VOTES, chain_id, self.epoch, self.number, self.root)
 
     def signed(self, signature: Signature) -> "VoteVector":
-        return replace(self, signature=signature)
+        """The same votes with their signature; the root is not computed again."""
+        vector = object.__new__(VoteVector)
+        for name in ("epoch", "signer", "number", "leaves", "encoded", "root"):
+            object.__setattr__(vector, name, getattr(self, name))
+        object.__setattr__(vector, "signature", signature)
+        return vector
+
+    @property
+    def top(self) -> int:
+        """The highest place a leaf speaks about; below a certificate at it nothing matters."""
+        return max([leaf_place(leaf) for leaf in self.leaves])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

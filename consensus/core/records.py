@@ -21,7 +21,6 @@ from consensus.core.messages import (
     Stamp,
     ViewChange,
     VoteVector,
-    leaf_place,
 )
 from consensus.core.types import Epoch, Height, Number, Sequence, View
 from consensus.errors import CorruptRecord, MalformedMessage
@@ -200,7 +199,7 @@ def record_sequence(record: Record) -> int:
         case Prepared():
             return record.certificate.sequence
         case OwnVotes():
-            return max(leaf_place(leaf) for leaf in record.vector.leaves)
+            return record.vector.top
         case _:
             return 0
 

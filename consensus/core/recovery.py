@@ -20,7 +20,6 @@ from consensus.core.messages import (
     RecoveryAnswer,
     Stamp,
     VoteVector,
-    leaf_place,
 )
 from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
 from consensus.core.records import (
@@ -80,6 +79,7 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
                 replica.own_view_change = record.view_change
             case Tip():
                 replica.certificate = record.certificate
+                replica.certified = record.certificate.height
             case Anchor():
                 replica.anchor = max(replica.anchor, record.certificate.height // ANCHOR_BLOCKS)
             case Recovery():
@@ -172,7 +172,7 @@ def _restore_votes(
             else:
                 instance.commits[replica.me] = ballot
                 instance.voted_commit = True
-        if useful and max(leaf_place(leaf) for leaf in vector.leaves) > replica.certified:
+        if useful and vector.top > replica.certified:
             replica.keep_vector(vector)
     for sequence, prepared in replica.prepared.items():
         instance = replica.instance(sequence)

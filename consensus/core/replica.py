@@ -68,7 +68,6 @@ from consensus.core.messages import (
     Status,
     ViewChange,
     VoteVector,
-    leaf_place,
 )
 from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
 from consensus.core.quorum import quorum, weak_quorum
@@ -210,6 +209,7 @@ class Replica:
         self.executing: tuple[BlockHeader, BatchHeader] | None = None
         self.executed_us: int | None = None
         self.certificate: BlockCertificate | None = None
+        self.certified = GENESIS_HEIGHT  # h: its height
         self.anchor = -1  # newest multiple of 64 (divided) that has a certificate
         self.checkpoints: dict[int, dict[ReplicaIndex, tuple[Checkpoint, VoteVector, int]]] = {}
         self.cast_through = Height(0)  # our CHECKPOINT leaves
@@ -464,11 +464,6 @@ class Replica:
         return self.tip.height
 
     @property
-    def certified(self) -> Height:
-        """h: height of the newest block certificate."""
-        return GENESIS_HEIGHT if self.certificate is None else self.certificate.height
-
-    @property
     def floor(self) -> int:
         """At or below this place nothing is of interest any more."""
         return min(self.certified, self.executed)
@@ -521,12 +516,13 @@ class Replica:
     def drop_below_floor(self) -> None:
         """Forget instances that are executed and certified, and what only they needed."""
         floor = self.floor
+        roots: set[Digest] = set()
         for sequence in [place for place in self.instances if place <= floor]:
             instance = self.instances.pop(sequence)
             if instance.batch is not None:
-                self.release_body(instance.batch.payload_root)
+                roots.add(instance.batch.payload_root)
             if instance.pre_prepare is not None:
-                self.release_body(instance.pre_prepare.header.payload_root)
+                roots.add(instance.pre_prepare.header.payload_root)
         certified = self.certified
         for sequence in [place for place in self.prepared if place <= certified]:
             del self.prepared[sequence]
@@ -537,18 +533,19 @@ class Replica:
         for proposals in self.early.values():
             for sequence in [place for place in proposals if place <= floor]:
                 del proposals[sequence]
-        self.own_vectors = [
-            vector
-            for vector in self.own_vectors
-            if max(leaf_place(leaf) for leaf in vector.leaves) > certified
-        ]
+        self.own_vectors = [vector for vector in self.own_vectors if vector.top > certified]
+        self.release_bodies(roots)
 
-    def release_body(self, root: Digest) -> None:
-        """Forget a body unless another instance still needs it."""
-        if root == EMPTY_ROOT or root not in self.bodies or root in self.roots_in_use():
+    def release_bodies(self, roots: set[Digest]) -> None:
+        """Forget bodies that nothing else needs."""
+        held = [root for root in sorted(roots) if root in self.bodies]
+        if not held:
             return
-        del self.bodies[root]
-        self.effects.append(ForgetBody(payload_root=root))
+        in_use = self.roots_in_use()
+        for root in held:
+            if root not in in_use:
+                del self.bodies[root]
+                self.effects.append(ForgetBody(payload_root=root))
 
     def roots_in_use(self) -> set[Digest]:
         roots = {EMPTY_ROOT, *self.unwritten}

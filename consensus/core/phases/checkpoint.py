@@ -13,7 +13,7 @@ from consensus.core.messages import BlockCertificate, Checkpoint, VoteVector
 from consensus.core.phases import prepare, propose
 from consensus.core.records import Anchor, ExecutedBlock, Tip
 from consensus.core.types import Height, Phase, ReplicaIndex, Sequence
-from consensus.limits import AHEAD_BLOCKS_MAX, ANCHOR_BLOCKS
+from consensus.limits import AHEAD_BLOCKS_MAX, ANCHOR_BLOCKS, WINDOW_BLOCKS
 
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
@@ -79,7 +79,9 @@ def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
     if height <= replica.certified or certificate.checkpoint.epoch != replica.committee.epoch:
         return
     own = replica.uncertified.get(height)
+    window_end = replica.certified + WINDOW_BLOCKS
     replica.certificate = certificate
+    replica.certified = height
     replica.next_sequence = max(replica.next_sequence, Sequence(height + 1))
     if own is not None and not agrees(replica, own):
         return
@@ -94,5 +96,6 @@ def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
     recovery.on_certified(replica)
     catch_up.fetch(replica)
     propose.take_early(replica)
-    prepare.progress_all(replica)
+    if any(place > window_end for place in replica.instances):
+        prepare.progress_all(replica)
     propose.propose(replica)

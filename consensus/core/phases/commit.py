@@ -16,6 +16,7 @@ from consensus.core.phases import checkpoint, prepare, propose
 from consensus.core.records import ExecutedBlock
 from consensus.core.types import Height, ReplicaIndex, Sequence
 from consensus.errors import invariant
+from consensus.limits import IN_FLIGHT_BLOCKS_MAX
 
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
@@ -136,18 +137,12 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
     checkpoint.cast(replica)
     if header.height <= replica.certified:
         if was_fetched and instance is None:
-            replica.release_body(batch.payload_root)
+            replica.release_bodies({batch.payload_root})
         replica.drop_below_floor()
     execute_next(replica)
     catch_up.fetch(replica)
-    _move_waiting(replica)
+    waiting = replica.instances.get(header.height + IN_FLIGHT_BLOCKS_MAX)
+    if waiting is not None:
+        prepare.progress(replica, waiting)
     propose.propose(replica)
     custody.arm(replica)
-
-
-def _move_waiting(replica: "Replica") -> None:
-    """P_MAX moved by one: PRE-PREPAREs that waited for it may go on."""
-    for sequence in sorted(replica.instances):
-        instance = replica.instances[sequence]
-        if instance.pre_prepare is not None and not instance.voted_commit:
-            prepare.progress(replica, instance)
