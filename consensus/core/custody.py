@@ -153,7 +153,7 @@ def watch_clock(replica: "Replica", proposed_ms: int) -> None:
 
 def judge_batches(replica: "Replica") -> None:
     """More than a tenth of the last 64 batches undecodable: the primary fills them with rubbish."""
-    if len(replica.judged) < JUDGED_BATCHES or replica.is_primary:
+    if len(replica.judged) < JUDGED_BATCHES or replica.is_primary or not replica.judged[-1][1]:
         return
     payloads = sum(count for count, _ in replica.judged)
     malformed = sum(bad for _, bad in replica.judged)

@@ -91,6 +91,10 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
         raise BirthMissing("consensus.db has no birth record")
     if birth.chain_id != replica.committee.chain_id:
         raise WrongChain("consensus.db was made for another chain")
+    if replica.executed > max(replica.certified, max(replica.prepared, default=0)):
+        # `state.db` is ahead of the voting record: the record is an old copy.
+        replica.phase = Phase.SEEKING
+        replica.first_sequence = Sequence(0)
     _restore_view(replica, entered, held)
     _restore_votes(replica, accepted, sorted(vectors, key=_number))
     replica.drop_below_floor()

@@ -185,10 +185,23 @@ class Cluster:
         node = self.nodes[index]
         backup = self.backups.pop(index)
         node.crash()
+        kind = self.world.random.choice(("both files", "consensus.db", "both files"))
+        if kind == "consensus.db":
+            backup.blocks = node.disk.blocks
+            backup.bodies.update(node.disk.bodies)
         node.disk = backup
-        self.world.counters["old backups restored"] += 1
+        self.world.counters[f"old backups restored, {kind}"] += 1
         self.world.log(f"node {index} gets an old backup")
         self.forgetful.add(index)
+        self.restart_later(index)
+
+    def lose_state(self, index: int) -> None:
+        """Only `state.db` is gone: no vote is forgotten, all blocks are executed again."""
+        node = self.nodes[index]
+        node.crash()
+        node.disk.blocks.clear()
+        self.world.counters["states lost"] += 1
+        self.world.log(f"node {index} loses state.db")
         self.restart_later(index)
 
     def crash(self, index: int) -> None:
@@ -322,6 +335,9 @@ def _lose_memory(cluster: Cluster, victim: int) -> None:
     random = cluster.world.random
     if cluster.members == 3 or random.random() < 0.5:
         cluster.wipe(victim)
+        return
+    if random.random() < 0.2:
+        cluster.lose_state(victim)
         return
     cluster.backups[victim] = node.disk.copy()
 
