@@ -93,6 +93,11 @@ class Application(Protocol):
         """First byte of every payload that belongs to this application."""
         ...
 
+    @property
+    def repeated_codes(self) -> frozenset[int]:
+        """Advice codes that a payload which was executed may get when it comes again."""
+        ...
+
     def genesis(self) -> Digest:
         """Enter the state after genesis and return its application root."""
         ...

@@ -88,6 +88,11 @@ class LedgerApplication:
         """First byte of a ledger transaction."""
         return TAG
 
+    @property
+    def repeated_codes(self) -> frozenset[int]:
+        """A used sequence, or an expiry since."""
+        return frozenset((Outcome.SEQUENCE_USED, Outcome.EXPIRED))
+
     # --- consensus.application.Application
 
     def genesis(self) -> Digest:

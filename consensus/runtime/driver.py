@@ -49,6 +49,7 @@ from consensus.core.records import Accepted, Tip
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
 from consensus.core.types import Instant, ReplicaIndex
 from consensus.errors import MalformedMessage, invariant
+from consensus.limits import BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX, WINDOW_BLOCKS
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import verify_many
 from native.batches import Batch
@@ -66,8 +67,8 @@ if TYPE_CHECKING:
     from native.values import Digest
     from transport import Connection
 
-RECENT_BODIES_MAX: Final = 128  # executed bodies kept in memory for peers that are just behind,
-RECENT_SIZE_BYTES_MAX: Final = 8 << 20  # but no more than this; the disk has them all
+JOBS_PER_CALL: Final = 4_096  # signatures checked in one call: 40 ms, then the loop breathes
+REFUSALS_LOGGED_MAX: Final = 100  # a liar must not fill the disk with lines; the counter goes on
 FORWARD_PAYLOADS_MAX: Final = 512  # of one custody forward: one frame of at most 256 KiB
 FORWARD_SIZE_BYTES_MAX: Final = 262_144
 INBOX_FRAMES_MAX: Final = 4_096  # ~100 turns of a busy cluster of 21; beyond that we drop and count
@@ -150,11 +151,10 @@ class Driver:
         self._certified = certified
         self._gather = Gather()
         self._inbox: deque[tuple[int, int, bytes]] = deque()
-        self._inputs: deque[inputs.Input] = deque()
+        self._inputs: deque[tuple[inputs.Input, Batch | None]] = deque()
+        self._owed: list[Body] = []
         self._timers: dict[inputs.Timer, int] = {}
         self._bodies: dict[Digest, Batch] = {EMPTY_ROOT: EMPTY_BATCH}
-        self._recent: deque[Batch] = deque()
-        self._recent_bytes = 0
         self._on_disk: dict[tuple[int, Digest], None] = {}
         self._tick: Tick | None = None
         self._patient_until: int | None = None
@@ -171,11 +171,11 @@ class Driver:
     # --- life
 
     def start(self, held: Sequence[tuple[int, Batch]]) -> None:
-        """Begin this life; `held` are the bodies on disk that were accepted and not executed."""
+        """Begin this life; `held` are the bodies on disk that are not certified yet."""
         self._feed(inputs.Started())
         for sequence, batch in held:
             self._on_disk[(sequence, batch.root)] = None
-            self._hold(batch)
+            self._feed(_body_held(batch), batch)
         self.turn()
 
     def statistics(self) -> DriverStatistics:
@@ -193,7 +193,7 @@ class Driver:
     def frame_received(self, connection: Connection, frame_type: int, payload: bytes) -> None:
         """Queue a frame of a validator for this turn; anybody else's is dropped and counted."""
         peer = self._links.index_of(connection)
-        if peer is None:
+        if peer is None or self.halted is not None:
             self._frames_refused_total += 1
             return
         if len(self._inbox) >= INBOX_FRAMES_MAX:
@@ -217,7 +217,7 @@ class Driver:
         self.turn()
 
     def committed(self, done: Committed | CommitFailed) -> None:
-        """The store finished a tick, or failed: then the process must stop."""
+        """The store finished a tick, or failed: then the process must stop. `turn` must follow."""
         if isinstance(done, CommitFailed):
             raise done.error
         self._observer.committed(done.commit_s)
@@ -226,12 +226,11 @@ class Driver:
         assert tick is not None
         self._tick = None
         self._release(tick)
-        self.turn()
 
     def executed(self, header: BlockHeader, batch: Batch, state_root: Digest, final: bytes) -> None:
         """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
 
-        The others were refused and may be submitted again.
+        `turn` must follow. The others were refused and may be submitted again.
         """
         self._mempool.remove(batch, final)
         height = int(header.height)
@@ -241,13 +240,10 @@ class Driver:
         if height in self._marks:
             self._marks[height] = now
         self._observer.agreed(len(batch), batch.size, took)
-        if batch.root != EMPTY_ROOT:
-            self._keep_recent(batch)
         self._feed(
             inputs.Executed(height=header.height, header_hash=header.hash, state_root=state_root)
         )
         self._watch_custody()
-        self.turn()
 
     def timers_due(self) -> None:
         """The moment given to `wake_at` has come."""
@@ -274,6 +270,10 @@ class Driver:
             self._drain_inputs()
             while self._tick is None and not self._wait_for_company() and self._start_tick():
                 self._drain_inputs()
+        except BaseException:
+            # Our own bug: nothing more is said under this key while the process ends.
+            self._halt("failed")
+            raise
         finally:
             self._stepping = False
         times = list(self._timers.values())
@@ -294,14 +294,49 @@ class Driver:
         self._patient_until = None
         return False
 
-    def _feed(self, message: inputs.Input) -> None:
-        self._inputs.append(message)
+    def _feed(self, message: inputs.Input, body: Batch | None = None) -> None:
+        """Queue an input for the replica; `body` is offered to it in the same breath."""
+        if self.halted is None:
+            self._inputs.append((message, body))
 
     def _drain_inputs(self) -> None:
         while self._inputs and self.halted is None:
-            message = self._inputs.popleft()
-            for effect in self._gather.add(self.replica.step(message, self._clock())):
-                self._run(effect)
+            message, body = self._inputs.popleft()
+            if body is not None and self._keep(message, body):
+                self._step(_body_held(body))
+            self._step(message)
+            if body is not None and not self.replica.holds(body.root):
+                self._bodies.pop(body.root, None)
+
+    def _keep(self, message: inputs.Input, body: Batch) -> bool:
+        """Keep the body of an input whose turn has come, if it is of use now.
+
+        True if the replica must be told of it before the input. A PRE-PREPARE of another view, or
+        far ahead, is taken without its body, which is fetched when its time comes: otherwise one
+        liar could fill the memory.
+        """
+        if not isinstance(message, inputs.Received) or not isinstance(message.message, PrePrepare):
+            self._bodies[body.root] = body
+            return False
+        proposal, replica = message.message, self.replica
+        ahead = int(proposal.sequence) - int(replica.executed)
+        if proposal.view != replica.view or not 0 < ahead <= WINDOW_BLOCKS:
+            return False
+        primary = self._committee.primary(proposal.view)
+        if proposal.signer == primary and primary != self._committee.me:
+            self._mempool.mark_proposed(body)
+        self._bodies[body.root] = body
+        self._admission.prepare(body)
+        return True
+
+    def _step(self, message: inputs.Input) -> None:
+        for effect in self._gather.add(self.replica.step(message, self._clock())):
+            self._run(effect)
+
+    def _halt(self, reason: str) -> None:
+        self.halted = reason
+        self._inbox.clear()
+        self._inputs.clear()
 
     def _start_tick(self) -> bool:
         """Draft, sign and hand over one tick; True if it needed no disk and more may follow."""
@@ -318,27 +353,30 @@ class Driver:
             return True
         self._tick = tick
         self._serial += 1
-        self._store.commit_soon(self._serial, tick.records, self._bodies_of(tick), tick.drop)
+        for record in tick.records:
+            if isinstance(record, Accepted):
+                self._owe_body(record.pre_prepare.header)
+        for execute in tick.executes:
+            self._owe_body(execute.batch)
+        bodies, self._owed = self._owed, []
+        self._store.commit_soon(self._serial, tick.records, bodies, tick.drop)
         return False
 
-    def _bodies_of(self, tick: Tick) -> list[Body]:
-        """Bodies that accepted PRE-PREPAREs of this tick refer to and the disk lacks."""
-        bodies = []
-        for record in tick.records:
-            if not isinstance(record, Accepted):
-                continue
-            header = record.pre_prepare.header
-            place = (int(header.sequence), header.payload_root)
-            if header.payload_root == EMPTY_ROOT or place in self._on_disk:
-                continue
-            batch = self._bodies.get(header.payload_root)
-            invariant(batch is not None, "an accepted PRE-PREPARE has its body")
-            assert batch is not None
-            self._on_disk[place] = None
-            if len(self._on_disk) > STORED_SEQUENCES_MAX:
-                del self._on_disk[next(iter(self._on_disk))]
-            bodies.append(Body(sequence=place[0], root=place[1], batch=batch))
-        return bodies
+    def _owe_body(self, header: BatchHeader) -> None:
+        """The disk must get this body with the next tick, unless it has it already.
+
+        Accepted bodies are needed after a crash, executed ones by peers that catch up.
+        """
+        place = (int(header.sequence), header.payload_root)
+        if header.payload_root == EMPTY_ROOT or place in self._on_disk:
+            return
+        batch = self._bodies.get(header.payload_root)
+        invariant(batch is not None, "an accepted PRE-PREPARE has its body")
+        assert batch is not None
+        self._on_disk[place] = None
+        if len(self._on_disk) > STORED_SEQUENCES_MAX:
+            del self._on_disk[next(iter(self._on_disk))]
+        self._owed.append(Body(sequence=place[0], root=place[1], batch=batch))
 
     def _release(self, tick: Tick) -> None:
         me = self._committee.me
@@ -399,8 +437,9 @@ class Driver:
                     else:
                         self._links.send_nowait(effect.peer, ChannelKind.BULK, kind, batch)
             case ForgetBody():
-                if effect.payload_root != EMPTY_ROOT:
-                    self._bodies.pop(effect.payload_root, None)
+                root = effect.payload_root
+                if root != EMPTY_ROOT and not self.replica.holds(root):
+                    self._bodies.pop(root, None)
             case SetTimer():
                 self._timers[effect.timer] = effect.at_us
             case ClearTimer():
@@ -409,7 +448,7 @@ class Driver:
                 self._observer.misbehaved(effect.fault)
                 log.warning("peer.misbehaved", peer=effect.peer, fault=effect.fault.value)
             case Halt():
-                self.halted = effect.reason
+                self._halt(effect.reason)
                 log.error("replica.halted", reason=effect.reason)
             case Note():
                 if effect.event is Event.VIEW_ENTERED:
@@ -422,6 +461,7 @@ class Driver:
         batch = self._bodies.get(effect.batch.payload_root)
         invariant(batch is not None, "a block that executes has its body")
         assert batch is not None
+        self._owe_body(effect.batch)
         self._mark("commit", int(effect.header.height))
         self._execution.execute_soon(effect.header, effect.batch, batch)
 
@@ -429,20 +469,18 @@ class Driver:
         batch = self._mempool.take(effect.payloads_max, effect.size_bytes_max)
         if batch is None:
             root = EMPTY_ROOT if effect.allow_empty else None
-            self._inputs.appendleft(
-                inputs.BatchTaken(payload_root=root, payloads=0, size_bytes=0, pending=0)
-            )
+            taken = inputs.BatchTaken(payload_root=root, payloads=0, size_bytes=0, pending=0)
+            self._inputs.appendleft((taken, None))
             return
         self._bodies[batch.root] = batch
         self._admission.prepare(batch)
-        self._inputs.appendleft(
-            inputs.BatchTaken(
-                payload_root=batch.root,
-                payloads=len(batch),
-                size_bytes=batch.size,
-                pending=self._mempool.pending(),
-            )
+        taken = inputs.BatchTaken(
+            payload_root=batch.root,
+            payloads=len(batch),
+            size_bytes=batch.size,
+            pending=self._mempool.pending(),
         )
+        self._inputs.appendleft((taken, None))
 
     def _watch_custody(self) -> None:
         oldest = self._mempool.oldest_ms()
@@ -460,42 +498,46 @@ class Driver:
     # --- frames
 
     def _drain_inbox(self) -> None:
-        """Decode what came in, check all its signatures in one call, and feed what holds."""
-        if not self._inbox:
-            return
-        messages: list[tuple[int, Message, Batch | None]] = []
-        jobs: list[tuple[FalconVerifier, bytes, bytes]] = []
-        ends: list[int] = []
+        """Decode what came in, check all signatures of a part in one call, feed what holds."""
         chain_id = self._committee.chain_id
         while self._inbox:
-            peer, frame_type, payload = self._inbox.popleft()
-            try:
-                decoded = self._decode(peer, frame_type, payload)
-            except (MalformedMessage, NativeError) as error:
-                self._refuse(peer, str(error))
-                continue
-            if decoded is None:
-                continue
-            message, body = decoded
-            messages.append((peer, message, body))
-            jobs.extend(
-                (self._verifiers[signer], signed, signature)
-                for signer, signed, signature in signatures(message, chain_id)
-            )
-            ends.append(len(jobs))
-        if not messages:
-            return
+            messages: list[tuple[int, Message, Batch | None]] = []
+            jobs: list[tuple[FalconVerifier, bytes, bytes]] = []
+            ends: list[int] = []
+            while self._inbox and len(jobs) < JOBS_PER_CALL:
+                peer, frame_type, payload = self._inbox.popleft()
+                try:
+                    decoded = self._decode(peer, frame_type, payload)
+                except (MalformedMessage, NativeError) as error:
+                    self._refuse(peer, str(error))
+                    continue
+                if decoded is None:
+                    continue
+                messages.append((peer, *decoded))
+                jobs.extend(
+                    (self._verifiers[signer], signed, signature)
+                    for signer, signed, signature in signatures(decoded[0], chain_id)
+                )
+                ends.append(len(jobs))
+            valid = self._verify(jobs)
+            first = 0
+            for (peer, message, body), end in zip(messages, ends, strict=True):
+                if valid.count(1, first, end) == end - first:
+                    self._accept(peer, message, body)
+                else:
+                    self._refuse(peer, "bad signature")
+                first = end
+
+    def _verify(self, jobs: Sequence[tuple[FalconVerifier, bytes, bytes]]) -> bytes:
+        """One byte a job, 1 where the signature holds; in slices, whatever the number."""
+        if not jobs:
+            return b""
         began = self._seconds()
-        valid = verify_many(jobs) if jobs else b""
-        if jobs:
-            self._observer.verified((self._seconds() - began) / len(jobs))
-        first = 0
-        for (peer, message, body), end in zip(messages, ends, strict=True):
-            if valid.count(1, first, end) == end - first:
-                self._accept(peer, message, body)
-            else:
-                self._refuse(peer, "bad signature")
-            first = end
+        valid = b"".join(
+            verify_many(jobs[at : at + JOBS_PER_CALL]) for at in range(0, len(jobs), JOBS_PER_CALL)
+        )
+        self._observer.verified((self._seconds() - began) / len(jobs))
+        return valid
 
     def _decode(
         self, peer: int, frame_type: int, payload: bytes
@@ -505,17 +547,19 @@ class Driver:
             case frames.FrameType.PROPOSAL:
                 pre_prepare, body = frames.split_proposal(payload, self._bounds)
                 root = pre_prepare.header.payload_root
-                batch = self._bodies.get(root) or Batch.parse(bytes(body))
+                batch = self._bodies.get(root) or _bounded(Batch.parse(bytes(body)))
                 if batch.root != root:
                     raise MalformedMessage("the body is not the one of its PRE-PREPARE")
                 return pre_prepare, batch
             case frames.FrameType.BODY:
-                batch = Batch.parse(payload)
+                batch = _bounded(Batch.parse(payload))
                 if self.replica.wants_body(batch.root):
-                    self._hold(batch)
+                    self._mempool.mark_proposed(batch)
+                    self._admission.prepare(batch)
+                    self._feed(_body_held(batch), batch)
                 return None
             case frames.FrameType.PAYLOADS:
-                batch = Batch.parse(payload)
+                batch = _bounded(Batch.parse(payload))
                 self._mempool.add(
                     batch,
                     None,
@@ -533,26 +577,9 @@ class Driver:
                 return message, None
 
     def _accept(self, peer: int, message: Message, body: Batch | None) -> None:
-        if body is not None:
-            self._hold(body)
         if isinstance(message, PrePrepare):
             self._saw(message)
-        self._feed(inputs.Received(sender=ReplicaIndex(peer), message=message))
-
-    def _hold(self, batch: Batch) -> None:
-        if batch.root not in self._bodies:
-            self._bodies[batch.root] = batch
-            self._mempool.mark_proposed(batch)
-            self._admission.prepare(batch)
-        self._feed(inputs.BodyHeld(payload_root=batch.root, payloads=len(batch)))
-
-    def _keep_recent(self, batch: Batch) -> None:
-        self._recent.append(batch)
-        self._recent_bytes += batch.size
-        while self._recent_bytes > RECENT_SIZE_BYTES_MAX or len(self._recent) > RECENT_BODIES_MAX:
-            oldest = self._recent.popleft()
-            self._recent_bytes -= oldest.size
-            self._bodies.pop(oldest.root, None)
+        self._feed(inputs.Received(sender=ReplicaIndex(peer), message=message), body)
 
     def _saw(self, proposal: PrePrepare) -> None:
         """Begin the clock of a block's phases when its proposal is first seen."""
@@ -575,4 +602,19 @@ class Driver:
 
     def _refuse(self, peer: int, reason: str) -> None:
         self._frames_refused_total += 1
-        log.warning("frame.refused", peer=peer, reason=reason)
+        if self._frames_refused_total <= REFUSALS_LOGGED_MAX:
+            log.warning("frame.refused", peer=peer, reason=reason)
+
+
+def _body_held(batch: Batch) -> inputs.BodyHeld:
+    return inputs.BodyHeld(payload_root=batch.root, payloads=len(batch))
+
+
+def _bounded(batch: Batch) -> Batch:
+    """Refuse a batch that no honest primary makes."""
+    if len(batch) > BATCH_PAYLOADS_MAX or batch.size > BATCH_SIZE_BYTES_MAX:
+        raise MalformedMessage(
+            f"a batch of {len(batch)} payloads and {batch.size} bytes; allowed are "
+            f"{BATCH_PAYLOADS_MAX} and {BATCH_SIZE_BYTES_MAX}"
+        )
+    return batch

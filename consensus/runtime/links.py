@@ -1,7 +1,8 @@
 """Connections to the other validators: who is where, and what is dialled again.
 
 One connection a pair. The node with the smaller NodeId dials, with a doubling, jittered pause, so
-that two nodes that start together do not cross. Sends never wait: a peer that is gone or whose
+that two nodes that start together do not cross; the other dials when nothing came for a while.
+Sends never wait: a peer that is gone or whose
 queue is full misses the message, which is counted; STATUS makes it whole later (reference 3.6).
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 DIAL_PAUSE_S_MIN: Final = 0.05  # a peer that restarts is back within this
 DIAL_PAUSE_S_MAX: Final = 2.0  # how stale our picture of a dead peer may get
 DIAL_TIMEOUT_S: Final = 5.0
+DIAL_GRACE_S: Final = 2.0  # the greater NodeId dials only when the smaller one has not
 
 log = structlog.get_logger("consensus")
 
@@ -86,25 +88,34 @@ class Links:
         """Queue a frame for every other validator that is connected; its bytes are held once."""
         connections = [found for found in self._connections if found is not None]
         if connections:
-            left_out = self._endpoint.broadcast_nowait(connections, kind, frame_type, *parts)
-            self.dropped_total += len(left_out)
+            try:
+                left_out = self._endpoint.broadcast_nowait(connections, kind, frame_type, *parts)
+                self.dropped_total += len(left_out)
+            except TransportError as error:
+                self.dropped_total += len(connections)
+                log.error("frame.not_sent", frame_type=frame_type, error=str(error))
 
     async def run(self) -> None:
         """Keep dialling every member that is ours to dial."""
         own = self._members[self._me]
         async with trio.open_nursery() as nursery:
             for index, node_id in enumerate(self._members):
-                if own < node_id and node_id in self._addresses:
-                    nursery.start_soon(self._keep, index, name=f"dial-{index}")
+                if index != self._me and node_id in self._addresses:
+                    patience = 0.0 if own < node_id else DIAL_GRACE_S
+                    nursery.start_soon(self._keep, index, patience, name=f"dial-{index}")
             await trio.sleep_forever()
 
-    async def _keep(self, index: int) -> None:
+    async def _keep(self, index: int, patience_s: float) -> None:
         node_id = self._members[index]
         pause = DIAL_PAUSE_S_MIN
         while True:
             if self._connections[index] is not None:
                 pause = DIAL_PAUSE_S_MIN
                 await self._lost[index].wait()
+            if patience_s:
+                await trio.sleep(patience_s)
+                if self._connections[index] is not None:
+                    continue
             try:
                 with trio.fail_after(DIAL_TIMEOUT_S):
                     await self._endpoint.dial(self._addresses[node_id], node_id)

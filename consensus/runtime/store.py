@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -37,8 +38,6 @@ from consensus.runtime.transaction import transaction
 from native.batches import Batch
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from consensus.core.wire import Bounds
     from native import Completions
     from native.values import Digest
@@ -79,7 +78,10 @@ class StoreDamaged(ConsensusError):
     @property
     def hint(self) -> str:
         """The way out."""
-        return "move the file away and start the node: it recovers from its peers before it votes"
+        return (
+            "move the file, its -wal and its -shm away and start the node: it recovers from its "
+            "peers before it votes"
+        )
 
 
 class StoreExists(ConsensusError):
@@ -159,6 +161,10 @@ def _create(path: Path, records: Iterable[Record]) -> None:
     if path.exists():
         raise StoreExists(path)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # SQLite would replay a write-ahead log left beside a lost file over the new one.
+    for left in (f"{path}-wal", f"{path}-shm"):
+        Path(left).unlink(missing_ok=True)
+    _sync(path.parent)
     # Under another name first: a crash leaves either no store or a whole one.
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
@@ -296,20 +302,25 @@ class ConsensusStore:
     def stop(self) -> None:
         """Write what is queued, close the file and join the thread."""
         self._jobs.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._completions.post(self._token, CommitFailed(error=error))
+        finally:
+            self._db.close()
+
+    def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             if not isinstance(job, _Tick):
                 job()
                 continue
             group, after = self._group(job)
             began = self._clock()
-            try:
-                self._write(group)
-            except BaseException as error:
-                self._completions.post(self._token, CommitFailed(error=error))
-                break
+            self._write(group)
             self._completions.post(
                 self._token,
                 Committed(
@@ -320,7 +331,6 @@ class ConsensusStore:
                 break
             if callable(after):
                 after()
-        self._db.close()
 
     def _group(self, first: _Tick) -> tuple[list[_Tick], object]:
         """Take the ticks that wait behind `first`, and what came after them."""

@@ -6,6 +6,7 @@ in one bounded queue; when it is full the newest is dropped and the peer asks so
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -30,11 +31,18 @@ if TYPE_CHECKING:
 
 REQUESTS_WAITING_MAX: Final = 256  # two of each peer at 64 members, and room
 
+REQUESTS_PER_PEER_MAX: Final = 4  # headers and bodies, each twice: a peer asks again in 150 ms
+
 log = structlog.get_logger("consensus")
 
 
 class BlockSource(Protocol):
     """Where executed blocks are read from."""
+
+    @property
+    def height(self) -> int:
+        """The newest block that can be read."""
+        ...
 
     async def headers(self, first: int, last: int) -> Sequence[tuple[bytes, bytes]]:
         """Canonical block and batch headers from `first` on, without a gap, as far as held."""
@@ -61,26 +69,40 @@ class BlockServer:
         self._in, self._out = trio.open_memory_channel[tuple[int, FetchBlocks | FetchBodies]](
             REQUESTS_WAITING_MAX
         )
+        self._asked: Counter[int] = Counter()
         self.dropped_total = 0
         self.served_total = 0
 
     def serve_nowait(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
         """Queue a request of a validator."""
+        if self._asked[peer] >= REQUESTS_PER_PEER_MAX:
+            self.dropped_total += 1
+            return
         try:
             self._in.send_nowait((peer, request))
+            self._asked[peer] += 1
         except trio.WouldBlock:
             self.dropped_total += 1
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async for peer, request in self._out:
-            match request:
-                case FetchBlocks():
-                    await self._serve_blocks(peer, request.first)
-                case FetchBodies():
-                    for root in request.payload_roots[:BODIES_PER_FETCH_MAX]:
-                        await self._serve_body(peer, root)
+            try:
+                await self._serve(peer, request)
+            except Exception:
+                log.exception("fetch.failed", peer=peer)
+            finally:
+                self._asked[peer] -= 1
             self.served_total += 1
+
+    async def _serve(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
+        match request:
+            case FetchBlocks():
+                if 1 <= request.first <= self._source.height:
+                    await self._serve_blocks(peer, request.first)
+            case FetchBodies():
+                for root in request.payload_roots[:BODIES_PER_FETCH_MAX]:
+                    await self._serve_body(peer, root)
 
     async def _serve_blocks(self, peer: int, first: Height) -> None:
         certificates = [

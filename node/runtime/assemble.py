@@ -25,6 +25,7 @@ from caesar.runtime.application import LedgerApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
+from consensus.core.records import Birth
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
@@ -47,10 +48,12 @@ from native.values import Digest
 from node.core.genesis import Genesis
 from node.errors import KeyMismatch
 from node.home import Home, write_replacing
+from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
 from node.metrics import Metrics
 from node.runtime.alarm import Alarm
 from node.runtime.api import APIError
 from node.runtime.certificates import CertificateBoard
+from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
 from node.runtime.router import Router
@@ -58,7 +61,7 @@ from node.runtime.service import NodeService
 from node.runtime.store import StateStore
 from node.runtime.submissions import Submissions
 from node.status import to_json
-from transport import AcceptAll, Connection, Endpoint, HelloOffer, Identity, TransportConfig
+from transport import Connection, Endpoint, HelloOffer, Identity, TransportConfig
 from transport.errors import RPCError
 from trustchain.runtime.application import LogApplication
 from trustchain.runtime.authority import Authority
@@ -166,7 +169,9 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         Identity(secret),
         listen=config.transport.listen,
         hello=HelloOffer(chain_id=chain_id, chain_name=genesis.label, roles=("validator",)),
-        verifier=AcceptAll(),
+        verifier=Doorkeeper(
+            [validator.node_id for validator in genesis.validators], lambda: endpoint
+        ),
         config=TransportConfig(
             mtu_bytes_max=config.transport.path_mtu_bytes_max,
             idle_timeout_s=config.transport.idle_timeout_ms / 1000,
@@ -289,6 +294,14 @@ def _replica(
     ]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
+    records = store.load(bounds)
+    validator = genesis.validators[me]
+    for record in records:
+        if isinstance(record, Birth) and record.node_id != Digest(validator.node_id):
+            raise KeyMismatch(
+                "consensus.db belongs to another node's key",
+                hint="give every node its own data folder; never copy one",
+            )
     return Replica(
         Committee(chain_id=genesis.chain_id, members=len(genesis.validators), me=ReplicaIndex(me)),
         Timing(
@@ -300,7 +313,7 @@ def _replica(
         boot=secrets.randbelow(2**64 - 1) + 1,
         tip=tip,
         uncertified=chain,
-        records=store.load(bounds),
+        records=records,
     )
 
 
@@ -345,9 +358,11 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     parts.executor.start()
     held = [
         (sequence, Batch.parse(body))
-        for sequence, body in parts.store.bodies(parts.executor.height)
+        for sequence, body in parts.store.bodies(parts.driver.replica.certified)
     ]
     parts.store.start()
+    if parts.driver.replica.certificate is not None:
+        parts.board.post(parts.driver.replica.certificate)
     await nursery.start(parts.endpoint.run)
     parts.driver.start(held)
     parts.cosigner.on_block_committed(parts.executor.height)
@@ -416,6 +431,8 @@ def _serve_submit(parts: Parts) -> Handler:
             batch = Batch.parse(request)
         except NativeError as error:
             raise RPCError("malformed", str(error)) from error
+        if len(batch) > HTTP_PAYLOADS_PER_CALL_MAX:
+            raise RPCError("too-many", f"at most {HTTP_PAYLOADS_PER_CALL_MAX} payloads a call")
         try:
             answer = await parts.submissions.submit(batch, wait=True, timeout_s=SUBMIT_TIMEOUT_S)
         except APIError as error:
@@ -467,26 +484,21 @@ class _Everybody:
 
 
 class _MetricsObserver:
-    """Agreement's instruments."""
+    """Agreement's instruments, each looked up once."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-
-    def signed(self, seconds: float) -> None:
-        """See `Observer`."""
-        self._metrics.falcon_sign_seconds.observe(seconds)
-
-    def verified(self, seconds: float) -> None:
-        """See `Observer`."""
-        self._metrics.falcon_verify_seconds.observe(seconds)
-
-    def committed(self, seconds: float) -> None:
-        """See `Observer`."""
-        self._metrics.store_sync_seconds.labels("consensus").observe(seconds)
+        self._phases = {
+            name: metrics.consensus_phase_seconds.labels(name).observe
+            for name in ("prepare", "commit", "certify")
+        }
+        self.signed = metrics.falcon_sign_seconds.observe
+        self.verified = metrics.falcon_verify_seconds.observe
+        self.committed = metrics.store_sync_seconds.labels("consensus").observe
 
     def phase(self, name: str, seconds: float) -> None:
         """See `Observer`."""
-        self._metrics.consensus_phase_seconds.labels(name).observe(seconds)
+        self._phases[name](seconds)
 
     def agreed(self, payloads: int, size_bytes: int, seconds: float | None) -> None:
         """See `Observer`."""

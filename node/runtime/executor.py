@@ -7,6 +7,7 @@ that packets use too.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECENT_RECEIPTS_BLOCKS_MAX: Final = 256  # blobs kept in memory: receipts asked for soon after
-RECEIPT_SEARCH_BLOCKS_MAX: Final = (
-    20_000  # one old receipt is worth at most this many blob searches
-)
+RECEIPT_SEARCH_BLOCKS_MAX: Final = 20_000  # one old receipt is worth this many blob searches
+RECEIPT_SEARCH_SLICE_BLOCKS: Final = 128  # searched between two blocks: 5 ms at 500 receipts each
+RECEIPT_SEARCHES_WAITING_MAX: Final = 8  # one runs, these wait, others are told to come back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,10 @@ class ExecutionFailed:
     """Execution or its commit raised: the process must stop, the state on disk is unchanged."""
 
     error: BaseException
+
+
+class SearchBusy(Exception):
+    """Too many look for old receipts at once."""
 
 
 class Executor:
@@ -86,6 +91,7 @@ class Executor:
         self._cycle_started: int | None = None
         self._cursors: dict[int, int] = {}
         self._height = store.height
+        self._searches = trio.Lock()
 
     def start(self) -> None:
         """Start the thread."""
@@ -125,15 +131,30 @@ class Executor:
         return None
 
     async def receipt(self, identifier: bytes) -> Receipt | None:
-        """Find a receipt in memory, then on disk among the newest blocks."""
+        """Find a receipt in memory, then on disk among the newest blocks.
+
+        One search at a time, in slices, so that blocks never wait for one. Raises `SearchBusy`.
+        """
         found = self.receipt_nowait(identifier)
         if found is not None:
             return found
-        return await self.run(
-            lambda: self._store.receipt(
-                identifier, newest=self._height, count_max=RECEIPT_SEARCH_BLOCKS_MAX
-            )
-        )
+        if self._searches.statistics().tasks_waiting >= RECEIPT_SEARCHES_WAITING_MAX:
+            raise SearchBusy
+        async with self._searches:
+            newest = self._height
+            floor = max(0, newest - RECEIPT_SEARCH_BLOCKS_MAX)
+            for top in range(newest, floor, -RECEIPT_SEARCH_SLICE_BLOCKS):
+                found = await self.run(
+                    functools.partial(
+                        self._store.receipt,
+                        identifier,
+                        newest=top,
+                        count_max=RECEIPT_SEARCH_SLICE_BLOCKS,
+                    )
+                )
+                if found is not None:
+                    return found
+        return None
 
     @property
     def height(self) -> int:
@@ -151,7 +172,8 @@ class Executor:
     def stop(self) -> None:
         """Finish what is queued, close the store and join the thread."""
         self._jobs.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

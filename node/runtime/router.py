@@ -96,6 +96,11 @@ class Router:
                 )
         return Advice(codes=bytes(codes), ids=bytes(ids))
 
+    def repeated(self, tag: int, code: int) -> bool:
+        """Whether an executed payload of this application gets this code when it comes again."""
+        application = self._applications.get(tag)
+        return application is not None and code in application.repeated_codes
+
     def prepare(self, batch: Batch) -> None:
         """Let the applications start their decoding and signature checks. Any thread."""
         for application in self._applications.values():

@@ -48,8 +48,9 @@ from node.runtime.api import (
     Submission,
     Unavailable,
 )
+from node.runtime.executor import SearchBusy
 from node.runtime.receipts import RECORD_SIZE_BYTES, find_receipt
-from node.runtime.router import CODE_NO_APPLICATION
+from node.runtime.router import CODE_NO_APPLICATION, state_root
 from node.runtime.store import FORMAT_VERSION, StoredBlock
 from node.runtime.submissions import CODE_MEMPOOL_FULL, outcome_of
 from node.status import PeerStatus, Status
@@ -72,7 +73,7 @@ COSIGN_TIMEOUT_S: Final = 10.0  # W validators that are up answer within one rou
 CERTIFICATE_TIMEOUT_S: Final = 5.0  # one vote round, or an idle block when the tip is not certified
 PROOF_ATTEMPTS_MAX: Final = 5  # under load another block may be certified in a block's place
 ISSUE_TIMEOUT_S: Final = 30.0
-HISTORY_BLOCKS_MAX: Final = 2_000  # searched for one page; the cursor continues below
+HISTORY_BLOCKS_MAX: Final = 250  # searched for one page; the cursor continues below
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 FULL_TEXT: Final = CodeText(
@@ -184,7 +185,12 @@ class NodeService:
     async def receipt(self, identifier: bytes) -> ReceiptView | None:
         """Return the final outcome of a payload, or None while there is none."""
         executor = self._parts.executor
-        found = await executor.receipt(identifier)
+        try:
+            found = await executor.receipt(identifier)
+        except SearchBusy:
+            raise Overloaded(
+                "others are looking for old receipts", hint="try again in a second"
+            ) from None
         if found is None:
             return None
         block = await executor.block(found.height)
@@ -238,7 +244,7 @@ class NodeService:
                 has_key=view.has_key,
                 lanes=tuple(LaneView(lane=lane, next_sequence=after) for lane, after in view.lanes),
                 height=view.height,
-                state_root=self.state_root,
+                state_root=state_root(roots),
                 proof=encode((view.proof, roots)) if prove else None,
                 certificate=None if certificate is None else encode(certificate.value()),
             )

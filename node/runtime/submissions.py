@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from consensus.application import CODE_APPLIED, has_receipt
+from consensus.application import CODE_APPLIED, Advice, has_receipt
 from consensus.core.frames import FrameType
 from native.batches import ADDED, DUPLICATE, RECENT, Batch
 from node.runtime.api import Outcome, Overloaded, Submission, Unavailable
-from node.runtime.receipts import ID_SIZE_BYTES, Receipt, id_at
+from node.runtime.executor import SearchBusy
+from node.runtime.receipts import Receipt, id_at
 from transport import ChannelKind
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 CODE_MEMPOOL_FULL: Final = 254  # refused: this node holds as many payloads as it may
 CHECK_INLINE_PAYLOADS_MAX: Final = 8  # 8 signatures take less time than a thread hand-over and back
 WAITERS_MAX: Final = 100_000  # receipts waited for at once on this node
-DISK_LOOKUPS_MAX: Final = 16  # old receipts one submission may have searched on disk
+DISK_LOOKUPS_MAX: Final = 4  # old receipts one submission may have searched on disk
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -104,7 +105,7 @@ class Submissions:
             outcomes=bytearray([Outcome.REFUSED]) * len(batch),
             codes=bytearray(codes),
         )
-        await self._find_known(waiter, codes, ids)
+        await self._find_known(waiter, batch, advice)
         mask = bytes(code == CODE_APPLIED for code in codes)
         statuses = self._mempool.add(batch, mask, self._me, self._now_ms())
         admitted = bytes(status == ADDED for status in statuses)
@@ -168,16 +169,19 @@ class Submissions:
         if waiter.left == 0:
             waiter.done.set()
 
-    async def _find_known(self, waiter: _Waiter, codes: bytes, ids: bytes) -> None:
+    async def _find_known(self, waiter: _Waiter, batch: Batch, advice: Advice) -> None:
         """A refused payload may be one that was executed: the same bytes, the same receipt."""
-        lookups = DISK_LOOKUPS_MAX
-        for at, code in enumerate(codes):
+        lookups, ids = DISK_LOOKUPS_MAX, advice.ids
+        for at, code in enumerate(advice.codes):
             if code == CODE_APPLIED or self._known(waiter, at, ids):
                 continue
             key = id_at(ids, at)
-            if lookups and key != bytes(ID_SIZE_BYTES):
+            if lookups and self._router.repeated(batch.tags[at], code):
                 lookups -= 1
-                found = await self._executor.receipt(key)
+                try:
+                    found = await self._executor.receipt(key)
+                except SearchBusy:
+                    return
                 if found is not None:
                     waiter.answer(at, found)
 

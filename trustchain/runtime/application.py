@@ -70,6 +70,8 @@ class LogApplication:
         self._judged: OrderedDict[bytes, _Judged] = OrderedDict()
         self._judged_lock = threading.Lock()
 
+    repeated_codes: Final = frozenset((int(Outcome.ALREADY_ISSUED),))
+
     # --- consensus.application.Application
 
     def genesis(self) -> Digest:
