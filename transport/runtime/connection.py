@@ -242,7 +242,7 @@ class Connection:
         if stream is not None:
             stream.wake()
             if isinstance(stream, BidirectionalStream):
-                stream.stopped.set()
+                stream.set_stopped()
         self.stream_finished(number)
 
     def stream_finished(self, number: int) -> None:
@@ -264,25 +264,31 @@ class Connection:
         for stream in tuple(self._streams.values()):
             stream.wake()
             if isinstance(stream, BidirectionalStream):
-                stream.stopped.set()
+                stream.set_stopped()
         self._streams.clear()
 
     async def open_call(self) -> BidirectionalStream:
-        """A stream for one call."""
-        return self._bidirectional(await self._open(True, StreamKind.RPC))
+        """A stream for one call; nothing leaves before something is written."""
+        number = self._open_nowait(True, StreamKind.RPC)
+        if number is None:
+            number = await self._open(True, StreamKind.RPC)
+        return self._bidirectional(number)
 
     def _bidirectional(self, number: int) -> BidirectionalStream:
         stream = BidirectionalStream(self, number)
         self._streams[number] = stream
         return stream
 
+    def _open_nowait(self, bidirectional: bool, kind: StreamKind) -> int | None:
+        try:
+            return self.engine.open(self.handle, bidirectional, kind)
+        except quic.ConnectionGone:
+            raise self.ended() from None
+
     async def _open(self, bidirectional: bool, kind: StreamKind) -> int:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
-            try:
-                number = self.engine.open(self.handle, bidirectional, kind)
-            except quic.ConnectionGone:
-                raise self.ended() from None
+            number = self._open_nowait(bidirectional, kind)
             if number is not None:
                 assert is_dialler_stream(number) == self.dialled
                 self.kick()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import structlog
 import trio
 
+from native.quic import StreamReset, StreamStopped
 from transport.core.frames import (
     CallType,
     FrameDecoder,
@@ -42,13 +43,12 @@ async def call(
     with trio.move_on_after(timeout_s):
         stream = await connection.open_call()
         try:
-            await stream.send_all(encode_frame(CallType.REQUEST, body))
-            await stream.send_eof()
+            await stream.send_last(encode_frame(CallType.REQUEST, body))
             kind, answer = await _read_frame(stream)
         except trio.BrokenResourceError as error:
             if isinstance(error.__cause__, ConnectionEnded):
                 raise error.__cause__ from None
-            raise RPCError("overloaded", f"the peer gave up the call of {method}") from None
+            raise RPCError(_given_up(error), f"the peer gave up the call of {method}") from None
         finally:
             stream.abort()
         match kind:
@@ -115,8 +115,7 @@ class CallServer:
             answer = _error("unknown_method", f"no method {request.method!r}")
         else:
             answer = await self._run(handler, connection, stream, request)
-        await stream.send_all(answer)
-        await stream.aclose()
+        await stream.send_last(answer)
 
     async def _run(
         self,
@@ -127,9 +126,8 @@ class CallServer:
     ) -> bytes:
         """The handler's answer as a frame; it is cancelled when nobody waits any more."""
         answer = _error("timeout", "the caller's deadline passed")
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = trio.current_time() + request.timeout_ms / 1000
-            nursery.start_soon(_cancel_when, stream.stopped, nursery.cancel_scope)
+        with trio.move_on_after(request.timeout_ms / 1000) as scope:
+            stream.cancel_when_stopped(scope)
             try:
                 result = await handler(connection, request.argument)
                 answer = encode_frame(CallType.RESULT, result)
@@ -140,13 +138,14 @@ class CallServer:
             except Exception:
                 _log.exception("rpc.handler_failed", method=request.method)
                 answer = _error("internal", "the handler failed; see the log of that node")
-            nursery.cancel_scope.cancel()
         return answer
 
 
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
+def _given_up(error: trio.BrokenResourceError) -> str:
+    """Why the server abandoned the stream, as an error code."""
+    cause = error.__cause__
+    known = isinstance(cause, StreamReset | StreamStopped) and cause.args[0] in set(ResetCode)
+    return ResetCode(cause.args[0]).name.lower() if cause is not None and known else "cancelled"
 
 
 def _error(code_text: str, message: str) -> bytes:

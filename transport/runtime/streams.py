@@ -72,6 +72,21 @@ class SendStream(_Half, trio.abc.SendStream):
         finally:
             self._busy = False
 
+    async def send_last(self, data: Buffer) -> None:
+        """`send_all` and finish in one turn, so that the end travels with the data."""
+        self._enter()
+        self._busy = True
+        try:
+            offset, size = 0, memoryview(data).nbytes
+            while offset < size:
+                taken = self._write(data, offset)
+                offset += taken
+                if not taken:
+                    await self._wait()
+        finally:
+            self._busy = False
+        await self._finish()
+
     async def wait_send_all_might_not_block(self) -> None:
         """Returns at once; `send_all` itself waits for room."""
         await trio.lowlevel.checkpoint()
@@ -183,7 +198,8 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
         self.sender = SendStream(connection, stream)
         self.receiver = ReceiveStream(connection, stream)
         self.number = stream
-        self.stopped = trio.Event()  # the peer reads no further, or the connection ended
+        self._waiting: trio.CancelScope | None = None
+        self._stopped = False
 
     async def send_all(self, data: Buffer) -> None:
         """See `SendStream.send_all`."""
@@ -196,6 +212,10 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """Finish the sending direction only."""
         await self.sender._finish()
+
+    async def send_last(self, data: Buffer) -> None:
+        """See `SendStream.send_last`."""
+        await self.sender.send_last(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See `ReceiveStream.receive_some`."""
@@ -219,3 +239,15 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
         """The engine has news for one of the halves."""
         self.sender.wake()
         self.receiver.wake()
+
+    def cancel_when_stopped(self, scope: trio.CancelScope) -> None:
+        """Cancel what is done for a peer that no longer waits, or whose connection ended."""
+        self._waiting = scope
+        if self._stopped:
+            scope.cancel()
+
+    def set_stopped(self) -> None:
+        """The peer reads no further."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
