@@ -101,10 +101,13 @@ def on_suspect(replica: "Replica") -> None:
     if not replica.active:
         return
     now = replica.now.monotonic_us
-    if due is not None and now - due > replica.request_timeout_us:
-        # This process did not run for a while: it must not blame the primary for that.
-        replica.entered_us = now
-        arm(replica)
+    grace = replica.request_timeout_us // 4
+    paused = due is not None and now - due > grace
+    if paused or replica.certified > replica.executed:
+        # This process did not run for a while, or others have certified what it has not executed
+        # yet: it must not blame the primary for its own lag.
+        replica.suspect_at = now + grace
+        replica.set_timer(Timer.SUSPECT, now + grace)
         return
     oldest = replica.oldest_us
     if oldest is not None and now >= _custody_deadline(replica, oldest):

@@ -1,0 +1,450 @@
+"""One replica, one input at a time: what it asks for, and what it waits for."""
+
+from dataclasses import replace
+
+import pytest
+
+from consensus.core.effects import (
+    Broadcast,
+    ChangeView,
+    Effect,
+    Execute,
+    Fault,
+    ForwardCustody,
+    Halt,
+    Misbehaved,
+    Persist,
+    Propose,
+    Send,
+    SetTimer,
+    TakeBatch,
+    Vote,
+)
+from consensus.core.inputs import (
+    BatchTaken,
+    BodyHeld,
+    CustodyChanged,
+    Executed,
+    Input,
+    Received,
+    Started,
+    Timer,
+    TimerFired,
+)
+from consensus.core.messages import (
+    EMPTY_ROOT,
+    Checkpoint,
+    Commit,
+    Equivocation,
+    FetchBodies,
+    Leaf,
+    Message,
+    NewView,
+    Prepare,
+    Status,
+    ViewChange,
+)
+from consensus.core.records import Accepted, Birth, Prepared
+from consensus.core.replica import Replica, genesis_block
+from consensus.core.types import (
+    Committee,
+    Height,
+    Instant,
+    Number,
+    Phase,
+    ReplicaIndex,
+    Timing,
+    View,
+)
+from consensus.errors import InvariantError
+from consensus.limits import IN_FLIGHT_BLOCKS_MAX
+from consensus.sim.node import sign
+from consensus.tests import samples
+from native.values import Digest
+
+ROOT = Digest(b"r" * 32)
+START_MS = 1_700_000_000_000
+
+
+class Bench:
+    """A replica of four on a bench: time stands still unless told otherwise."""
+
+    def __init__(self, me: int, *, started: bool = True) -> None:
+        self.me = ReplicaIndex(me)
+        self.late_us = 0
+        self.replica = Replica(
+            Committee(chain_id=samples.CHAIN, members=4, me=self.me),
+            Timing(),
+            boot=77,
+            tip=genesis_block(samples.CHAIN, 0, ROOT),
+            records=[Birth(chain_id=samples.CHAIN, node_id=ROOT, incarnation=1)],
+        )
+        self.feed(Started())
+        if started:
+            for peer in self.replica.others[:2]:
+                self.hear(peer, status(peer))
+            assert self.replica.statistics().phase is Phase.VOTING
+
+    def feed(self, message: Input) -> list[Effect]:
+        now = Instant(
+            monotonic_us=1_000_000 + self.late_us, unix_ms=START_MS + self.late_us // 1_000
+        )
+        return self.replica.step(message, now)
+
+    def hear(self, sender: int, message: Message) -> list[Effect]:
+        return self.feed(Received(sender=ReplicaIndex(sender), message=message))
+
+    def hear_votes(self, leaf: Leaf, *signers: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for signer in signers:
+            effects += self.hear(signer, samples.vector(signer, leaf))
+        return effects
+
+    def propose(self, sequence: int, root: bytes = ROOT) -> list[Effect]:
+        effects = self.feed(BodyHeld(payload_root=Digest(root)))
+        return effects + self.hear(0, samples.pre_prepare(0, sequence, root))
+
+    def own(self, leaf: Leaf, number: int) -> list[Effect]:
+        vector = replace(samples.vector(self.me, leaf), number=Number(number))
+        return self.hear(self.me, vector)
+
+
+def status(sender: int, **changes: object) -> Status:
+    fields: dict[str, object] = {
+        "epoch": samples.EPOCH,
+        "view": View(0),
+        "in_view_change": False,
+        "phase": Phase.VOTING,
+        "boot": 1_000 + sender,
+        "echo": 77,
+        "executed": Height(0),
+        "certificate": None,
+        "view_changes_held": 0,
+        "held": None,
+    }
+    return Status(**(fields | changes))  # type: ignore[arg-type]
+
+
+def leaves(effects: list[Effect]) -> list[Leaf]:
+    return [effect.leaf for effect in effects if isinstance(effect, Vote)]
+
+
+def test_a_backup_prepares_what_the_primary_proposes() -> None:
+    effects = Bench(1).propose(1)
+    assert leaves(effects) == [samples.prepare(0, 1)]
+    assert Persist(record=Accepted(pre_prepare=samples.pre_prepare(0, 1))) in effects
+
+
+def test_nothing_is_signed_before_enough_others_were_heard() -> None:
+    bench = Bench(1, started=False)
+    assert leaves(bench.propose(1)) == []
+    assert leaves(bench.hear(0, status(0))) == []
+    assert leaves(bench.hear(2, status(2))) == [samples.prepare(0, 1)]
+
+
+def test_an_answer_to_an_earlier_life_does_not_count() -> None:
+    bench = Bench(1, started=False)
+    bench.propose(1)
+    for peer in (0, 2, 3):
+        assert leaves(bench.hear(peer, status(peer, echo=76))) == []
+
+
+def test_what_a_recovering_node_says_does_not_count() -> None:
+    bench = Bench(1, started=False)
+    for peer in (0, 2, 3):
+        bench.hear(peer, status(peer, phase=Phase.RECOVERING))
+    assert bench.replica.statistics().phase is Phase.STARTING
+
+
+def test_a_missing_body_is_fetched_and_the_vote_waits_for_it() -> None:
+    bench = Bench(1)
+    effects = bench.hear(0, samples.pre_prepare(0, 1))
+    assert leaves(effects) == []
+    assert any(isinstance(effect, SetTimer) and effect.timer is Timer.FETCH for effect in effects)
+    asked = bench.feed(TimerFired(timer=Timer.FETCH))
+    fetches = [effect.message for effect in asked if isinstance(effect, Send)]
+    assert fetches == [FetchBodies(payload_roots=(ROOT,))]
+    assert bench.replica.wants_body(ROOT)
+    assert leaves(bench.feed(BodyHeld(payload_root=ROOT))) == [samples.prepare(0, 1)]
+    assert not bench.replica.wants_body(ROOT)
+
+
+def test_prepared_needs_two_backups_and_the_primary_counts_once() -> None:
+    bench = Bench(1)
+    bench.propose(1)
+    assert leaves(bench.hear_votes(samples.prepare(0, 1), 0)) == []
+    assert leaves(bench.hear_votes(samples.prepare(0, 1), 2)) == []
+    effects = bench.hear_votes(samples.prepare(0, 1), 3)
+    assert leaves(effects) == [samples.commit(0, 1)]
+    certificates = [
+        effect.record.certificate
+        for effect in effects
+        if isinstance(effect, Persist) and isinstance(effect.record, Prepared)
+    ]
+    assert [vote.signer for vote in certificates[0].votes] == [2, 3]
+
+
+def test_the_own_vote_counts_when_it_comes_back() -> None:
+    bench = Bench(1)
+    bench.propose(1)
+    bench.hear_votes(samples.prepare(0, 1), 2)
+    assert not bench.replica.prepared
+    assert leaves(bench.own(samples.prepare(0, 1), 1)) == [samples.commit(0, 1)]
+
+
+def test_a_block_executes_at_once_only_behind_the_own_durable_commit() -> None:
+    for own_first in (True, False):
+        bench = Bench(1)
+        bench.propose(1)
+        bench.hear_votes(samples.prepare(0, 1), 2, 3)
+        effects = bench.own(samples.commit(0, 1), 1) if own_first else []
+        effects += bench.hear_votes(samples.commit(0, 1), 0, 2)
+        if not own_first:
+            effects += bench.hear_votes(samples.commit(0, 1), 3)
+        executes = [effect for effect in effects if isinstance(effect, Execute)]
+        assert [effect.after_persist for effect in executes] == [not own_first]
+
+
+def agreed_block(bench: Bench, sequence: int = 1) -> Execute:
+    bench.propose(sequence)
+    bench.hear_votes(samples.prepare(0, sequence), 2, 3)
+    effects = bench.hear_votes(samples.commit(0, sequence), 0, 2, 3)
+    return next(effect for effect in effects if isinstance(effect, Execute))
+
+
+def executed(execute: Execute, root: bytes = b"t" * 32) -> Executed:
+    header = execute.header
+    return Executed(height=header.height, header_hash=header.hash, state_root=Digest(root))
+
+
+def test_a_durable_block_gets_a_checkpoint_vote() -> None:
+    bench = Bench(1)
+    execute = agreed_block(bench)
+    assert execute.header.time_ms == START_MS
+    (leaf,) = leaves(bench.feed(executed(execute)))
+    assert isinstance(leaf, Checkpoint)
+    assert (leaf.header_hash, leaf.state_root) == (execute.header.hash, b"t" * 32)
+
+
+def test_a_replica_whose_state_differs_from_the_certified_one_stops_for_good() -> None:
+    bench = Bench(1)
+    execute = agreed_block(bench)
+    bench.feed(executed(execute, b"x" * 32))
+    theirs = Checkpoint(
+        epoch=samples.EPOCH,
+        height=Height(1),
+        header_hash=execute.header.hash,
+        state_root=Digest(b"t" * 32),
+    )
+    effects = bench.hear_votes(theirs, 0, 2, 3)
+    assert any(isinstance(effect, Halt) for effect in effects)
+    assert bench.propose(2) == []
+
+
+def test_two_batches_for_one_place_depose_the_primary_at_once() -> None:
+    bench = Bench(1)
+    bench.propose(1)
+    other = samples.pre_prepare(0, 1, b"q" * 32)
+    effects = bench.hear(2, other)
+    assert Misbehaved(peer=ReplicaIndex(0), fault=Fault.EQUIVOCATION) in effects
+    proof = Equivocation(first=samples.pre_prepare(0, 1), second=other)
+    assert Broadcast(message=proof) in effects
+    assert any(isinstance(effect, ChangeView) for effect in effects)
+
+
+def test_the_second_batch_is_never_voted_for() -> None:
+    bench = Bench(1)
+    bench.propose(1)
+    assert leaves(bench.propose(1, b"q" * 32)) == []
+
+
+def test_who_prepares_another_batch_is_shown_ours() -> None:
+    bench = Bench(1)
+    bench.propose(1)
+    effects = bench.hear_votes(samples.prepare(0, 1, b"q" * 32), 3)
+    assert Send(peer=ReplicaIndex(3), message=samples.pre_prepare(0, 1)) in effects
+
+
+def test_a_proposal_from_the_future_waits_for_the_clock() -> None:
+    bench = Bench(1)
+    bench.late_us = -2_000_000
+    effects = bench.propose(1)
+    assert leaves(effects) == []
+    (clock,) = [
+        effect for effect in effects if isinstance(effect, SetTimer) and effect.timer is Timer.CLOCK
+    ]
+    assert clock.at_us == 1_000_000 - 500_000
+    bench.late_us = -500_000
+    assert leaves(bench.feed(TimerFired(timer=Timer.CLOCK))) == [samples.prepare(0, 1)]
+
+
+def test_a_proposal_too_far_ahead_waits_for_execution() -> None:
+    bench = Bench(1)
+    ahead = IN_FLIGHT_BLOCKS_MAX + 1
+    assert leaves(bench.propose(ahead)) == []
+    effects = bench.feed(executed(agreed_block(bench)))
+    assert samples.prepare(0, ahead) in leaves(effects)
+
+
+def test_proposals_and_votes_of_a_later_view_are_kept() -> None:
+    bench = Bench(2)
+    bench.feed(BodyHeld(payload_root=ROOT))
+    bench.hear_votes(samples.prepare(1, 6), 0)
+    bench.hear(1, samples.pre_prepare(1, 9))
+    changes = tuple(replace(samples.view_change(1, who), prepared=()) for who in (0, 1, 3))
+    unsigned = NewView(
+        epoch=samples.EPOCH,
+        view=View(1),
+        signer=ReplicaIndex(1),
+        number=Number(9),
+        view_changes=changes,
+        proposals=(),
+    )
+    bench.hear(1, unsigned.signed(sign(1, unsigned.signed_bytes(samples.CHAIN))))
+    assert bench.replica.statistics().view == 1
+    assert bench.replica.certified == 5
+    kept = bench.replica.instances
+    assert list(kept[6].prepares) == [0]
+    assert kept[9].pre_prepare == samples.pre_prepare(1, 9)
+
+
+def test_a_new_view_that_omits_a_batch_is_refused_and_passed_over() -> None:
+    bench = Bench(2)
+    message = samples.new_view(1)
+    effects = bench.hear(1, replace(message, proposals=message.proposals[:-1]))
+    assert Misbehaved(peer=ReplicaIndex(1), fault=Fault.BAD_NEW_VIEW) in effects
+    assert bench.replica.statistics().view == 2
+
+
+def test_a_new_view_proposes_prepared_batches_again_and_null_between_them() -> None:
+    bench = Bench(2)
+    message = samples.new_view(1)
+    null = replace(
+        samples.pre_prepare(1, 7),
+        header=replace(samples.batch(7), proposed_ms=0, payload_root=EMPTY_ROOT),
+    )
+    first, _, last = message.proposals
+    bench.hear(1, replace(message, proposals=(first, null, last)))
+    assert bench.replica.statistics().view == 1
+    found = [bench.replica.instances[place].pre_prepare for place in (6, 7, 8)]
+    assert found == [first, null, last]
+
+
+def test_the_primary_proposes_at_once_and_then_keeps_its_interval() -> None:
+    bench = Bench(0)
+    effects = bench.feed(CustodyChanged(pending=5, pending_bytes=500, oldest_us=1_000_000))
+    # The very first block needs no payloads and no waiting.
+    assert [effect for effect in effects if isinstance(effect, TakeBatch)] == []
+    assert bench.replica.taking
+    taken = BatchTaken(payload_root=ROOT, payloads=5, size_bytes=500, pending=3)
+    effects = bench.feed(taken)
+    (proposal,) = [effect.pre_prepare for effect in effects if isinstance(effect, Propose)]
+    assert (proposal.sequence, proposal.header.payload_root) == (1, ROOT)
+    assert not any(isinstance(effect, TakeBatch) for effect in effects)
+    bench.late_us = 5_000
+    effects = bench.feed(TimerFired(timer=Timer.PROPOSE))
+    assert any(isinstance(effect, TakeBatch) for effect in effects)
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    bench = Bench(0)
+    taken = BatchTaken(payload_root=ROOT, payloads=5, size_bytes=500, pending=5_000)
+    assert any(isinstance(effect, TakeBatch) for effect in bench.feed(taken))
+
+
+def test_an_idle_primary_proposes_an_empty_batch() -> None:
+    bench = Bench(0)
+    bench.feed(BatchTaken(payload_root=EMPTY_ROOT, payloads=0, size_bytes=0, pending=0))
+    bench.late_us = 10_000_000
+    effects = bench.feed(TimerFired(timer=Timer.IDLE))
+    (take,) = [effect for effect in effects if isinstance(effect, TakeBatch)]
+    assert take.allow_empty
+
+
+def test_a_waiting_payload_is_forwarded_and_then_held_against_the_primary() -> None:
+    bench = Bench(1)
+    bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_000_000))
+    bench.late_us = 250_000
+    effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
+    assert ForwardCustody(peer=ReplicaIndex(0)) in effects
+    bench.late_us = 1_250_000
+    effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
+    (change,) = [effect.view_change for effect in effects if isinstance(effect, ChangeView)]
+    assert change.view == 1
+
+
+def test_a_process_that_slept_does_not_blame_the_primary() -> None:
+    bench = Bench(1)
+    bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_000_000))
+    bench.late_us = 250_000
+    bench.feed(TimerFired(timer=Timer.SUSPECT))
+    bench.late_us = 10_000_000
+    effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
+    assert not any(isinstance(effect, ChangeView) for effect in effects)
+
+
+def test_the_view_change_carries_what_is_prepared() -> None:
+    bench = Bench(1)
+    bench.propose(2)
+    bench.hear_votes(samples.prepare(0, 2), 2, 3)
+    changes: list[ViewChange] = []
+    for signer in (2, 3):
+        bare = replace(samples.view_change(1, signer), certificate=None, prepared=())
+        effects = bench.hear(signer, bare)
+        changes += [effect.view_change for effect in effects if isinstance(effect, ChangeView)]
+    assert [entry.sequence for entry in changes[0].prepared] == [2]
+    assert changes[0].view == 1
+
+
+def test_nobody_votes_in_a_view_it_has_left() -> None:
+    bench = Bench(1)
+    for signer in (2, 3):
+        bare = replace(samples.view_change(1, signer), certificate=None, prepared=())
+        bench.hear(signer, bare)
+    assert leaves(bench.propose(1)) == []
+    assert leaves(bench.hear_votes(samples.prepare(0, 1), 2, 3)) == []
+
+
+def test_a_number_above_the_record_is_amnesia() -> None:
+    bench = Bench(1)
+    shown = replace(samples.vector(1, samples.commit(0, 1)), number=Number(9)).stamp()
+    bench.hear(2, status(2, held=shown))
+    assert bench.replica.statistics().phase is Phase.SEEKING
+    assert leaves(bench.propose(1)) == []
+
+
+def test_lower_numbers_prove_nothing() -> None:
+    bench = Bench(1)
+    bench.own(samples.prepare(0, 1), 9)
+    shown = replace(samples.vector(1, samples.commit(0, 1)), number=Number(8)).stamp()
+    bench.hear(2, status(2, held=shown))
+    assert bench.replica.statistics().phase is Phase.VOTING
+
+
+def test_the_present_number_with_other_content_is_amnesia() -> None:
+    bench = Bench(1)
+    bench.own(samples.prepare(0, 1), 9)
+    shown = replace(samples.vector(1, samples.commit(0, 1)), number=Number(9)).stamp()
+    bench.hear(2, status(2, held=shown))
+    assert bench.replica.statistics().phase is Phase.SEEKING
+
+
+def test_own_numbers_that_do_not_grow_are_our_bug() -> None:
+    bench = Bench(1)
+    bench.own(samples.prepare(0, 1), 9)
+    with pytest.raises(InvariantError):
+        bench.own(samples.prepare(0, 2), 9)
+
+
+def test_votes_outside_every_window_are_not_kept() -> None:
+    bench = Bench(1)
+    for leaf in (samples.prepare(0, 10_000), samples.commit(0, 10_000)):
+        bench.hear_votes(leaf, 2)
+    bench.hear_votes(samples.certificate(10_000).checkpoint, 2)
+    assert not bench.replica.instances
+    assert not bench.replica.checkpoints
+
+
+def test_leaf_kinds_are_told_apart() -> None:
+    kinds = {type(leaf) for leaf in (samples.prepare(0, 1), samples.commit(0, 1))}
+    assert kinds == {Prepare, Commit}
