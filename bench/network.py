@@ -25,7 +25,7 @@ import httpx
 
 from node.cluster import manifest, operate
 from node.home import Home
-from node.processes import Listen, Process, process, process_state, require_free, taken
+from node.processes import Listen, Process, require_free, taken
 
 PORTS_PER_NODE: Final = 10
 BLOCK_PORTS: Final = 100  # ten nodes at most
@@ -527,9 +527,4 @@ def _gone(found: Process) -> bool:
     """True once the process and all its threads are gone: until then they hold its ports."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(found.pid, os.WNOHANG)
-    if process(found.pid) != found:
-        return True
-    try:
-        return process_state(found.pid) == "Z" and len(os.listdir(f"/proc/{found.pid}/task")) == 1
-    except OSError:
-        return True
+    return not found.alive

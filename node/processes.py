@@ -30,8 +30,18 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """True while this very process exists and is not a zombie."""
-        return process(self.pid) == self and process_state(self.pid) != "Z"
+        """True while this very process exists and any of its threads is not a zombie.
+
+        A killed process whose last thread is still in a system call holds its ports until then.
+        """
+        if process(self.pid) != self:
+            return False
+        if process_state(self.pid) != "Z":
+            return True
+        try:
+            return len(os.listdir(PROC / str(self.pid) / "task")) > 1
+        except OSError:
+            return False
 
     @property
     def paused(self) -> bool:
