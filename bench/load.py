@@ -56,10 +56,12 @@ from transport import AcceptAll, CloseReason, Connection, Endpoint, HelloOffer, 
 from transport.errors import TransportError
 
 COALESCE_S: Final = 0.001  # operations due within it share a call
-CALL_TIMEOUT_S: Final = 30.0
+CALL_TIMEOUT_S: Final = 15.0
 RETRY_PAUSE_S: Final = 0.05
+GIVE_UP_S: Final = 60.0
 FRAME: Final = struct.Struct(">I")
 APPLIED: Final = 0
+NO_ANSWER: Final = -1  # of this generator: no node gave an outcome in time
 PENDING: Final = -2  # of this generator: no outcome yet, ask again with the same bytes
 TRANSIENT: Final = frozenset({CODE_MEMPOOL_FULL, PENDING})
 SIGNING_THREADS: Final = os.cpu_count() or 1
@@ -253,7 +255,10 @@ class Generator:
 
     async def _call(self, slot: int, operations: list[tuple[float, bytes]]) -> None:
         payloads = [payload for _, payload in operations]
-        for attempt in range(1_000):
+        give_up = trio.current_time() + GIVE_UP_S
+        for attempt in itertools.count():
+            if trio.current_time() > give_up:
+                break
             channel = self.channels[(slot + attempt) % len(self.channels)]
             try:
                 codes = await channel.submit(payloads)
@@ -274,7 +279,7 @@ class Generator:
             payloads = [payload for _, payload in operations]
             self.retries += 1
             await trio.sleep(RETRY_PAUSE_S)
-        self.outcomes[-1] += len(operations)
+        self.outcomes[NO_ANSWER] += len(operations)
 
     def report(self, started: float, finished: float, clock_offset: float) -> Report:
         """Sum up; `clock_offset` turns trio's clock into CLOCK_MONOTONIC."""

@@ -344,8 +344,8 @@ def _aioquic_configuration(*, client: bool) -> Any:
 
 
 def _aioquic_server(pipe: Pipe) -> None:
-    from aioquic.asyncio import serve
     from aioquic.asyncio.protocol import QuicConnectionProtocol
+    from aioquic.asyncio.server import serve
     from aioquic.quic.events import QuicEvent, StreamDataReceived
 
     _pin(0)
@@ -410,6 +410,7 @@ def _aioquic_client(pipe: Pipe, size: int) -> None:
             super().transmit()
 
         def _buffered(self) -> int:
+            assert self.stream is not None
             return len(self._quic._streams[self.stream].sender._buffer)
 
         def quic_event_received(self, event: QuicEvent) -> None:
@@ -420,6 +421,7 @@ def _aioquic_client(pipe: Pipe, size: int) -> None:
         async with connect(
             "::1", port, configuration=_aioquic_configuration(client=True), create_protocol=Source
         ) as client:
+            assert isinstance(client, Source)
             cpu = _cpu_s()
             client.begin()
             moved, seconds, server_cpu_s = (await asyncio.wait_for(client.answer, 100)).split()
