@@ -34,9 +34,11 @@ def want_body(replica: "Replica", root: Digest) -> None:
 
 
 def arm(replica: "Replica", wait_us: int) -> None:
-    if not replica.fetch_armed:
-        replica.fetch_armed = True
-        replica.set_timer(Timer.FETCH, replica.now.monotonic_us + wait_us)
+    """Look at what is missing after this time, or earlier if that is planned already."""
+    at = replica.now.monotonic_us + wait_us
+    if replica.fetch_at is None or at < replica.fetch_at:
+        replica.fetch_at = at
+        replica.set_timer(Timer.FETCH, at)
 
 
 def fetch(replica: "Replica") -> None:

@@ -259,7 +259,7 @@ class Replica:
         self.fetch_turn = 0
         self.headers_asked_us: int | None = None
         self.catching_up = False
-        self.fetch_armed = False
+        self.fetch_at: int | None = None
 
         # Retransmission.
         self.status_mark = (Height(0), Height(0))
@@ -403,7 +403,7 @@ class Replica:
             case Timer.STATUS:
                 retransmit.on_timer(self)
             case Timer.FETCH:
-                self.fetch_armed = False
+                self.fetch_at = None
                 catch_up.on_timer(self)
             case Timer.CLOCK:
                 self.clock_wait_ms = None
