@@ -94,6 +94,5 @@ def test_a_second_process_on_the_same_home(idle: Network, home: Member) -> None:
 
 def test_an_unknown_key_names_file_line_and_nearest_key(idle: Network, home: Member) -> None:
     text = home.home.config.read_text()
-    assert "[consensus]" not in text
-    home.home.config.write_text(text + "\n[consensus]\nview_timout_ms = 500\n")
-    assert refused(idle, home, "node.toml", "view_timeout_ms") == CONFIGURATION
+    home.home.config.write_text(text.replace("idle_block_interval_ms", "idle_block_intervl_ms"))
+    assert refused(idle, home, "node.toml", "idle_block_interval_ms") == CONFIGURATION
