@@ -1,0 +1,338 @@
+"""Four drivers with real keys, real frames and real bodies; only wires, disk and ledger are fakes."""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import pytest
+
+from consensus.core import frames, inputs
+from consensus.core.effects import Fault
+from consensus.core.messages import (
+    EMPTY_ROOT,
+    BatchHeader,
+    BlockCertificate,
+    BlockHeader,
+    FetchBlocks,
+    FetchBodies,
+)
+from consensus.core.records import Accepted, Birth, Record
+from consensus.core.replica import Replica, genesis_block
+from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
+from consensus.core.wire import Bounds
+from consensus.errors import InvariantError
+from consensus.limits import BATCH_PAYLOADS_MAX
+from consensus.runtime.driver import Driver
+from consensus.runtime.links import Links
+from consensus.runtime.store import Body, CommitFailed, Committed
+from native import FalconVerifier, Mempool
+from native.batches import Batch
+from native.keys import SecretKey
+from native.values import Algorithm, Digest
+from transport import ChannelKind, Connection
+
+CHAIN = Digest(b"c" * 32)
+MEMBERS = 4
+KEYS = [SecretKey.generate(Algorithm.FALCON_512) for _ in range(MEMBERS)]
+VERIFIERS = [FalconVerifier(key.public.raw) for key in KEYS]
+
+
+class Wires:
+    """Stands for `Links`: keeps what was sent until the world delivers it."""
+
+    def __init__(self, me: int, sent: deque[tuple[int, int, int, bytes]]) -> None:
+        self.me = me
+        self.sent = sent
+
+    def index_of(self, connection: object) -> int | None:
+        return connection if isinstance(connection, int) else None
+
+    def send_nowait(
+        self, peer: int, _kind: ChannelKind, frame_type: int, *parts: bytes | Batch
+    ) -> None:
+        data = b"".join(part.body if isinstance(part, Batch) else part for part in parts)
+        self.sent.append((self.me, peer, frame_type, data))
+
+    def broadcast_nowait(self, kind: ChannelKind, frame_type: int, *parts: bytes | Batch) -> None:
+        for peer in range(MEMBERS):
+            if peer != self.me:
+                self.send_nowait(peer, kind, frame_type, *parts)
+
+
+class Disk:
+    """Stands for the store: nothing is durable before the world says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[int] = []
+        self.records: list[Record] = []
+        self.bodies: list[Body] = []
+
+    def load(self, _bounds: Bounds) -> list[Record]:
+        return self.records
+
+    def commit_soon(
+        self, serial: int, records: Sequence[Record], bodies: Sequence[Body], _drop: int | None
+    ) -> None:
+        self.waiting.append(serial)
+        self.records += records
+        self.bodies += bodies
+
+
+class Machine:
+    """Stands for the executor: a hash chain of everything that was executed."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[BlockHeader, Batch]] = deque()
+        self.payloads: list[bytes] = []
+        self.root = Digest(bytes(32))
+
+    def execute_soon(self, header: BlockHeader, _agreed: BatchHeader, batch: Batch) -> None:
+        self.waiting.append((header, batch))
+
+    def execute(self) -> tuple[BlockHeader, Batch]:
+        header, batch = self.waiting.popleft()
+        self.payloads += [batch.payload(at) for at in range(len(batch))]
+        self.root = Digest(hashlib.sha256(self.root + batch.root).digest())
+        return header, batch
+
+    def prepare(self, _batch: Batch) -> None:
+        pass
+
+
+class Quiet:
+    """An observer that remembers faults only."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+
+    def signed(self, _seconds: float) -> None: ...
+    def verified(self, _seconds: float) -> None: ...
+    def committed(self, _seconds: float) -> None: ...
+    def phase(self, _name: str, _seconds: float) -> None: ...
+    def agreed(self, _payloads: int, _size_bytes: int, _seconds: float | None) -> None: ...
+    def view_changed(self) -> None: ...
+    def misbehaved(self, fault: Fault) -> None:
+        self.faults.append(fault)
+
+
+class Node:
+    """One driver and its fakes."""
+
+    def __init__(
+        self, me: int, now: Callable[[], Instant], sent: deque[tuple[int, int, int, bytes]]
+    ) -> None:
+        self.disk = Disk()
+        self.machine = Machine()
+        self.mempool = Mempool(1_000, 10_000_000)
+        self.served: list[FetchBlocks | FetchBodies] = []
+        self.certified: list[BlockCertificate] = []
+        birth = Birth(chain_id=CHAIN, node_id=Digest(KEYS[me].node_id), incarnation=1)
+        self.driver = Driver(
+            Replica(
+                Committee(chain_id=CHAIN, members=MEMBERS, me=ReplicaIndex(me)),
+                Timing(),
+                boot=me + 1,
+                tip=genesis_block(CHAIN, 1_000, self.machine.root),
+                records=[birth],
+            ),
+            bounds=Bounds(chain_id=CHAIN, members=MEMBERS),
+            secret=KEYS[me],
+            verifiers=VERIFIERS,
+            links=cast("Links", Wires(me, sent)),
+            store=self.disk,
+            execution=self.machine,
+            admission=self.machine,
+            mempool=self.mempool,
+            observer=Quiet(),
+            clock=now,
+            seconds=lambda: now().monotonic_us / 1e6,
+            wake_at=lambda _at: None,
+            serve=lambda _peer, request: self.served.append(request),
+            certified=self.certified.append,
+        )
+
+
+class World:
+    """Delivers frames, commits and executions until nothing happens any more."""
+
+    def __init__(self) -> None:
+        self.us = 1_000_000
+        self.sent: deque[tuple[int, int, int, bytes]] = deque()
+        self.nodes = [Node(me, self.now, self.sent) for me in range(MEMBERS)]
+        for node in self.nodes:
+            node.driver.start([])
+        self.settle()
+
+    def now(self) -> Instant:
+        return Instant(monotonic_us=self.us, unix_ms=self.us // 1_000)
+
+    def settle(self, rounds: int = 400) -> None:
+        for _ in range(rounds):
+            self.us += 1_000
+            while self.sent:
+                sender, peer, frame_type, data = self.sent.popleft()
+                self.hand(peer, sender, frame_type, data)
+            for node in self.nodes:
+                while node.disk.waiting:
+                    serial = node.disk.waiting.pop(0)
+                    node.driver.committed(Committed(serial=serial, commit_s=0.001, group=1))
+                    node.driver.turn()
+                while node.machine.waiting:
+                    header, batch = node.machine.execute()
+                    final = b"\1" * len(batch)
+                    node.driver.executed(header, batch, node.machine.root, final)
+                    node.driver.turn()
+                node.driver.timers_due()
+
+    def hand(self, peer: int, sender: object, frame_type: int, data: bytes) -> None:
+        driver = self.nodes[peer].driver
+        driver.frame_received(cast("Connection", sender), frame_type, data)
+        driver.turn()
+
+    def submit(self, node: int, *payloads: bytes) -> None:
+        batch = Batch.of(payloads)
+        self.nodes[node].mempool.add(batch, None, node, self.us // 1_000)
+        wires = Wires(node, self.sent)
+        wires.broadcast_nowait(ChannelKind.BULK, frames.FrameType.PAYLOADS, batch)
+        self.nodes[node].driver.custody_changed()
+
+
+def test_payloads_are_executed_once_everywhere_in_one_order() -> None:
+    world = World()
+    for number in range(6):
+        world.submit(number % MEMBERS, b"\x01payload %d" % number, b"\x01and %d" % number)
+    world.settle()
+    first = world.nodes[0].machine
+    assert sorted(first.payloads) == sorted(
+        text for n in range(6) for text in (b"\x01payload %d" % n, b"\x01and %d" % n)
+    )
+    for node in world.nodes:
+        assert node.machine.payloads == first.payloads
+        assert node.machine.root == first.root
+        assert node.certified[-1].height >= 1
+        assert len(node.mempool) == 0
+
+
+def test_nothing_signed_leaves_before_its_commit_is_reported() -> None:
+    world = World()
+    primary = world.nodes[0]
+    primary.mempool.add(Batch.of([b"\x01pay"]), None, 0, world.us // 1_000)
+    primary.driver.custody_changed()
+    assert primary.disk.waiting
+    assert not [frame for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL]
+    assert any(isinstance(record, Accepted) for record in primary.disk.records)
+    serial = primary.disk.waiting.pop(0)
+    primary.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
+    assert [frame for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL]
+
+
+def test_every_accepted_body_is_written_with_its_tick() -> None:
+    world = World()
+    world.submit(2, b"\x01keep me")
+    world.settle()
+    root = Batch.of([b"\x01keep me"]).root
+    for node in world.nodes:
+        assert root in {body.root for body in node.disk.bodies}
+
+
+def test_a_failed_commit_ends_the_process() -> None:
+    world = World()
+    with pytest.raises(OSError, match="no space left"):
+        world.nodes[1].driver.committed(CommitFailed(error=OSError("no space left")))
+
+
+@pytest.mark.parametrize("frame_type", [int(kind) for kind in frames.FrameType] + [0, 0xFF])
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\xc0" * 40, b"\x94\x01" * 200, bytes(4)])
+def test_garbage_of_a_validator_is_refused_and_counted(frame_type: int, data: bytes) -> None:
+    world = WORLD
+    before = world.nodes[3].driver.statistics().frames_refused_total
+    world.hand(3, 1, frame_type, data)
+    after = world.nodes[3].driver.statistics()
+    assert after.halted is None
+    empty_batch = data == bytes(4) and frame_type in (
+        frames.FrameType.BODY,
+        frames.FrameType.PAYLOADS,
+    )
+    assert after.frames_refused_total == before + (0 if empty_batch else 1)
+
+
+def test_frames_of_anybody_else_are_dropped() -> None:
+    driver = WORLD.nodes[2].driver
+    before = driver.statistics().frames_refused_total
+    WORLD.hand(2, "a stranger", frames.FrameType.VOTES, b"")
+    assert driver.statistics().frames_refused_total == before + 1
+
+
+def test_a_flipped_bit_in_a_signature_is_refused() -> None:
+    world = World()
+    world.submit(0, b"\x01pay")
+    world.nodes[0].driver.committed(
+        Committed(serial=world.nodes[0].disk.waiting.pop(0), commit_s=0.0, group=1)
+    )
+    proposal = next(frame for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL)
+    size = int.from_bytes(proposal[3][:2], "big")
+    damaged = bytearray(proposal[3])
+    damaged[2 + size - 5] ^= 1  # the signature ends the head
+    driver = world.nodes[1].driver
+    before = driver.statistics().frames_refused_total
+    world.hand(1, 0, frames.FrameType.PROPOSAL, bytes(damaged))
+    assert driver.statistics().frames_refused_total == before + 1
+    assert not world.nodes[1].disk.waiting
+
+
+def test_a_body_that_is_not_the_proposed_one_is_refused() -> None:
+    world = World()
+    world.submit(0, b"\x01pay")
+    world.nodes[0].driver.committed(
+        Committed(serial=world.nodes[0].disk.waiting.pop(0), commit_s=0.0, group=1)
+    )
+    proposal = next(frame for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL)
+    size = int.from_bytes(proposal[3][:2], "big")
+    other = proposal[3][: 2 + size] + Batch.of([b"\x01steal"]).body
+    before = world.nodes[1].driver.statistics().frames_refused_total
+    world.hand(1, 0, frames.FrameType.PROPOSAL, other)
+    assert world.nodes[1].driver.statistics().frames_refused_total == before + 1
+
+
+def test_a_batch_over_the_limit_is_refused() -> None:
+    payloads = [b"\x01%d" % number for number in range(BATCH_PAYLOADS_MAX + 1)]
+    body = Batch.of(payloads).body
+    before = WORLD.nodes[1].driver.statistics().frames_refused_total
+    for frame_type in (frames.FrameType.PAYLOADS, frames.FrameType.BODY):
+        WORLD.hand(1, 0, frame_type, body)
+    assert WORLD.nodes[1].driver.statistics().frames_refused_total == before + 2
+
+
+def test_a_body_nobody_asked_for_is_not_kept() -> None:
+    node = WORLD.nodes[1]
+    before = node.driver.statistics().bodies_held
+    WORLD.hand(1, 0, frames.FrameType.BODY, Batch.of([b"\x01unasked"]).body)
+    assert node.driver.statistics().bodies_held == before
+
+
+def test_fetches_are_served_outside_the_core() -> None:
+    node = WORLD.nodes[1]
+    request = FetchBodies(payload_roots=(EMPTY_ROOT,))
+    _, frame_type, data = frames.encode(request)
+    WORLD.hand(1, 0, frame_type, data)
+    assert node.served[-1] == request
+
+
+def test_after_a_bug_of_ours_nothing_more_is_said() -> None:
+    world = World()
+    driver = world.nodes[1].driver
+
+    def broken(_message: inputs.Input, _now: Instant) -> list[object]:
+        raise InvariantError("planted")
+
+    driver.replica.step = broken  # type: ignore[method-assign, assignment]
+    world.nodes[1].mempool.add(Batch.of([b"\x01x"]), None, 1, world.us // 1_000)
+    with pytest.raises(InvariantError, match="planted"):
+        driver.custody_changed()
+    assert driver.halted is not None
+    driver.timers_due()
+    assert not world.nodes[1].disk.waiting
+
+
+WORLD = World()
