@@ -45,7 +45,7 @@ class BirthMissing(ConsensusError):
 
     @property
     def hint(self) -> str:
-        return "start with disk-loss recovery, or restore the data folder made by `hypermesh node init`"
+        return "move consensus.db, its -wal and its -shm away: the node then recovers from its peers"
 
 
 class WrongChain(ConsensusError):

@@ -1,4 +1,4 @@
-"""Four drivers with real keys, real frames and real bodies; only wires, disk and ledger are fakes."""
+"""Four drivers with real keys, frames and bodies; only wires, disk and ledger are fakes."""
 
 import hashlib
 from collections import deque
