@@ -34,7 +34,7 @@ LEAD: Final = """# Benchmarks
 Printed by `make bench` and copied here by `scripts/benchmarks.py`; each figure stands with its
 conditions. Everything, the load generator included, runs on the one machine below.
 
-- Arrivals are open-loop with intended-send times: a stall is charged to every operation that waited.
+- Arrivals are open-loop with intended-send times: a stall is charged to all who waited.
 - An operation counts when its client has the outcome of the executed block.
 - Client signatures and durability are stated.
 - A run during which the machine itself stood still is measured again.

@@ -54,6 +54,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "health.md", _health()
     yield "configuration.md", _configuration()
     yield "cli.md", _commands()
+    yield "http.md", _http()
 
 
 def _exit_codes() -> str:
@@ -115,6 +116,7 @@ def _metrics() -> str:
     from node import metrics
 
     rows = [(row.name, "gauge", row.text) for row in metrics.STATUS_GAUGES]
+    rows.append((metrics.READY_NAME, "gauge", metrics.READY_TEXT))
     for family in metrics.Metrics().registry.collect():
         suffix = "_total" if family.type == "counter" else ""
         rows.append((family.name + suffix, family.type, family.documentation))
@@ -241,6 +243,36 @@ def _option_help(item: Any) -> str:
         else f" Default: {default}."
     )
     return f"{item.help or ''}{shown}"
+
+
+def _http() -> str:
+    from node.runtime.endpoints import COMMON_ERRORS, ENDPOINTS
+    from node.runtime.routes import Routes
+
+    parts = [f"## Every route\n\n{_table(('code', 'when'), COMMON_ERRORS)}"]
+    for endpoint in ENDPOINTS:
+        text = [
+            f"## {endpoint.method} {endpoint.path}",
+            inspect.cleandoc(getattr(Routes, endpoint.handler).__doc__ or ""),
+        ]
+        if endpoint.query:
+            text.append(_table(("query parameter", "meaning"), endpoint.query))
+        if endpoint.body:
+            text.append(f"Body: {endpoint.body}")
+        text.append(f"Answer: {endpoint.answer_type}.")
+        if endpoint.answer:
+            text.append(_table(("field", "meaning"), endpoint.answer))
+        if endpoint.errors:
+            text.append(_table(("code", "when"), endpoint.errors))
+        parts.append("\n\n".join(text))
+    return _page(
+        "HTTP",
+        "Served on `http.listen`, `[::1]:9293` by default. Amounts are decimal texts in base "
+        "units, digests hexadecimal, proofs base64. An error is an RFC 9457 problem document with "
+        "`code`, `title`, `cause` and `next_step`; [errors](errors.md) lists the codes. A query "
+        "parameter that is not named here is refused.",
+        "\n\n".join(parts),
+    )
 
 
 def _modules(package: str) -> Iterable[Any]:
