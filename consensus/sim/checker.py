@@ -38,6 +38,8 @@ class Checker:
         self.acknowledged: dict[bytes, int] = {}  # payload -> height (S9)
         self.said: dict[tuple[int, str, int, int], bytes] = {}  # what honest nodes signed (S6)
         self.numbers: dict[tuple[int, int], bytes] = {}
+        self.excused: set[int] = set()
+        """Nodes with an old backup that nobody could tell so: they count among the f liars."""
 
     def executed(self, node: int, stored: StoredBlock) -> None:
         """An honest node has a durable block."""
@@ -65,6 +67,8 @@ class Checker:
 
     def signed(self, node: int, message: Signed) -> None:
         """An honest node said this under its key: nothing may contradict it, across crashes."""
+        if node in self.excused:
+            return
         stamp = message.stamp()
         key = (node, int(stamp.number))
         content = bytes([stamp.kind]) + stamp.digest

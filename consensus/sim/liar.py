@@ -17,6 +17,7 @@ from consensus.core.messages import (
     PrePrepare,
     ViewChange,
     VoteVector,
+    null_batch,
 )
 from consensus.core.tick import Outgoing
 from consensus.core.types import Number, ReplicaIndex
@@ -35,6 +36,7 @@ class Liar(Node):
         self.honest = False
         self.boldness = 0.5
         self._forged: dict[tuple[int, int], PrePrepare] = {}
+        self._new_view_lies: dict[int, str] = {}
 
     def send(self, peer: ReplicaIndex, outgoing: Outgoing) -> None:
         random = self.world.random
@@ -61,18 +63,32 @@ class Liar(Node):
             signed = bare.signed(sign(self.index, bare.signed_bytes(self.cluster.chain_id)))
             self.cluster.carry(self.index, peer, signed, None)
             return
-        elif (
-            isinstance(message, NewView)
-            and message.proposals
-            and message.signer == self.index
-            and random.random() < self.boldness
-        ):
-            self.world.counters["lies: NEW-VIEW without its last batch"] += 1
-            short = replace(message, proposals=message.proposals[:-1])
-            signed_view = short.signed(sign(self.index, short.signed_bytes(self.cluster.chain_id)))
-            self.cluster.carry(self.index, peer, signed_view, None)
+        elif isinstance(message, NewView) and message.proposals and message.signer == self.index:
+            self.cluster.carry(self.index, peer, self._bend_new_view(message), None)
             return
         super().send(peer, outgoing)
+
+    def _bend_new_view(self, message: NewView) -> NewView:
+        """One lie for each view, the same to everybody: a batch left out, or null in its place."""
+        chain_id = self.cluster.chain_id
+        if message.view not in self._new_view_lies:
+            kind = self.world.random.choice(("short", "null", "null"))
+            self._new_view_lies[message.view] = kind
+            if kind == "short":
+                self.world.counters["lies: NEW-VIEW without its last batch"] += 1
+            elif kind == "null":
+                self.world.counters["lies: NEW-VIEW with null for a batch"] += 1
+        kind = self._new_view_lies[message.view]
+        proposals = message.proposals
+        if kind == "short":
+            proposals = proposals[:-1]
+        elif kind == "null":
+            first = proposals[0]
+            header = null_batch(chain_id, first.epoch, first.sequence)
+            null = replace(first, header=header)
+            proposals = (null.signed(sign(self.index, null.signed_bytes(chain_id))), *proposals[1:])
+        bent = replace(message, proposals=proposals)
+        return bent.signed(sign(self.index, bent.signed_bytes(chain_id)))
 
     def _forge(self, message: PrePrepare) -> PrePrepare | None:
         """The other batch for the same place; decided once for each place."""

@@ -13,7 +13,6 @@ from consensus.core import frames, wire
 from consensus.core.effects import (
     ClearTimer,
     Effect,
-    Event,
     Execute,
     ForgetBody,
     ForwardCustody,
@@ -299,8 +298,7 @@ class Node:
             case Note():
                 world.counters[effect.event.value] += 1
                 world.log(f"node {self.index} {effect.event.value}: {effect.detail}")
-                if effect.event is Event.VIEW_ENTERED:
-                    self.cluster.view_entered(self)
+                self.cluster.noted(self, effect.event)
             case _:
                 assert_never(effect)
 

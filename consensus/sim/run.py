@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
-from consensus.core.effects import Fault
+from consensus.core.effects import Event, Fault
 from consensus.core.messages import (
     Message,
     NewView,
@@ -38,6 +38,7 @@ class Planted:
     count_before_durable: bool = False
     drop_after_execution: bool = False
     forget_votes: bool = False  # disk loss without recovery
+    liar_leads: bool = False  # no bug by itself: the first primary is Byzantine
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class Cluster:
         if members in (4, 5, 7) and random.random() < 0.35:
             liars = random.randint(1, faults(members))
         chosen = set(random.sample(range(members), liars))
+        if self.planted.liar_leads:
+            chosen = {0}
         self.nodes: list[Node] = [
             Liar(self, index) if index in chosen else Node(self, index) for index in range(members)
         ]
@@ -84,6 +87,7 @@ class Cluster:
         self.muffled: tuple[type, ...] = ()
         self.backups: dict[int, Disk] = {}
         self.forgetful: set[int] = set()  # lost votes and have not recovered
+        self.restored: set[int] = set()  # got an old backup and have not noticed
         if liars:
             self.world.counters["runs with liars"] += 1
 
@@ -138,15 +142,21 @@ class Cluster:
     def blamed(self, node: int, peer: int, fault: Fault) -> None:
         """No honest node is ever blamed for what only a liar does (S13)."""
         if self.planted == Planted():
-            guilty = peer in self.liars or fault is Fault.STALE_CLOCK
+            guilty = peer in self.liars | self.checker.excused or fault is Fault.STALE_CLOCK
             require(guilty, f"node {node} blames honest node {peer}: {fault.value}")
 
     def node_halted(self, node: Node, reason: str) -> None:
         if self.members >= 3 or node.index not in self.forgetful:
             raise Violation(f"node {node.index} halted: {reason}")
 
-    def view_entered(self, _node: Node) -> None:
-        self.trail.update(b"view")
+    def noted(self, node: Node, event: Event) -> None:
+        self.trail.update(event.value.encode())
+        if event is Event.STARTED and node.index in self.restored:
+            # Its lost messages reached none of those it heard from: it does not know.
+            self.checker.excused.add(node.index)
+            self.world.counters["old backups that went unnoticed"] += 1
+        if event in (Event.STARTED, Event.RECOVERED):
+            self.restored.discard(node.index)
 
     # --- faults
 
@@ -159,7 +169,7 @@ class Cluster:
         limit = 1 if self.members == 3 else faults(self.members)
         return (
             not self.forgetful
-            and len(self.liars) + 1 <= limit
+            and len(self.liars | self.checker.excused) + 1 <= limit
             and index not in self.liars
             and (self.members > 3 or all(node.up for node in self.nodes))
         )
@@ -192,6 +202,7 @@ class Cluster:
         node.disk = backup
         self.world.counters[f"old backups restored, {kind}"] += 1
         self.world.log(f"node {index} gets an old backup")
+        self.restored.add(index)
         self.forgetful.add(index)
         self.restart_later(index)
 
@@ -277,7 +288,7 @@ def chaos(cluster: Cluster, duration_us: int) -> None:
     begin = world.now_us
     crash_rate = random.choice((0, 0, 1, 3, 6))
     partition_rate = random.choice((0, 0, 1, 3))
-    memory_rate = random.choice((0, 0, 1, 2))
+    memory_rate = random.choice((0, 0, 1, 3))
     for _ in range(crash_rate):
         victim = random.randrange(cluster.members)
         world.at(begin + random.randrange(duration_us), partial(cluster.crash, victim))

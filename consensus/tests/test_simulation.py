@@ -27,6 +27,7 @@ SOMETIMES = (
     "disks lost",
     "fault bad_new_view",
     "fault equivocation",
+    "lies: NEW-VIEW with null for a batch",
     "lies: NEW-VIEW without its last batch",
     "lies: VIEW-CHANGE without certificates",
     "lies: two batches for one place",
@@ -103,4 +104,9 @@ def test_the_naive_quorum_is_found(members: int, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(quorums, "quorum", naive)
     monkeypatch.setattr(replicas, "quorum", naive)
-    assert _found(members, Planted(), 100)
+    assert _found(members, Planted(liar_leads=members == 5), 100)
+
+
+@pytest.mark.parametrize("members", [4, 5, 7])
+def test_a_lying_first_primary_does_no_harm(members: int) -> None:
+    assert not _found(members, Planted(liar_leads=True), 15)
