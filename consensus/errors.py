@@ -45,7 +45,9 @@ class BirthMissing(ConsensusError):
 
     @property
     def hint(self) -> str:
-        return "move consensus.db, its -wal and its -shm away: the node then recovers from its peers"
+        return (
+            "move consensus.db, its -wal and its -shm away: the node then recovers from its peers"
+        )
 
 
 class WrongChain(ConsensusError):
