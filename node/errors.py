@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
 EXIT_CODE_MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "success, also when there was nothing to do",
     ExitCode.FAILED: "the operation failed",
-    ExitCode.USAGE: "wrong use of the command",
+    ExitCode.USAGE: "wrong use of the command, also a file it names that is not there",
     ExitCode.CONFIGURATION: "configuration, genesis or home folder invalid",
     ExitCode.NOT_REACHABLE: "node not reachable",
     ExitCode.NOT_READY: "reachable, but not ready or degraded",
@@ -53,6 +53,13 @@ class InvalidArgument(NodeError):
     """An argument of a command has the wrong form."""
 
     code = "HM-D-002"
+    exit_code = ExitCode.USAGE
+
+
+class InputMissing(NodeError):
+    """A file that the command line names is not there."""
+
+    code = "HM-D-004"
     exit_code = ExitCode.USAGE
 
 
@@ -110,12 +117,6 @@ class KeyUnreadable(NodeError):
 
     code = "HM-D-209"
     exit_code = ExitCode.CONFIGURATION
-
-
-class ObserverUnsupported(NodeError):
-    """The home is an observer's, and this version only runs validators."""
-
-    code = "HM-D-210"
 
 
 class NotReachable(NodeError):
@@ -233,6 +234,13 @@ class PaymentFailed(OperationRefused):
     """A transfer was executed and failed, or was refused; the ledger's own code is shown."""
 
     code = "HM-D-505"
+
+
+class PaymentOpen(NodeError):
+    """A transfer was sent and is not final yet: it may still be executed."""
+
+    code = "HM-D-506"
+    exit_code = ExitCode.NOT_READY
 
 
 class CertificateInvalid(NodeError):

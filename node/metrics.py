@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from node.limits import METRIC_LABELS_MAX
@@ -35,6 +43,21 @@ CRYPTO_BUCKETS_S: Final = (
 )  # fmt: skip
 COUNT_BUCKETS: Final = (0, 1, 4, 16, 64, 256, 1024, 4096, 16384)
 LABEL_OTHER: Final = "other"
+READY_NAME: Final = "hypermesh_node_ready"
+READY_TEXT: Final = "1 while a health item is well, by item"
+# Fields of the rooms that a gauge of the status shows already, under its own name.
+REPEATED: Final = frozenset(
+    {
+        "hypermesh_caesar_conservation_error",
+        "hypermesh_caesar_height",
+        "hypermesh_consensus_certified",
+        "hypermesh_consensus_executed",
+        "hypermesh_trustchain_height",
+        "hypermesh_trustchain_size",
+    }
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for every counter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +249,7 @@ class Metrics:
         """Expose the frozen dataclass that `statistics` returns as hypermesh_<room>_<field>.
 
         A field that ends in `_total` is a counter; a mapping of texts to numbers gets the label
-        `kind`; other fields that are no numbers are left out.
+        `kind`; enumerations and other fields that are no numbers are left out.
         """
         self._rooms[room] = statistics
 
@@ -264,9 +287,8 @@ class Metrics:
             seen.add(row.name)
             yield GaugeMetricFamily(row.name, row.text, value=row.read(status))
         bad = {finding.item.code for finding in found}
-        items = GaugeMetricFamily(
-            "hypermesh_node_ready", "1 while a health item is well, by item", labels=["item"]
-        )
+        seen.add(READY_NAME)
+        items = GaugeMetricFamily(READY_NAME, READY_TEXT, labels=["item"])
         for item in ITEMS:
             items.add_metric([item.code], item.code not in bad)
         yield items
@@ -277,12 +299,14 @@ class Metrics:
         for item in fields(value):
             name, scale = _base_unit(f"hypermesh_{room}_{item.name}")
             content = getattr(value, item.name)
-            if name in seen:  # an instrument or the status says it already
+            if name in seen or name in REPEATED:  # an instrument or the status says it already
                 continue
             seen.add(name)
             text = f"{room}: {item.name.removesuffix('_total').replace('_', ' ')}"
             labelled = isinstance(content, Mapping)
             if not labelled and not isinstance(content, (int, float)):
+                continue
+            if isinstance(content, Enum):  # the number of a member says nothing
                 continue
             family: Any = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             metric = family(name, text, labels=["kind"] if labelled else [])

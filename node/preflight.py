@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node.config.load import Loaded, load_config
+from node.config.load import ConfigInvalid, Loaded, Problem, load_config
 from node.config.schema import NodeConfig, split_address
 from node.errors import (
     AlreadyRunning,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from node.core.genesis import Genesis
 
 SQLITE_MAGIC = b"SQLite format 3\0"
+PEERLESS_VALIDATORS_MAX = 2  # recovery asks a quorum of others, which so few do not have
 
 
 class State(StrEnum):
@@ -70,6 +71,16 @@ class Inspection:
     def ok(self) -> bool:
         """True when nothing failed; warnings do not count."""
         return not self.errors
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything wrong with the configuration, one by one."""
+        return tuple(
+            problem
+            for error in self.errors
+            if isinstance(error, ConfigInvalid)
+            for problem in error.problems
+        )
 
     @property
     def exit_code(self) -> int:
@@ -189,32 +200,20 @@ def load_key(path: Path, passphrase: str | None = None) -> SecretKey:
 
 
 def _identity(result: Inspection) -> str:
-    assert result.loaded is not None
     assert result.genesis is not None
     assert result.node_key is not None
     index = result.genesis.validator_index(result.node_key.node_id)
-    role = result.loaded.config.node.role
-    if role == "validator" and index is None:
+    if index is None:
         raise KeyMismatch(
             f"keys/node.key is not the key of any validator of {result.genesis.label}",
-            hint="check that genesis.json and keys/ belong together; for a node that only follows, "
-            'set node.role = "observer"',
+            hint="check that genesis.json and keys/ belong together",
         )
-    if role == "observer" and index is not None:
-        raise KeyMismatch(
-            f"keys/node.key is validator {index} of {result.genesis.label}, yet node.role is "
-            "observer",
-            hint='set node.role = "validator": a validator that does not vote counts as faulty',
-        )
-    return f"{role}{'' if index is None else f' {index}'} of {result.genesis.label}"
+    return f"validator {index} of {result.genesis.label}"
 
 
-def _validator_keys(result: Inspection) -> str | Check:
-    assert result.loaded is not None
+def _validator_keys(result: Inspection) -> str:
     assert result.genesis is not None
     assert result.node_key is not None
-    if result.loaded.config.node.role != "validator":
-        return Check(name="validator keys", state=State.OK, detail="an observer needs none")
     require_private(result.home.cosigner_key)
     require_private(result.home.issuing_key)
     index = result.genesis.validator_index(result.node_key.node_id)
@@ -272,7 +271,10 @@ def _databases(result: Inspection) -> str | Check:
             name="databases",
             state=State.WARNING,
             detail=f"{database} does not exist although the node has a key: its disk was lost",
-            next_step="none: once started it recovers from its peers and votes when that is safe; "
+            next_step="with so few validators it will never vote again, because no peers can tell "
+            "what it has signed; make a new chain"
+            if _peerless(result)
+            else "none: once started it recovers from its peers and votes when that is safe; "
             "never copy an old consensus.db here",
         )
     for path in (database, result.home.state_database):
@@ -288,10 +290,27 @@ def _databases(result: Inspection) -> str | Check:
         if head != SQLITE_MAGIC:
             raise DatabaseInvalid(
                 f"{path} is not a database: it is damaged or was replaced",
-                hint=f"move {path} away and start: the node recovers from its peers",
+                hint=way_out(result, path),
             )
     size = sum(path.stat().st_size for path in result.home.data.iterdir() if path.is_file())
     return f"{size / 1e6:.1f} MB"
+
+
+def way_out(result: Inspection, path: Path) -> str:
+    """What to do about a damaged database; only peers can vouch for a lost voting record."""
+    if path == result.home.state_database:
+        return f"move {path} away and start: the blocks are executed again"
+    if _peerless(result):
+        return (
+            f"stop here: only {path} says what this node has signed, and with so few validators no "
+            "peers can tell instead; keep the file and make a new chain"
+        )
+    return f"move {path} away and start: the node recovers from its peers"
+
+
+def _peerless(result: Inspection) -> bool:
+    found = result.genesis
+    return found is not None and len(found.validators) <= PEERLESS_VALIDATORS_MAX
 
 
 def _process(result: Inspection) -> str:

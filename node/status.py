@@ -18,7 +18,7 @@ PHASES: Final = ("starting", "recovering", "catching-up", "running", "stopping")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerStatus:
-    """One other validator or observer, as seen from here."""
+    """One other validator, as seen from here."""
 
     name: str
     node_id: str
@@ -45,7 +45,7 @@ class Status:
     state_root: str
     view: int
     primary: str
-    voting: bool  # False while observing or recovering
+    voting: bool  # False while starting or recovering
     view_change_ms: int  # how long the current view change has been going on, 0 for none
     last_block_ms: int  # unix time the newest block was executed at, 0 for none yet
     idle_block_interval_ms: int

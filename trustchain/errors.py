@@ -39,6 +39,10 @@ class MalformedOperation(TrustChainError):
 
     code = "HM-A-003"
 
+    @property
+    def hint(self) -> str:
+        return "build the request with `hypermesh cert issue` of the same version as the node"
+
 
 class MalformedRequest(TrustChainError):
     """A certification request or submission that cannot be taken."""
@@ -57,13 +61,17 @@ class MalformedBundle(TrustChainError):
 
     @property
     def hint(self) -> str:
-        return "fetch the bundle again with `hypermesh cert show`"
+        return "fetch it again with `hypermesh cert show --index N --save FILE`"
 
 
 class MalformedCheckpoint(TrustChainError):
     """A checkpoint or cosignature that does not parse."""
 
     code = "HM-A-006"
+
+    @property
+    def hint(self) -> str:
+        return "name a file that `hypermesh ctlog head --save FILE` wrote, unedited"
 
 
 class MalformedGenesis(TrustChainError):

@@ -6,18 +6,26 @@ JSON object on stderr. Imports are light on purpose: `hypermesh --help` loads no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, overload
 
 import typer
 from typer.core import TyperGroup
 
-from node.errors import EXIT_CODE_MEANING, ExitCode, InvalidArgument, NodeError, NodeNotFound
+from node.errors import (
+    EXIT_CODE_MEANING,
+    ExitCode,
+    InputMissing,
+    InvalidArgument,
+    NodeError,
+    NodeNotFound,
+)
 
 if TYPE_CHECKING:
     from node.client import NodeClient
@@ -73,9 +81,20 @@ EXIT_CODE_OF: Final = {
 }
 
 
+class Group(TyperGroup):
+    """Commands below one word. Without a verb it is wrong use: the help goes to stderr."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the noun."""
+        if args:
+            return super().parse_args(ctx, args)
+        with contextlib.redirect_stdout(sys.stderr):
+            return super().parse_args(ctx, args)
+
+
 def noun(text: str) -> typer.Typer:
     """Make the group of one noun."""
-    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode="rich")
+    return typer.Typer(cls=Group, help=text, no_args_is_help=True, rich_markup_mode="rich")
 
 
 def examples(*lines: str) -> str:
@@ -119,6 +138,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+@overload
+def require_input(path: Path) -> Path: ...
+@overload
+def require_input(path: None) -> None: ...
+def require_input(path: Path | None) -> Path | None:
+    """Return a file that the command line names; raise `InputMissing` when it is not there.
+
+    The one rule for all commands. A file that a home must hold is another matter: exit code 3.
+    """
+    if path is None or path.is_file():
+        return path
+    what = "is a folder" if path.is_dir() else "no such file"
+    raise InputMissing(f"{path}: {what}", hint="check the path that was given")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -231,7 +265,7 @@ def connect(node: str | None, cluster: str | None, home: Path | None) -> NodeCli
 # --- the root command ---
 
 
-class Root(TyperGroup):
+class Root(Group):
     """The command as a whole: turns every error into one form and an exit code."""
 
     def main(self, *args: Any, **options: Any) -> NoReturn:

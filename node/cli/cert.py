@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from node.cli.base import (
     examples,
     note,
     noun,
+    require_input,
 )
 
 if TYPE_CHECKING:
@@ -92,11 +94,22 @@ def issue(
         )
     base = Path(out or name[0])
     bundle_path, key_path = base.with_name(f"{base.name}.pem"), base.with_name(f"{base.name}.key")
-    for path in (bundle_path, *(() if key_file else (key_path,))):
-        if path.exists():
-            raise InvalidArgument(f"{path} exists already", hint="choose another name with --out")
+    if not (base.parent.is_dir() and os.access(base.parent, os.W_OK | os.X_OK)):
+        raise InvalidArgument(
+            f"{base.parent}: not a folder that can be written", hint="choose another with --out"
+        )
+    if bundle_path.exists():
+        raise InvalidArgument(
+            f"{bundle_path} exists already", hint="choose another name with --out"
+        )
+    if key_file is None and key_path.exists():
+        raise InvalidArgument(
+            f"{key_path} exists already",
+            hint=f"choose another name with --out, or use this key: --key-file {key_path}",
+        )
     chain = _trusted(genesis, cluster, home)
-    enrolment_path = enrolment_key or _enrolment_key(cluster, home)
+    require_input(key_file)
+    enrolment_path = require_input(enrolment_key) or _enrolment_key(cluster, home)
     secret = passphrase(passphrase_file, prompt="Passphrase") if passphrase_file else None
     enrolment = requester.load_enrolment_key(enrolment_path, secret)
     own = requester.load_requester_key(key_file) if key_file else None
@@ -107,14 +120,19 @@ def issue(
         enrolment=enrolment,
         request_id=requester.new_request_id(),
     )
-    with connect(node, cluster, home) as client:
-        began = time.perf_counter()
-        text = client.issue_certificate(requester.encode_submission(operation))
-        took_ms = (time.perf_counter() - began) * 1000
-    verified = verify_bundle(text, chain.log, at_s=int(time.time()), name=name[0])
-    if key_file is None:
+    if key_file is None:  # before anything is ordered: a certificate without its key is lost
         requester.write_key(key_path, own, None)
-    write_new(bundle_path, text.encode())
+    try:
+        with connect(node, cluster, home) as client:
+            began = time.perf_counter()
+            text = client.issue_certificate(requester.encode_submission(operation))
+            took_ms = (time.perf_counter() - began) * 1000
+        verified = verify_bundle(text, chain.log, at_s=int(time.time()), name=name[0])
+        write_new(bundle_path, text.encode())
+    except BaseException:
+        if key_file is None:
+            note(f"the key is kept in {key_path}; to try again with it: --key-file {key_path}")
+        raise
     data = _document(verified, chain) | {
         "bundle": str(bundle_path),
         "key": str(key_file or key_path),
@@ -127,15 +145,19 @@ def issue(
 @app.command(
     epilog=examples(
         "hypermesh cert show alice.mesh.pem",
-        "hypermesh cert show --index 12 --cluster demo --output json",
+        "hypermesh cert show --index 12 --cluster demo --save again.pem",
     )
 )
 def show(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A bundle that `cert issue` wrote.")
+        Path | None, typer.Argument(metavar="FILE", help="A bundle that `cert issue` wrote.")
     ] = None,
     index: Annotated[
         int | None, typer.Option(min=0, help="Instead: this entry of the log, from a node.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --index: also write the bundle, a new file."),
     ] = None,
     node: NodeURL = None,
     cluster: ClusterName = None,
@@ -144,11 +166,17 @@ def show(
 ) -> None:
     """Show what a bundle says, without judging it; `cert verify` judges."""
     from node.errors import InvalidArgument
+    from node.home import write_new
     from trustchain.core.bundle import Bundle
     from trustchain.core.certificates import Certificate
 
     if (file is None) == (index is None):
         raise InvalidArgument("name a file or an --index", hint="hypermesh cert show alice.pem")
+    if save is not None and (index is None or save.exists()):
+        raise InvalidArgument(
+            f"{save} exists already" if index is not None else "--save needs --index",
+            hint="hypermesh cert show --index 12 --save FILE, with a new file",
+        )
     if index is not None:
         with connect(node, cluster, home) as client:
             text = client.certificate(index)
@@ -156,6 +184,9 @@ def show(
         assert file is not None
         text = _read(file)
     bundle = Bundle.decode(text)
+    if save is not None:
+        write_new(save, text.encode())
+        note(f"wrote {save}")
     leaf = Certificate.decode(bundle.leaf)
     data: dict[str, Any] = {
         "index": bundle.index,
@@ -265,7 +296,7 @@ def _read(file: Path) -> str:
     from trustchain.limits import BUNDLE_SIZE_BYTES_MAX
 
     try:
-        return file.read_bytes()[: BUNDLE_SIZE_BYTES_MAX + 1].decode()
+        return require_input(file).read_bytes()[: BUNDLE_SIZE_BYTES_MAX + 1].decode()
     except UnicodeDecodeError:
         raise CertificateInvalid(
             f"{file} is not a bundle", hint="name the .pem file that `cert issue` wrote"
@@ -293,7 +324,7 @@ def trusted_genesis(genesis: Path | None, cluster: str | None, home: Path | None
     from node.home import Home, default_home
 
     if genesis is not None:
-        return genesis
+        return require_input(genesis)
     if cluster:
         from node.cluster.manifest import find_cluster
 

@@ -53,6 +53,7 @@ def new(
 ) -> None:
     """Make keys, genesis and a home for each node; start nothing.
 
+    The enrolment key may have certificates issued for every name below `mesh`, such as alice.mesh.
     Without --passphrase-file a random passphrase for the root key and the treasury wallet is
     written into the folder `offline`, which you then move away.
     """
@@ -314,6 +315,10 @@ def perturb(
         raise InvalidArgument(f"{action!r} is not an action", hint=f"use one of {known}") from None
     if then not in (None, "wait"):
         raise InvalidArgument(f"--then {then} is not known", hint="the only one is --then wait")
+    if height is not None and then is None:
+        raise InvalidArgument(
+            "--height says what to wait for and nothing waits", hint="add --then wait"
+        )
     cluster = find_cluster(name, folder)
     member = cluster.member(node)
     goal = height

@@ -8,13 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from node.cli.base import HomeFolder, Output, OutputFormat, emit, examples, noun, vars_of
+from node.cli.base import (
+    HomeFolder,
+    Output,
+    OutputFormat,
+    emit,
+    examples,
+    noun,
+    require_input,
+    vars_of,
+)
 
 app = noun("Check and show a node's configuration.")
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Configuration file [default: HOME/node.toml]."),
+    typer.Option("--config", metavar="FILE", help="Configuration file; else HOME/node.toml."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -40,8 +49,13 @@ def check(
     """
     from node.preflight import State, inspect
 
+    require_input(config)
     result = inspect(home, config, settings or [], environment=dict(os.environ))
-    data = {"ok": result.ok, "checks": [vars_of(item) for item in result.checks]}
+    data = {
+        "ok": result.ok,
+        "checks": [vars_of(item) for item in result.checks],
+        "problems": [vars_of(problem) for problem in result.problems],
+    }
 
     def text() -> str:
         lines = []
@@ -81,6 +95,7 @@ def show(
     from node.errors import InvalidArgument
     from node.home import Home, default_home
 
+    require_input(config)
     if key is not None and key not in schema_keys():
         import difflib
 

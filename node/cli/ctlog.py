@@ -18,6 +18,7 @@ from node.cli.base import (
     examples,
     note,
     noun,
+    require_input,
 )
 from node.cli.cert import GenesisFile, trusted_genesis
 
@@ -110,7 +111,7 @@ def verify(
     from node.errors import LogInvalid
 
     chain = _genesis(genesis, cluster, home)
-    old = _verified(since.read_text(), chain)[0] if since else None
+    old = _verified(_read(since), chain)[0] if since else None
     with connect(node, cluster, home) as client:
         checkpoint, cosigners = _verified(client.log_checkpoint(), chain)
         data = _head(checkpoint, cosigners, chain)
@@ -148,6 +149,15 @@ def _genesis(genesis: Path | None, cluster: str | None, home: Path | None) -> Ge
     from node.preflight import read_genesis
 
     return read_genesis(trusted_genesis(genesis, cluster, home))
+
+
+def _read(file: Path) -> str:
+    from trustchain.errors import MalformedCheckpoint
+
+    try:
+        return require_input(file).read_text()
+    except UnicodeDecodeError:
+        raise MalformedCheckpoint(f"{file} is not a text file") from None
 
 
 def _verified(text: str, chain: Genesis) -> tuple[Checkpoint, tuple[str, ...]]:

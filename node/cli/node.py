@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,10 +20,11 @@ from node.cli.base import (
     examples,
     note,
     noun,
+    require_input,
     seconds,
 )
 from node.cli.config import ConfigFile, Settings
-from node.errors import DatabaseInvalid, ExitCode, ObserverUnsupported
+from node.errors import DatabaseInvalid, ExitCode
 
 if TYPE_CHECKING:
     from node.preflight import Inspection
@@ -35,19 +35,13 @@ app = noun("Make, run and look at one node.")
 @app.command(
     epilog=examples(
         "hypermesh node init --home n0 --name n0",
-        "hypermesh node init --home watcher --genesis genesis.json",
+        "hypermesh node init --home dev --name dev --chain dev --base-port 9400",
     )
 )
 def init(
     home: HomeFolder = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the node.")] = "n0",
-    genesis: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Join this chain as an observer."),
-    ] = None,
-    chain: Annotated[
-        str, typer.Option(metavar="NAME", help="Without --genesis: name of the new chain.")
-    ] = "single",
+    chain: Annotated[str, typer.Option(metavar="NAME", help="Name of the new chain.")] = "single",
     base_port: Annotated[int, typer.Option(help="First of the node's ten ports.")] = 9290,
     passphrase_file: Annotated[
         str | None,
@@ -55,12 +49,13 @@ def init(
     ] = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Make a home folder with a new key: an observer of a chain, or a chain of one validator.
+    """Make a home folder with a new key: a chain of one validator.
 
-    Never touches a home that already has a key. Larger networks: `hypermesh cluster new`.
+    Never touches a home that already has a key. Larger networks: `hypermesh cluster new`, which
+    makes the home of every validator.
     """
     from node.cli.cluster import chosen_passphrase
-    from node.cluster.create import create_observer, create_single
+    from node.cluster.create import create_single
     from node.cluster.manifest import check_layout, check_name, check_node_name
     from node.home import default_home
 
@@ -68,16 +63,13 @@ def init(
     check_name(chain)
     check_layout(1, base_port)
     folder = home or default_home()
-    if genesis is not None:
-        made = create_observer(folder, name=name, genesis=genesis, base_port=base_port)
-    else:
-        made = create_single(
-            folder,
-            name=name,
-            chain=chain,
-            base_port=base_port,
-            passphrase=chosen_passphrase(passphrase_file),
-        )
+    made = create_single(
+        folder,
+        name=name,
+        chain=chain,
+        base_port=base_port,
+        passphrase=chosen_passphrase(passphrase_file),
+    )
     emit(
         output,
         {"home": str(folder), "node_id": made.node_id, "chain": made.chain, "role": made.role},
@@ -94,22 +86,27 @@ def init(
         "hypermesh node run --home n0 --set log.level=debug --set log.format=json",
     )
 )
-def run(home: HomeFolder = None, config: ConfigFile = None, settings: Settings = None) -> None:
+def run(
+    home: HomeFolder = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    output: Annotated[
+        OutputFormat,
+        typer.Option("--output", "-o", help="Form of an error on stderr; for logs: log.format."),
+    ] = OutputFormat.TEXT,
+) -> None:
     """Run a node until SIGTERM or SIGINT; logs go to stderr.
 
     Everything that can be checked is checked first, and nothing is started when a check fails.
     """
-    from node.preflight import inspect, take_lock
+    from node.preflight import inspect, take_lock, way_out
 
+    del output  # the root command reads it, also from a command line that does not parse
+    require_input(config)
     result = inspect(home, config, settings or [], environment=dict(os.environ))
     if result.errors:
         raise result.errors[0]
     assert result.loaded is not None
-    if result.loaded.config.node.role == "observer":
-        raise ObserverUnsupported(
-            "this version runs validators only: it cannot follow a chain without voting",
-            hint="read the chain through a validator's HTTP interface; the home stays usable",
-        )
     from node import logging
 
     logging.configure(level=result.loaded.config.log.level, form=result.loaded.config.log.format)
@@ -127,8 +124,7 @@ def run(home: HomeFolder = None, config: ConfigFile = None, settings: Settings =
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise DatabaseInvalid(
             f"a database in {result.home.data} is damaged: {error}",
-            hint="move that folder away and start: the node fetches its blocks from its peers, and "
-            "votes once that is safe",
+            hint=way_out(result, result.home.consensus_database),
         ) from error
     finally:
         os.close(lock)

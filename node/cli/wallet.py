@@ -250,12 +250,12 @@ def _passphrase_of(payer: Wallet, file: str | None, cluster: str | None) -> str:
 
 
 def _raise_unless_paid(result: dict[str, Any], *, wait: bool) -> None:
-    from node.errors import NotReady, PaymentFailed
+    from node.errors import PaymentFailed, PaymentOpen
 
     if result["outcome"] == "applied" or (result["outcome"] == "pending" and not wait):
         return
     if result["outcome"] == "pending":
-        raise NotReady(
+        raise PaymentOpen(
             f"payment {result['id']} was sent but not executed yet",
             hint="do not send it again: look with `hypermesh wallet history`; the same bytes can "
             "never be executed twice",

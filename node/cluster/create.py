@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trustchain.runtime.ceremony import Ceremony, ValidatorKeys
 
 TRUST_DOMAIN: Final = "mesh"
+ENROLMENT_PATTERNS: Final = (f"*.{TRUST_DOMAIN}",)  # alice.mesh, web.demo.mesh, and no name outside
 TREASURY_NAME: Final = "treasury"
 TREASURY_CAES: Final = 100_000_000  # of 10^9; the rest stays with the ledger's own treasury
 PASSPHRASE_FILE: Final = "passphrase"
@@ -92,7 +93,7 @@ def create_single(
         genesis=genesis,
         key=key[0],
         validator_keys=ceremony.validators[0],
-        config=node_toml(name=name, role="validator", base_port=base_port, host="::1", peers={}),
+        config=node_toml(name=name, base_port=base_port, host="::1", peers={}),
     )
     return MadeHome(
         node_id=key[0].node_id.hex(),
@@ -105,35 +106,9 @@ def create_single(
     )
 
 
-def create_observer(folder: Path, *, name: str, genesis: Path, base_port: int) -> MadeHome:
-    """Make a home with a new key that follows an existing chain."""
-    from native.keys import SecretKey
-    from native.values import Algorithm
-    from node.preflight import read_genesis
-
-    _require_new(folder)
-    chain = read_genesis(genesis)
-    folder.mkdir(parents=True, exist_ok=True)
-    key = SecretKey.generate(Algorithm.FALCON_512)
-    _write_home(
-        Home(folder),
-        genesis=chain,
-        key=key,
-        validator_keys=None,
-        config=node_toml(name=name, role="observer", base_port=base_port, host="::", peers={}),
-    )
-    return MadeHome(
-        node_id=key.node_id.hex(),
-        chain=chain.label,
-        role="observer",
-        notes=("Write the addresses of some nodes of the chain into [peers] of node.toml.",),
-    )
-
-
 def node_toml(
     *,
     name: str,
-    role: str,
     base_port: int,
     host: str,
     peers: dict[str, str],
@@ -147,7 +122,7 @@ def node_toml(
         "",
         "[node]",
         f"name = {toml_value(name)}",
-        f"role = {toml_value(role)}",
+        'role = "validator"',
         "",
         "[transport]",
         f'listen = "[{host}]:{base_port + STOQ_PORT_OFFSET}"',
@@ -188,7 +163,6 @@ def _make(folder: Path, *, name: str, nodes: int, base_port: int, secret: str | 
             validator_keys=own,
             config=node_toml(
                 name=member.name,
-                role="validator",
                 base_port=member.stoq_port - 2,
                 host="::1",
                 peers=_peers_of(member, members),
@@ -220,7 +194,12 @@ def _genesis(
 
     now_ms = time.time_ns() // 1_000_000
     keys = [SecretKey.generate(Algorithm.FALCON_512) for _ in validators]
-    ceremony = hold_ceremony(validators, trust_domain=TRUST_DOMAIN, now_s=now_ms // 1000)
+    ceremony = hold_ceremony(
+        validators,
+        trust_domain=TRUST_DOMAIN,
+        now_s=now_ms // 1000,
+        patterns=ENROLMENT_PATTERNS,
+    )
     allocation = (parse_address(treasury), Amount(TREASURY_CAES * UNIT))
     genesis = Genesis(
         name=name,
@@ -240,7 +219,7 @@ def _write_home(
     *,
     genesis: Genesis,
     key: SecretKey,
-    validator_keys: ValidatorKeys | None,
+    validator_keys: ValidatorKeys,
     config: str,
 ) -> None:
     from consensus.runtime.store import create_consensus_store
@@ -251,8 +230,7 @@ def _write_home(
         folder.mkdir(mode=0o700, exist_ok=True)
     write_new(home.config, config.encode())
     write_new(home.genesis, genesis.to_json().encode())
-    if validator_keys is not None:
-        validator_keys.save(home.keys)
+    validator_keys.save(home.keys)
     create_consensus_store(
         home.consensus_database, chain_id=genesis.chain_id, node_id=Digest(key.node_id)
     )

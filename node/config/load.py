@@ -272,7 +272,7 @@ def _problem(
 
 def _names_near(location: Sequence[str]) -> list[str]:
     """Every key first, so that a key in the wrong table finds its place; then the tables."""
-    return [*schema_keys(), *NodeConfig.model_fields] if location else []
+    return list(dict.fromkeys((*schema_keys(), *NodeConfig.model_fields))) if location else []
 
 
 def _unknown(noun: str, name: str, known: Sequence[str]) -> str:
@@ -334,12 +334,6 @@ def _cross_checks(config: NodeConfig, origins: Mapping[str, str]) -> list[Proble
         place = f"line {origin.rpartition(':')[2]}" if ":" in origin else origin
         problems.append(Problem(code="HM-D-107", place=place, key=key, message=message))
 
-    if config.mempool.size_bytes_max < config.consensus.batch_size_bytes_max:
-        add(
-            "mempool.size_bytes_max",
-            "must not be smaller than consensus.batch_size_bytes_max "
-            f"({config.consensus.batch_size_bytes_max:,}): a full batch would never form",
-        )
     seen: dict[str, str] = {}
     for node_id, address in config.peers.items():
         if (other := seen.setdefault(address, node_id)) != node_id:

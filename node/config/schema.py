@@ -85,9 +85,10 @@ class NodeSection(Section):
     """Who this node is."""
 
     name: Name = Field(default="n0", description="Name shown in logs and status.")
-    role: Literal["validator", "observer"] = Field(
+    role: Literal["validator"] = Field(
         default="validator",
-        description="A validator votes and must be named by genesis; an observer only follows.",
+        description="What the node does. A validator votes and must be named by genesis; this "
+        "version knows no other role.",
     )
 
 
@@ -110,12 +111,6 @@ class TransportSection(Section):
         le=120_000,
         description="Silence after which a connection counts as lost.",
     )
-    dial_interval_ms: int = Field(
-        default=500,
-        ge=50,
-        le=60_000,
-        description="First pause before dialling a lost peer again; it doubles up to 16 times.",
-    )
 
 
 class ConsensusSection(Section):
@@ -134,18 +129,6 @@ class ConsensusSection(Section):
         le=600_000,
         description="An idle primary proposes an empty batch this often, so that a dead one is "
         "noticed.",
-    )
-    batch_count_max: int = Field(
-        default=4_000, ge=1, le=16_000, description="Payloads in one batch at most."
-    )
-    batch_size_bytes_max: int = Field(
-        default=4 * 1024 * 1024,
-        ge=64 * 1024,
-        le=16 * 1024 * 1024,
-        description="Bytes of payloads in one batch at most.",
-    )
-    pipeline_depth_max: int = Field(
-        default=8, ge=1, le=32, description="Batches proposed and not yet executed at most."
     )
 
 

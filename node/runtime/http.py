@@ -67,10 +67,17 @@ class InternalError(APIError):
 
 
 class UnknownRoute(APIError):
-    """No such path or method."""
+    """No such path."""
 
     code = "HM-D-611"
     status = 404
+
+
+class WrongMethod(APIError):
+    """The path is there, and not for this method; the Allow header names those it takes."""
+
+    code = "HM-D-615"
+    status = 405
 
 
 class Gate:
@@ -250,7 +257,15 @@ async def _api_error(_request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code not in (404, 405):
+    if error.status_code == 405:
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+        return problem(
+            WrongMethod(
+                f"{request.url.path} does not take {request.method}", hint=f"use {allowed}"
+            ),
+            headers={"allow": allowed},
+        )
+    if error.status_code != 404:
         failed = APIError(str(error.detail), hint="see the API documentation")
         return problem(failed)
     return problem(

@@ -40,6 +40,7 @@ from node.runtime.api import (
     Refused,
     Submission,
 )
+from node.runtime.endpoints import ENDPOINTS, Endpoint
 from node.status import to_json
 
 if TYPE_CHECKING:
@@ -72,21 +73,12 @@ class Routes:
     def table(self) -> list[Route]:
         """Return the routes for the application."""
         return [
-            Route("/livez", self.live),
-            Route("/readyz", self.ready),
-            Route("/status", self.status),
-            Route("/metrics", self.metrics),
-            Route("/api/v1/transactions", self.submit, methods=["POST"]),
-            Route("/api/v1/receipts/{id}", self.receipt),
-            Route("/api/v1/ledger", self.ledger),
-            Route("/api/v1/accounts/{address}", self.account),
-            Route("/api/v1/accounts/{address}/history", self.history),
-            Route("/api/v1/blocks/{height}", self.block),
-            Route("/api/v1/certificates", self.issue, methods=["POST"]),
-            Route("/api/v1/certificates/{index}", self.certificate),
-            Route("/api/v1/ctlog/checkpoint", self.log_checkpoint),
-            Route("/api/v1/ctlog/proof", self.log_inclusion),
-            Route("/api/v1/ctlog/consistency", self.log_consistency),
+            Route(
+                endpoint.path,
+                _only_known(endpoint, getattr(self, endpoint.handler)),
+                methods=[endpoint.method],
+            )
+            for endpoint in ENDPOINTS
         ]
 
     # --- operator ---
@@ -218,6 +210,11 @@ class Routes:
         """One block by height, or `latest`."""
         text = request.path_params["height"]
         height = None if text == "latest" else _decimal(text, "height", 0, HEIGHT_MAX)
+        if height == 0:
+            raise NotFound(
+                "block 0 is genesis, which was never agreed and has no header",
+                hint="read genesis.json; the first block is 1",
+            )
         view = await self._node.block(height)
         if view is None:
             raise NotFound(
@@ -262,7 +259,7 @@ class Routes:
     async def log_inclusion(self, request: Request) -> Response:
         """Proof that an entry is in the log."""
         index = _number(request, "index", None, least=0, most=2**48 - 1)
-        size = _number(request, "size", 0, least=0, most=2**48 - 1)
+        size = _number(request, "size", 0, least=1, most=2**48 - 1)
         proof = await self._node.log_inclusion(index, size or None)
         return _json(
             {
@@ -277,7 +274,7 @@ class Routes:
     async def log_consistency(self, request: Request) -> Response:
         """Proof that an older log is a prefix of a newer one."""
         old = _number(request, "old", None, least=0, most=2**48 - 1)
-        new = _number(request, "new", 0, least=0, most=2**48 - 1)
+        new = _number(request, "new", 0, least=1, most=2**48 - 1)
         proof = await self._node.log_consistency(old, new or None)
         return _json(
             {
@@ -365,7 +362,23 @@ class Routes:
         return _json(document, status=202 if document["pending"] else 200)
 
 
-def problem(error: APIError, **extra: Any) -> Response:
+def _only_known(endpoint: Endpoint, handler: Handler) -> Handler:
+    """Refuse query parameters the route does not know: a misspelt one would be ignored."""
+
+    async def checked(request: Request) -> Response:
+        for name in request.query_params:
+            if name not in endpoint.query_names:
+                known = ", ".join(endpoint.query_names)
+                raise BadRequest(
+                    f"{endpoint.path} has no query parameter {name[:40]!r}",
+                    hint=f"known here: {known}" if known else "it takes none",
+                )
+        return await handler(request)
+
+    return checked
+
+
+def problem(error: APIError, *, headers: dict[str, str] | None = None, **extra: Any) -> Response:
     """Render an error as an RFC 9457 problem document."""
     document = {
         "type": f"urn:hypermesh:error:{error.stable_code}",
@@ -376,7 +389,8 @@ def problem(error: APIError, **extra: Any) -> Response:
         "next_step": error.hint,
         **extra,
     }
-    headers = {"retry-after": str(HTTP_RETRY_AFTER_S)} if error.status == 503 else None
+    if error.status == 503:
+        headers = {**(headers or {}), "retry-after": str(HTTP_RETRY_AFTER_S)}
     return _json(document, status=error.status, media_type=PROBLEM_TYPE, headers=headers)
 
 

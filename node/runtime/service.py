@@ -119,7 +119,9 @@ class NodeService:
             version=version(),
             chain=genesis.label,
             chain_id=genesis.chain_id.hex(),
-            phase=self._phase(statistics.phase, catching_up=statistics.catching_up),
+            phase="stopping"
+            if self.stopping
+            else phase_word(statistics.phase, catching_up=statistics.catching_up),
             uptime_ms=int((trio.current_time() - self._started) * 1000),
             now_ms=parts.clock().unix_ms,
             height=int(statistics.executed),
@@ -382,13 +384,6 @@ class NodeService:
 
     # --- inside
 
-    def _phase(self, phase: Phase, *, catching_up: bool) -> str:
-        if self.stopping:
-            return "stopping"
-        if catching_up and phase is not Phase.RECOVERING:
-            return "catching-up"
-        return {Phase.STARTING: "starting", Phase.RECOVERING: "recovering"}.get(phase, "running")
-
     def _view_change_ms(self, *, active: bool) -> int:
         if not active:
             self._view_change_since = None
@@ -481,6 +476,15 @@ class NodeService:
 
     def _cosigned_size(self) -> int:
         return self._parts.cosigner.statistics().cosigned_size
+
+
+def phase_word(phase: Phase, *, catching_up: bool) -> str:
+    """Name what a replica does. A lost voting record is `recovering` from the first moment on."""
+    if phase in (Phase.SEEKING, Phase.RECOVERING):
+        return "recovering"
+    if catching_up:
+        return "catching-up"
+    return "starting" if phase is Phase.STARTING else "running"
 
 
 def resident_bytes() -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
@@ -20,6 +20,7 @@ from consensus.application import Row
 from consensus.core.types import Height
 from consensus.runtime.transaction import transaction
 from node.errors import ExitCode, NodeError
+from node.limits import STATE_CHECK_SIZE_BYTES_MAX
 from node.runtime.receipts import Receipt, find_receipt
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class StateStore:
                     self._put_meta("chain_id", chain_id)
                     self._put_meta("floor", 0)
                     self._put_meta("cycle", 0)
+            self._check()
             if self._meta("format") != FORMAT_VERSION:
                 raise StateStoreError(path, "unknown format", "use the version that wrote it")
             if self._meta("chain_id") != chain_id:
@@ -105,6 +107,16 @@ class StateStore:
             self._cycle = self._integer("cycle")
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
             raise self.damaged(f"damaged ({error})") from error
+
+    def _check(self) -> None:
+        """Look at every page of a file small enough; in a bigger one damage shows when read."""
+        if self._path.stat().st_size > STATE_CHECK_SIZE_BYTES_MAX:
+            return
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found is None or found[0] != "ok":
+            raise self.damaged(
+                f"damaged (quick_check: {'no answer' if found is None else found[0]})"
+            )
 
     @property
     def height(self) -> int:
@@ -146,7 +158,7 @@ class StateStore:
 
     def rows(self, tag: int) -> Iterator[Row]:
         """Every cache row of one application, by table and key."""
-        for name, key, value in self._db.execute(
+        for name, key, value in self._read(
             "SELECT name, key, value FROM row WHERE tag=? ORDER BY name, key", (tag,)
         ):
             yield Row(table=str(name), key=int(key), value=bytes(value))
@@ -154,10 +166,10 @@ class StateStore:
     def deltas(self) -> Iterator[tuple[Height, bytes]]:
         """Every delta a restart must replay, rising in height without a gap.
 
-        Raises `StateStoreError` if one is missing.
+        Raises `StateStoreError` if one is missing or unreadable.
         """
         expected = self._floor + 1
-        for height, value in self._db.execute("SELECT height, value FROM delta ORDER BY height"):
+        for height, value in self._read("SELECT height, value FROM delta ORDER BY height"):
             if height != expected:
                 raise self.damaged(f"delta of block {expected} is missing")
             expected += 1
@@ -165,9 +177,12 @@ class StateStore:
 
     def block(self, height: int) -> StoredBlock | None:
         """One executed block, or None if it is not (or no longer) held."""
-        found = self._db.execute(
-            "SELECT header, batch, state_root, receipts FROM block WHERE height=?", (height,)
-        ).fetchone()
+        found = next(
+            self._read(
+                "SELECT header, batch, state_root, receipts FROM block WHERE height=?", (height,)
+            ),
+            None,
+        )
         if found is None:
             return None
         header, batch, state_root, receipts = (bytes(column) for column in found)
@@ -179,7 +194,7 @@ class StateStore:
         """Block and batch headers of the blocks `first` to `last`, as far as they are held."""
         return [
             (bytes(header), bytes(batch))
-            for header, batch in self._db.execute(
+            for header, batch in self._read(
                 "SELECT header, batch FROM block WHERE height BETWEEN ? AND ? ORDER BY height",
                 (first, last),
             )
@@ -187,7 +202,7 @@ class StateStore:
 
     def receipt(self, identifier: bytes, *, newest: int, count_max: int) -> Receipt | None:
         """Find a receipt among at most `count_max` blocks from `newest` downwards."""
-        for height, blob in self._db.execute(
+        for height, blob in self._read(
             "SELECT height, receipts FROM block WHERE height<=? AND height>? AND receipts!=x''"
             " ORDER BY height DESC",
             (newest, newest - count_max),
@@ -213,6 +228,13 @@ class StateStore:
     def close(self) -> None:
         """Close the connection; the write-ahead log is folded into the file."""
         self._db.close()
+
+    def _read(self, query: str, values: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query; damage that only reading finds becomes `StateStoreError`."""
+        try:
+            yield from self._db.execute(query, values)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise self.damaged(f"damaged ({error})") from error
 
     def _meta(self, key: str) -> object:
         found = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()

@@ -28,6 +28,8 @@ from node.runtime.api import Outcome
 from node.tests.certifying_node import CertifyingNode
 from node.tests.conftest import PASSPHRASE
 from node.tests.fake_node import CHAIN_ID, FakeNode, Served
+from trustchain.client import generate_key, write_key
+from trustchain.core.oids import KeyAlgorithm
 
 NOWHERE = "http://[::1]:1"
 
@@ -112,8 +114,7 @@ def test_every_command_shows_examples_and_exit_codes(words: tuple[str, ...]) -> 
     assert f"$ hypermesh {' '.join(words)}" in result.stdout
     for code in EXIT_CODE_MEANING:
         assert f"{code.value}" in result.stdout
-    if words != ("node", "run"):
-        assert "--output" in result.stdout
+    assert "--output" in result.stdout
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -131,18 +132,22 @@ def test_every_example_is_a_command_that_parses(words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_an_unknown_option_is_a_usage_error_in_both_forms(words: tuple[str, ...]) -> None:
-    if words == ("node", "run"):
-        assert run(*words, "--nonsense").exit_code == 2
-        return
     assert "--nonsense" in refused(*words, "--nonsense", code=2, error="HM-D-002")
 
 
 def test_an_unknown_command_and_no_command_are_usage_errors() -> None:
     assert run("nonsense").exit_code == 2
     assert run("node", "nonsense").exit_code == 2
-    bare = run()
-    assert bare.exit_code == 2
-    assert "Examples" in bare.stdout
+    for words in ((), ("node",)):
+        bare = run(*words)
+        assert bare.exit_code == 2
+        assert bare.stdout == ""
+        assert "Usage" in bare.stderr
+
+
+@pytest.mark.parametrize("words", [("node", "run"), ("config", "check"), ("config", "show")])
+def test_the_help_names_the_default_configuration_file(words: tuple[str, ...]) -> None:
+    assert "HOME/node.toml" in run(*words, "--help").stdout
 
 
 def test_the_version_is_printed() -> None:
@@ -273,19 +278,11 @@ def test_init_makes_a_home_and_never_touches_it_again(tmp_path: Path) -> None:
     assert made["role"] == "validator"
     assert made["chain"].startswith("single-")
     refused("node", "init", "--home", home, code=6, error="HM-D-203")
-    observer = answer(
-        "node", "init", "--home", tmp_path / "watch", "--genesis", home / "genesis.json"
-    )
-    assert observer["role"] == "observer"
-    assert observer["chain"] == made["chain"]
-    ran = run("node", "run", "--home", tmp_path / "watch")
-    assert ran.exit_code == 1
-    assert "[HM-D-210]" in ran.stderr
-    refused(
-        "node", "init", "--home", tmp_path / "x", "--genesis", tmp_path / "nothing.json",
-        code=3, error="HM-D-202",
+    text = refused(
+        "node", "init", "--home", tmp_path / "y", "--genesis", home / "genesis.json",
+        code=2, error="HM-D-002",
     )  # fmt: skip
-    assert not (tmp_path / "x").exists()
+    assert "--genesis" in text
     refused("node", "init", "--home", tmp_path / "y", "--name", "N 0", code=2, error="HM-D-002")
     refused("node", "init", "--home", tmp_path / "y", "--chain", "A", code=2, error="HM-D-002")
     refused("node", "init", "--home", tmp_path / "y", "--base-port", "5", code=2, error="HM-D-002")
@@ -299,9 +296,9 @@ def test_run_refuses_before_it_starts_anything(tmp_path: Path, made_cluster: Clu
     assert not (tmp_path / "none").exists()
     home = tmp_path / "home"
     shutil.copytree(made_cluster.members[0].home.path, home)
-    wrong = run("node", "run", "--home", home, "--set", "log.level=loud")
-    assert wrong.exit_code == 3
-    assert "log.level" in wrong.stderr
+    wrong = refused("node", "run", "--home", home, "--set", "log.level=loud", code=3,
+                    error="HM-D-101")  # fmt: skip
+    assert "log.level" in wrong
     (home / "genesis.json").unlink()
     assert run("node", "run", "--home", home).exit_code == 3
     assert not (home / "run/node.lock").exists()
@@ -346,6 +343,12 @@ def test_config_check_lists_every_check(made_cluster: Cluster, tmp_path: Path) -
     assert failed["next_step"] == f"chmod 600 {home}/keys/node.key"
     text = run("config", "check", "--home", home)
     assert "fail  node key" in text.stdout
+    (home / "node.toml").write_text("[log]\nlevl = 1\n[http]\nenabled = 3\n")
+    wrong = answer("config", "check", "--home", home, code=3)
+    assert [(item["code"], item["place"]) for item in wrong["problems"]] == [
+        ("HM-D-104", "line 2"),
+        ("HM-D-106", "line 4"),
+    ]
 
 
 def test_config_show_names_origins_and_explains_keys(tmp_path: Path) -> None:
@@ -411,6 +414,7 @@ def test_a_cluster_that_is_not_there_is_named(verb: str, tmp_path: Path) -> None
         ("cluster", "perturb", "demo", "eat", "n0"),
         ("cluster", "perturb", "demo", "kill", "n0", "--then", "sleep"),
         ("cluster", "perturb", "demo", "kill"),
+        ("cluster", "perturb", "demo", "kill", "n0", "--height", "+10"),
     ],
     ids=" ".join,
 )
@@ -509,7 +513,7 @@ def test_a_payment_whose_fate_is_open_is_exit_code_5(
     pay: tuple[object, ...], node: FakeNode, alice: str
 ) -> None:
     node.outcome = Outcome.PENDING
-    text = refused(*pay, "--to", alice, "--amount", "1", code=5, error="HM-D-302")
+    text = refused(*pay, "--to", alice, "--amount", "1", code=5, error="HM-D-506")
     assert "do not send it again" in text
     sent = answer(*pay, "--to", alice, "--amount", "1", "--no-wait")
     assert sent["outcome"] == "pending"
@@ -525,7 +529,8 @@ def test_an_amount_that_cannot_be_paid_is_a_usage_error(
 def test_wrong_parties_of_a_payment_are_refused(
     pay: tuple[object, ...], node: FakeNode, alice: str, address: str, tmp_path: Path
 ) -> None:
-    refused(*pay, "--to", alice[:-1] + "x", "--amount", "1", code=2, error="HM-L-301")
+    wrong_sum = alice[:-1] + ("q" if alice.endswith("x") else "x")
+    refused(*pay, "--to", wrong_sum, "--amount", "1", code=2, error="HM-L-301")
     refused(*pay, "--to", "nobody", "--amount", "1", code=2, error="HM-D-502")
     refused(*pay, "--to", address, "--amount", "1", code=2, error="HM-D-002")
     wrong = tmp_path / "wrong"
@@ -575,7 +580,12 @@ def test_a_certificate_is_issued_verified_and_written(
     shown = answer("cert", "show", file)
     assert shown["index"] == issued["index"]
     assert shown["verified"] is False
-    assert "names" in run("cert", "show", "--index", issued["index"], *trust[:2]).stdout
+    saved = tmp_path / "again.pem"
+    again = run("cert", "show", "--index", issued["index"], "--save", saved, *trust[:2])
+    assert "names" in again.stdout
+    assert answer("cert", "verify", saved, *genesis)["index"] == issued["index"]
+    refused("cert", "show", "--index", "0", "--save", saved, *trust[:2], code=2, error="HM-D-002")
+    refused("cert", "show", file, "--save", tmp_path / "y.pem", code=2, error="HM-D-002")
     refused("cert", "verify", file, "--name", "bob.mesh", *genesis, code=1, error="HM-A-105")
     refused("cert", "verify", file, "--at", "1", *genesis, code=1, error="HM-A-103")
     refused(
@@ -600,7 +610,53 @@ def test_a_certificate_of_another_network_does_not_verify(
     assert run("cert", "verify", tmp_path / "b.pem", *trusted).exit_code == 1
     (tmp_path / "c.pem").write_bytes(b"\xff\xfe")
     refused("cert", "verify", tmp_path / "c.pem", *trusted, code=1, error="HM-D-701")
-    refused("cert", "show", tmp_path / "missing.pem", code=1, error="HM-D-003")
+    (tmp_path / "d.pem").write_text("-----BEGIN NOTHING-----\n")
+    assert "cert show --index N --save FILE" in refused(
+        "cert", "show", tmp_path / "d.pem", code=1, error="HM-A-005"
+    )
+
+
+def test_an_input_file_that_is_not_there_is_a_usage_error_everywhere(
+    trust: tuple[object, ...], made_cluster: Cluster, tmp_path: Path
+) -> None:
+    none, genesis = tmp_path / "none", made_cluster.genesis
+    issue = ("cert", "issue", "--name", "x.mesh", "--out", tmp_path / "x", *trust)
+    for words in (
+        ("cert", "show", none),
+        ("cert", "verify", none, "--genesis", genesis),
+        ("cert", "verify", genesis, "--genesis", none),
+        ("ctlog", "head", "--genesis", none),
+        ("ctlog", "verify", "--from", none, *trust),
+        ("config", "check", "--config", none),
+        ("config", "show", "--config", none),
+        ("node", "run", "--home", tmp_path, "--config", none),
+        (*issue, "--enrolment-key", none),
+        (*issue, "--enrolment-key", made_cluster.enrolment_key, "--key-file", none),
+    ):
+        assert str(none) in refused(*words, code=2, error="HM-D-004")
+    assert list(tmp_path.glob("x.*")) == []
+
+
+def test_the_key_is_on_disk_before_a_certificate_is_ordered(
+    served: Served, trust: tuple[object, ...], made_cluster: Cluster, tmp_path: Path
+) -> None:
+    assert isinstance(served.node, CertifyingNode)
+    size = served.node.application.size
+    issue = ("cert", "issue", "--name", "kept.mesh", "--enrolment-key", made_cluster.enrolment_key)
+    text = refused(*issue, "--out", tmp_path / "none/x", *trust, code=2, error="HM-D-002")
+    assert str(tmp_path / "none") in text
+    assert served.node.application.size == size
+    nowhere = ("--node", NOWHERE, *trust[2:])
+    lost = run(*issue, "--out", tmp_path / "x", *nowhere)
+    assert lost.exit_code == 4
+    assert f"--key-file {tmp_path}/x.key" in lost.stderr
+    text = refused(*issue, "--out", tmp_path / "x", *trust, code=2, error="HM-D-002")
+    assert f"--key-file {tmp_path}/x.key" in text
+    again = answer(
+        *issue, "--out", tmp_path / "x", "--key-file", tmp_path / "x.key", *trust
+    )  # fmt: skip
+    assert again["key"] == str(tmp_path / "x.key")
+    assert (tmp_path / "x.pem").exists()
 
 
 def test_wrong_requests_for_certificates_are_refused(
@@ -617,15 +673,22 @@ def test_wrong_requests_for_certificates_are_refused(
     refused(*issue, "--name", "x.mesh", *trust, code=2, error="HM-D-002")  # no enrolment key
     node_key = made_cluster.members[0].home.node_key
     refused(
-        *issue, "--name", "x.mesh", *trust, "--enrolment-key", node_key, code=1, error="HM-A-138"
-    )
-    refused(
-        *issue, "--name", "x.mesh", *trust, "--enrolment-key", tmp_path / "none",
+        *issue, "--name", "x.mesh", *trust, "--enrolment-key", made_cluster.genesis,
         code=1, error="HM-A-008",
     )  # fmt: skip
     refused("cert", "show", code=2, error="HM-D-002")
     refused("cert", "verify", made_cluster.genesis, code=2, error="HM-D-002")  # nothing to trust
     assert not list(tmp_path.glob("x.*"))
+    own = tmp_path / "own.key"
+    write_key(own, generate_key(KeyAlgorithm.ED25519), None)
+    refused(
+        *issue, "--name", "x.mesh", *trust, "--enrolment-key", node_key, "--key-file", own,
+        code=1, error="HM-A-138",
+    )  # fmt: skip
+    refused(
+        *issue, "--name", "x.example", *trust, *enrolment, "--key-file", own,
+        code=1, error="HM-A-140",
+    )  # fmt: skip
 
 
 def test_the_log_is_shown_proved_and_verified(
@@ -651,6 +714,10 @@ def test_the_log_is_shown_proved_and_verified(
     broken = tmp_path / "broken"
     broken.write_text(saved.read_text()[:-20])
     assert run("ctlog", "verify", "--from", broken, *trust).exit_code == 1
+    text = refused(
+        "ctlog", "verify", "--from", made_cluster.genesis, *trust, code=1, error="HM-A-006"
+    )
+    assert "ctlog head --save FILE" in text
     refused("ctlog", "proof", "-1", "--node", trust[1], code=2, error="HM-D-002")
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from node.cluster import operate
-from node.cluster.create import create_cluster, create_observer, create_single
+from node.cluster.create import create_cluster, create_single
 from node.cluster.manifest import Cluster, Member, check_layout, find_cluster
+from node.core.genesis import Genesis
 from node.errors import (
     ClusterExists,
     ClusterNotFound,
@@ -29,6 +30,7 @@ from node.home import Home, write_replacing
 from node.preflight import inspect, read_genesis
 from node.processes import Listen, Process, command_line, holder_of, process, require_free, taken
 from node.tests.conftest import PASSPHRASE, free_base_port
+from trustchain.core.names import grants
 
 
 def test_a_cluster_is_found_by_name_and_by_path(made_cluster: Cluster) -> None:
@@ -92,28 +94,26 @@ def test_a_failure_leaves_nothing_half_made(
     assert list((tmp_path / "x").iterdir()) == []
 
 
+def test_the_enrolment_key_grants_names_of_the_mesh_and_no_others(made_cluster: Cluster) -> None:
+    genesis = Genesis.from_json(made_cluster.genesis.read_text())
+    [key] = genesis.log.enrolment_keys
+    for name in ("alice.mesh", "web.demo.mesh"):
+        assert any(grants(pattern, name) for pattern in key.patterns)
+    for name in ("mesh", "example.net", "mesh.example.net"):
+        assert not any(grants(pattern, name) for pattern in key.patterns)
+
+
 @pytest.mark.parametrize(("nodes", "base"), [(0, 9290), (65, 9290), (4, 1000), (4, 65_500)])
 def test_a_cluster_that_cannot_be_laid_out_is_refused(nodes: int, base: int) -> None:
     with pytest.raises(InvalidArgument):
         check_layout(nodes, base)
 
 
-def test_a_single_node_and_an_observer_of_it_are_whole_homes(tmp_path: Path) -> None:
-    base = free_base_port(2)
-    single = create_single(
-        tmp_path / "dev", name="dev", chain="dev", base_port=base, passphrase=None
-    )
+def test_a_single_node_is_a_whole_home(tmp_path: Path) -> None:
+    base = free_base_port(1)
+    create_single(tmp_path / "dev", name="dev", chain="dev", base_port=base, passphrase=None)
     assert (tmp_path / "dev/offline/passphrase").stat().st_mode & 0o777 == 0o600
     assert inspect(tmp_path / "dev").ok
-    observer = create_observer(
-        tmp_path / "watch",
-        name="watch",
-        genesis=tmp_path / "dev/genesis.json",
-        base_port=base + 10,
-    )
-    assert observer.chain == single.chain
-    result = inspect(tmp_path / "watch")
-    assert result.ok, result.errors
     with pytest.raises(HomeExists):
         create_single(tmp_path / "dev", name="dev", chain="dev", base_port=base, passphrase=None)
 
@@ -172,10 +172,10 @@ def test_keys_of_another_validator_are_refused(
     assert codes(home)["validator keys"] == "HM-D-204"
 
 
-def test_a_validator_that_says_it_observes_is_refused(home: Home) -> None:
+def test_there_is_no_role_but_validator(home: Home) -> None:
     text = home.config.read_text().replace('"validator"', '"observer"')
     home.config.write_text(text)
-    assert codes(home)["identity"] == "HM-D-204"
+    assert codes(home)["configuration"] == "HM-D-101"
 
 
 def test_a_lost_disk_is_a_warning_and_a_damaged_database_is_refused(home: Home) -> None:
@@ -184,6 +184,24 @@ def test_a_lost_disk_is_a_warning_and_a_damaged_database_is_refused(home: Home) 
     home.state_database.unlink()
     home.consensus_database.unlink()
     assert codes(home)["databases"] == "warn"
+
+
+def test_the_way_out_of_damage_only_promises_peers_where_they_can_help(
+    home: Home, tmp_path: Path
+) -> None:
+    home.consensus_database.write_bytes(b"not a database at all")
+    assert "recovers from its peers" in next_step(home)
+    create_single(tmp_path / "x", name="x", chain="x", base_port=9290, passphrase=PASSPHRASE)
+    alone = Home(tmp_path / "x")
+    alone.consensus_database.write_bytes(b"not a database at all")
+    assert "no peers can tell" in next_step(alone)
+    alone.consensus_database.unlink()
+    assert "no peers can tell" in next_step(alone)
+
+
+def next_step(home: Home) -> str:
+    [found] = [item for item in inspect(home.path, ports=False).checks if item.name == "databases"]
+    return found.next_step
 
 
 def test_missing_peers_are_a_warning(home: Home) -> None:

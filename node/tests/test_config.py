@@ -53,6 +53,15 @@ for example "[::1]:9292", or [::] for all of them
     )
 
 
+def test_the_known_tables_are_named_once(tmp_path: Path) -> None:
+    [known] = [
+        line.partition("Known here: ")[2]
+        for line in refusal(write(tmp_path, "[zzzzzz]\nx = 1\n")).splitlines()
+        if "Known here" in line
+    ]
+    assert sorted(known.split(", ")) == sorted(NodeConfig.model_fields)
+
+
 def test_a_single_problem_is_one_problem(tmp_path: Path) -> None:
     assert (
         refusal(write(tmp_path, '[log]\nlevel = "loud"\n'))
@@ -141,11 +150,9 @@ def test_what_no_single_key_can_know_is_checked(tmp_path: Path) -> None:
     text = refusal(
         write(
             tmp_path,
-            "[mempool]\nsize_bytes_max = 1048576\n[peers]\n"
-            f'"{PEER}" = "[::1]:1"\n"{"cd" * 32}" = "[::1]:1"\n',
+            f'[peers]\n"{PEER}" = "[::1]:1"\n"{"cd" * 32}" = "[::1]:1"\n',
         )
     )
-    assert "line 2  mempool.size_bytes_max" in text
     assert "[::1]:1 is already the address of peer" in text
 
 

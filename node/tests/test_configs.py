@@ -20,7 +20,7 @@ from node.limits import CLUSTER_BASE_PORT, CLUSTER_PORTS_PER_NODE
 from node.metrics import Metrics
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-EXAMPLES = ("single.toml", "validator.toml", "observer.toml", "cluster-4.toml")
+EXAMPLES = ("single.toml", "validator.toml", "cluster-4.toml")
 UNIT = CONFIGS / "systemd" / "hypermesh.service"
 SCRAPE = CONFIGS / "prometheus" / "prometheus.yml"
 

@@ -12,6 +12,7 @@ from native.batches import Batch
 from node.config.schema import HTTPSection
 from node.metrics import Metrics
 from node.runtime.api import Outcome
+from node.runtime.endpoints import ENDPOINTS
 from node.runtime.http import OPERATOR_IN_FLIGHT_MAX, create_app
 from node.tests.fake_node import FakeNode, Served
 
@@ -163,6 +164,8 @@ async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient)
         "/api/v1/ctlog/proof",
         "/api/v1/ctlog/proof?index=x",
         "/api/v1/ctlog/consistency?new=3",
+        "/api/v1/ctlog/consistency?old=1&new=0",
+        "/api/v1/ctlog/proof?index=0&size=0",
     ],
 )
 async def test_a_wrong_parameter_is_refused_with_a_next_step(
@@ -193,11 +196,6 @@ async def test_what_is_not_there_is_404_with_a_next_step(
     assert answer.json()["next_step"]
 
 
-async def test_a_wrong_method_is_refused(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/v1/transactions")).status_code == 404
-    assert (await client.post("/api/v1/blocks/latest")).status_code == 404
-
-
 async def test_reads_answer_with_strings_for_amounts_and_the_height_as_etag(
     client: httpx.AsyncClient,
 ) -> None:
@@ -225,6 +223,59 @@ async def test_certificates_and_the_log_are_served(
     assert (await client.get("/api/v1/ctlog/checkpoint")).text == node.checkpoint
     assert (await client.get("/api/v1/ctlog/proof?index=3")).json()["size"] == 7
     assert (await client.get("/api/v1/ctlog/consistency?old=3")).json()["old"] == 3
+
+
+async def test_an_unknown_query_parameter_is_refused_with_the_known_ones(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    answer = await client.get("/api/v1/accounts/hm1x/history?bound=3")
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "HM-D-602"
+    assert answer.json()["next_step"] == "known here: limit, before"
+    answer = await client.get("/status?x=1")
+    assert answer.json()["next_step"] == "it takes none"
+    answer = await client.post("/api/v1/transactions?waiting=1", json=transactions(b"\x01one"))
+    assert answer.status_code == 400
+    assert node.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/api/v1/transactions", "POST"),
+        ("DELETE", "/api/v1/blocks/1", "GET, HEAD"),
+        ("POST", "/status", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_405_and_names_the_right_ones(
+    client: httpx.AsyncClient, method: str, path: str, allowed: str
+) -> None:
+    answer = await client.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+    assert answer.json()["code"] == "HM-D-615"
+    assert answer.json()["next_step"] == f"use {allowed}"
+
+
+async def test_block_0_is_said_to_be_genesis(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/v1/blocks/0")
+    assert answer.status_code == 404
+    assert "genesis" in answer.json()["title"]
+
+
+async def test_every_answer_has_the_fields_of_its_page(client: httpx.AsyncClient) -> None:
+    values = {"{id}": "00" * 32, "{address}": "hm1x", "{height}": "latest", "{index}": "3"}
+    queries = {"ready": "verbose", "account": "prove=1", "log_inclusion": "index=3"}
+    queries |= {"log_consistency": "old=3"}
+    for endpoint in ENDPOINTS:
+        path = endpoint.path
+        for name, value in values.items():
+            path = path.replace(name, value)
+        if endpoint.method == "POST" or not endpoint.answer:
+            continue
+        answer = await client.get(f"{path}?{queries.get(endpoint.handler, '')}")
+        assert answer.status_code == 200, path
+        assert set(answer.json()) == {name for name, _ in endpoint.answer}, path
 
 
 @pytest.mark.parametrize("host", ["localhost", "[::1]:9293", "ledger.example.net", "LOCALHOST:80"])

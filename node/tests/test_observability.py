@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 import structlog
 
+from consensus.core.types import Phase
 from node import logging
 from node.health import ITEMS, Finding, findings, ready
 from node.limits import METRIC_LABELS_MAX
 from node.metrics import Metrics
+from node.runtime.service import phase_word
 from node.status import PHASES, duration, from_json, to_json, to_text
 from node.tests.fake_node import STATUS
 
@@ -54,6 +56,25 @@ def test_what_is_wrong_is_found_and_consequences_are_left_out(
     changes: dict[str, object], expected: list[str]
 ) -> None:
     assert codes(**changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("phase", "catching_up", "word"),
+    [
+        (Phase.STARTING, False, "starting"),
+        (Phase.STARTING, True, "catching-up"),
+        (Phase.SEEKING, False, "recovering"),
+        (Phase.SEEKING, True, "recovering"),
+        (Phase.RECOVERING, True, "recovering"),
+        (Phase.VOTING, True, "catching-up"),
+        (Phase.VOTING, False, "running"),
+    ],
+)
+def test_a_lost_voting_record_is_recovering_from_the_first_moment(
+    phase: Phase, catching_up: bool, word: str
+) -> None:
+    assert phase_word(phase, catching_up=catching_up) == word
+    assert word in PHASES
 
 
 def test_every_item_can_be_found_and_says_what_to_do() -> None:
@@ -181,6 +202,8 @@ def test_an_exception_is_written_with_its_trace() -> None:
 class RoomStatistics:
     """What a room might count."""
 
+    phase: Phase = Phase.VOTING
+    executed: int = 1
     bytes_sent_total: int = 7
     queue_bytes: int = 3
     refusals_total: dict[str, int] = field(default_factory=dict)
@@ -245,6 +268,9 @@ def test_no_metric_appears_twice_and_times_are_seconds() -> None:
     assert "hypermesh_consensus_height 42.0" in page
     assert "hypermesh_consensus_view_changes_total 0.0" in page
     assert "hypermesh_consensus_timeout_seconds 1.5" in page
+    assert "hypermesh_consensus_phase " not in page  # the number of a member says nothing
+    assert "hypermesh_consensus_executed" not in page  # the height under another name
+    assert "_created" not in page
 
 
 def test_labels_are_bounded_and_the_overflow_is_counted() -> None:

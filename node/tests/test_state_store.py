@@ -95,6 +95,35 @@ def test_another_chains_store_is_refused(tmp_path: Path) -> None:
         StateStore(tmp_path / "state.db", chain_id=bytes(32))
 
 
+def damaged_store(path: Path, blocks: int) -> None:
+    """A closed store with many pages, one of them overwritten; its first pages are whole."""
+    store = StateStore(path, chain_id=CHAIN)
+    for height in range(1, blocks + 1):
+        store.write(block(height), bytes(3_000), [])
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xff" * 4096 * 8)
+
+
+def test_a_damaged_page_is_found_when_the_file_is_opened(tmp_path: Path) -> None:
+    damaged_store(tmp_path / "state.db", 200)
+    with pytest.raises(StateStoreError, match="damaged") as caught:
+        StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    assert "move state.db away" in caught.value.hint
+
+
+def test_a_damaged_page_of_a_big_file_is_damage_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.runtime.store.STATE_CHECK_SIZE_BYTES_MAX", 0)
+    damaged_store(tmp_path / "state.db", 200)
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    with pytest.raises(StateStoreError, match="damaged"):
+        list(store.deltas())
+    store.close()
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(b"not a database at all" * 100)

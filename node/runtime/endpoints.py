@@ -1,0 +1,268 @@
+"""The HTTP interface as a table: what each route takes and answers.
+
+The routes are made from it, unknown query parameters are refused by it, and docs/reference/http.md
+is written from it, so the three cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from node.limits import (
+    HTTP_HISTORY_ITEMS_MAX,
+    HTTP_PAYLOADS_PER_CALL_MAX,
+    HTTP_WAIT_MS_DEFAULT,
+    HTTP_WAIT_MS_MAX,
+)
+from node.status import PHASES, Status
+
+JSON: Final = "application/json"
+TEXT: Final = "text/plain"
+PEM: Final = "application/x-pem-file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One route. `handler` is the method of `Routes`; its docstring says what the route does."""
+
+    method: str
+    path: str
+    handler: str
+    query: tuple[tuple[str, str], ...] = ()  # name, meaning
+    body: str = ""
+    answer_type: str = JSON
+    answer: tuple[tuple[str, str], ...] = ()  # field, meaning
+    errors: tuple[tuple[str, str], ...] = ()  # code, when
+
+    @property
+    def query_names(self) -> tuple[str, ...]:
+        """The query parameters this route knows."""
+        return tuple(name for name, _ in self.query)
+
+
+_HEIGHT: Final = ("height", "block the answer holds for, also in the ETag header")
+_HASHES: Final = ("hashes", "the proof, hexadecimal, from the leaf upwards")
+_CHECKPOINT: Final = ("checkpoint", "newest cosigned checkpoint, a signed note")
+_KIND: Final = {"int": "whole number", "str": "text", "bool": "true or false"}
+_STATUS_TEXT: Final = {
+    "phase": ", ".join(PHASES),
+    "peers": "name, node_id, address, connected, round_trip_ms of every other validator",
+    "supply": "base units, decimal text",
+    "conservation_error": "base units, decimal text; anything but 0 is a defect",
+}
+_ADDRESS_WRONG: Final = ("HM-L-301", "not an address")
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="GET",
+        path="/livez",
+        handler="live",
+        answer_type=TEXT,
+    ),
+    Endpoint(
+        method="GET",
+        path="/readyz",
+        handler="ready",
+        query=(("verbose", "answer with every health item, as JSON"),),
+        answer_type=f"{TEXT}, {JSON} with `verbose`",
+        answer=(
+            ("ready", "the verdict"),
+            ("items", "every health item: code, title, ok; if not ok also detail, next_step, …"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/status",
+        handler="status",
+        answer=(
+            *(
+                (item.name, _STATUS_TEXT.get(item.name) or _KIND[str(item.type)])
+                for item in fields(Status)
+            ),
+            ("ready", "true when no finding blocks readiness"),
+            ("health", "findings: code, title, severity, blocks_ready, detail, next_step"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/metrics",
+        handler="metrics",
+        answer_type=f"{TEXT}; version=0.0.4",
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/v1/transactions",
+        handler="submit",
+        query=(
+            ("wait", "1: answer when every payload is executed, or the time is over"),
+            (
+                "timeout_ms",
+                f"how long to wait, 0 to {HTTP_WAIT_MS_MAX}; default {HTTP_WAIT_MS_DEFAULT}",
+            ),
+            ("brief", "1: list only results that are failed or refused, with their position"),
+        ),
+        body=f"1 to {HTTP_PAYLOADS_PER_CALL_MAX:,} signed payloads: `application/json` with "
+        '`{"transactions": ["<base64>", …]}`, or `application/octet-stream` with u32 count, count '
+        "x u32 length and the payloads, all big-endian.",
+        answer=(
+            ("pending", "how many are on their way; the status is 202 when there are any"),
+            ("applied", "how many were executed"),
+            ("failed", "how many were executed and rolled back; their fee is paid"),
+            ("refused", "how many were not admitted or refused when executed"),
+            ("results", "id, outcome, height; if not well also code, cause, next_step"),
+        ),
+        errors=(
+            ("HM-D-602", "not what the body should be"),
+            ("HM-D-612", "body too big"),
+            ("HM-D-606", "a single payload was refused, where the room gives no code of its own"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/receipts/{id}",
+        handler="receipt",
+        answer=(
+            ("id", "as asked"),
+            ("application", "who executed it"),
+            ("outcome", "applied or failed"),
+            ("code", "outcome code of the application, 0 for applied"),
+            ("height", "block that holds it"),
+            ("position", "place in the block"),
+            ("block_time_ms", "agreed time of the block, unix"),
+        ),
+        errors=(
+            ("HM-D-604", "no receipt, or not yet"),
+            ("HM-D-607", "too many look for old receipts"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/ledger",
+        handler="ledger",
+        answer=(
+            ("chain", "name and start of the id"),
+            ("chain_id", "hexadecimal"),
+            _HEIGHT,
+            ("block_time_ms", "agreed time of that block, unix"),
+            ("supply", "base units, decimal text"),
+            ("parameters", "fees and bounds, decimal texts"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/accounts/{address}",
+        handler="account",
+        query=(("prove", "1: with the proof and the block certificate"),),
+        answer=(
+            ("address", "as asked"),
+            ("exists", "false for an address nothing was ever paid to"),
+            ("balance", "base units, decimal text"),
+            ("has_key", "true once it has paid"),
+            ("lanes", "lane and next_sequence of each"),
+            _HEIGHT,
+            ("state_root", "hexadecimal"),
+            ("proof", "with `prove`: base64"),
+            ("certificate", "with `prove`: block certificate, base64"),
+        ),
+        errors=(_ADDRESS_WRONG, ("HM-D-608", "no certificate came in time")),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/accounts/{address}/history",
+        handler="history",
+        query=(
+            ("limit", f"1 to {HTTP_HISTORY_ITEMS_MAX}; default 50"),
+            ("before", "only blocks below this height: `next_before` of the page before"),
+        ),
+        answer=(
+            ("items", "id, height, block_time_ms, sender, recipient, amount, fee, code"),
+            ("next_before", "continues the page; null at the end"),
+        ),
+        errors=(_ADDRESS_WRONG,),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/blocks/{height}",
+        handler="block",
+        answer=(
+            _HEIGHT,
+            ("hash", "of the block header, hexadecimal"),
+            ("parent", "hash of the block before"),
+            ("batch_digest", "of the agreed batch"),
+            ("time_ms", "agreed time, unix"),
+            ("state_root_before", "before execution"),
+            ("state_root", "after execution"),
+            ("payloads", "how many it holds"),
+            ("size_bytes", "of the payloads"),
+            ("certificate", "block certificate, base64; null until a quorum has signed"),
+            ("payload_ids", "of executed payloads, sorted"),
+        ),
+        errors=(("HM-D-604", "no such block, or not yet; block 0 is genesis and no block"),),
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/v1/certificates",
+        handler="issue",
+        body="JSON that `hypermesh cert issue` builds: a certification request and the "
+        "authorisation of an enrolment key.",
+        answer_type=f"{PEM}, status 201",
+        errors=(
+            ("HM-A-004", "the request cannot be taken"),
+            ("HM-A-128 and above", "the agreed rules refuse it"),
+            ("HM-D-608", "not ordered or not cosigned in time"),
+            ("HM-D-612", "body too big"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/certificates/{index}",
+        handler="certificate",
+        answer_type=PEM,
+        errors=(("HM-D-604", "the log has no such entry"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/ctlog/checkpoint",
+        handler="log_checkpoint",
+        answer_type=TEXT,
+        errors=(("HM-D-604", "nothing is cosigned yet"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/ctlog/proof",
+        handler="log_inclusion",
+        query=(
+            ("index", "which entry; required"),
+            ("size", "in the log of this size, 1 or more; default the newest"),
+        ),
+        answer=(
+            ("index", "as asked"),
+            ("size", "of the log the proof leads to"),
+            ("leaf_hash", "of the entry, hexadecimal"),
+            _HASHES,
+            _CHECKPOINT,
+        ),
+        errors=(("HM-A-010", "no such entry"), ("HM-A-011", "the log never had this size")),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/ctlog/consistency",
+        handler="log_consistency",
+        query=(
+            ("old", "size of the older log; required"),
+            ("new", "size of the newer one, 1 or more; default the newest"),
+        ),
+        answer=(("old", "as asked"), ("new", "size of the newer log"), _HASHES, _CHECKPOINT),
+        errors=(("HM-A-011", "the log never had this size"),),
+    ),
+)
+COMMON_ERRORS: Final = (
+    ("HM-D-602", "a parameter is wrong, or its name is unknown"),
+    ("HM-D-607", "too many requests are being served; see Retry-After"),
+    ("HM-D-611", "no such path"),
+    ("HM-D-613", "a write for a foreign Host"),
+    ("HM-D-614", "a write from a web page"),
+    ("HM-D-615", "the path is there, the method is not; see Allow"),
+    ("HM-D-600", "a defect of the node"),
+)
