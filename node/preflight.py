@@ -273,7 +273,7 @@ def _databases(result: Inspection) -> str | Check:
             detail=f"{database} does not exist although the node has a key: its disk was lost",
             next_step="with so few validators it will never vote again, because no peers can tell "
             "what it has signed; make a new chain"
-            if _peerless(result)
+            if peerless(result)
             else "none: once started it recovers from its peers and votes when that is safe; "
             "never copy an old consensus.db here",
         )
@@ -300,7 +300,7 @@ def way_out(result: Inspection, path: Path) -> str:
     """What to do about a damaged database; only peers can vouch for a lost voting record."""
     if path == result.home.state_database:
         return f"move {path} away and start: the blocks are executed again"
-    if _peerless(result):
+    if peerless(result):
         return (
             f"stop here: only {path} says what this node has signed, and with so few validators no "
             "peers can tell instead; keep the file and make a new chain"
@@ -308,7 +308,8 @@ def way_out(result: Inspection, path: Path) -> str:
     return f"move {path} away and start: the node recovers from its peers"
 
 
-def _peerless(result: Inspection) -> bool:
+def peerless(result: Inspection) -> bool:
+    """Say whether the chain has too few validators for a node to recover from its peers."""
     found = result.genesis
     return found is not None and len(found.validators) <= PEERLESS_VALIDATORS_MAX
 

@@ -99,7 +99,7 @@ def run(
 
     Everything that can be checked is checked first, and nothing is started when a check fails.
     """
-    from node.preflight import inspect, take_lock, way_out
+    from node.preflight import inspect, peerless, take_lock, way_out
 
     del output  # the root command reads it, also from a command line that does not parse
     require_input(config)
@@ -117,10 +117,15 @@ def run(
     import apsw
     import trio
 
+    from consensus.runtime.store import StoreDamaged
     from node.runtime.assemble import run_node
 
     try:
         trio.run(run_node, result.loaded.config, result.home.path)
+    except StoreDamaged as error:
+        if not peerless(result):
+            raise
+        raise DatabaseInvalid(str(error), hint=way_out(result, error.path)) from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise DatabaseInvalid(
             f"a database in {result.home.data} is damaged: {error}",

@@ -26,7 +26,7 @@ from node.cluster.manifest import Cluster
 from node.errors import EXIT_CODE_MEANING
 from node.runtime.api import Outcome
 from node.tests.certifying_node import CertifyingNode
-from node.tests.conftest import PASSPHRASE
+from node.tests.conftest import PASSPHRASE, free_base_port
 from node.tests.fake_node import CHAIN_ID, FakeNode, Served
 from trustchain.client import generate_key, write_key
 from trustchain.core.oids import KeyAlgorithm
@@ -326,6 +326,21 @@ def test_run_reports_what_stops_the_node_with_its_own_code(
         assert result.exit_code == code, result.output
         assert name is None or f"[{name}]" in result.stderr
         assert result.stdout == ""
+
+
+def test_a_damaged_voting_record_promises_no_peers_to_a_chain_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "dev"
+    base = free_base_port(1)
+    answer("node", "init", "--home", home, "--base-port", base)
+
+    async def fail(*_: object) -> None:
+        raise StoreDamaged(home / "data/consensus.db", "damaged (quick_check)")
+
+    monkeypatch.setattr("node.runtime.assemble.run_node", fail)
+    text = refused("node", "run", "--home", home, code=3, error="HM-D-207")
+    assert "no peers can tell" in text
 
 
 # --- config ---
