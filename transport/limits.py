@@ -33,6 +33,8 @@ READ_SIZE_BYTES: Final = 1_048_576  # what one `receive_some` takes when not tol
 
 RPC_MESSAGE_SIZE_BYTES_MAX: Final = 16_777_216  # one batch body of 8 MiB, and room
 RPC_CALLS_MAX: Final = 256  # served at a time, over all connections
+RPC_CALLS_PER_CONNECTION_MAX: Final = 96  # no single peer takes all places
+RPC_REQUEST_TIMEOUT_S: Final = 5.0  # a caller that opens a stream has its request ready
 RPC_METHOD_CHARS_MAX: Final = 128
 RPC_ERROR_CHARS_MAX: Final = 4_096
 RPC_TIMEOUT_S: Final = 10.0

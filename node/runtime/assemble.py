@@ -40,7 +40,7 @@ from consensus.runtime.store import (
 )
 from consensus.runtime.sync import BlockServer
 from native import Completions, FalconVerifier, Mempool
-from native.batches import Batch
+from native.batches import Batch, MempoolStatistics
 from native.codec import encode
 from native.errors import NativeError
 from native.keys import SecretKey
@@ -347,7 +347,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("transport", endpoint.statistics)
     parts.metrics.watch("consensus", driver.replica.statistics)
     parts.metrics.watch("consensus_driver", driver.statistics)
-    parts.metrics.watch("mempool", parts.mempool.statistics)
+    parts.metrics.watch("mempool", lambda: MempoolCounters.of(parts.mempool.statistics()))
     parts.metrics.watch("caesar", parts.ledger.statistics)
     parts.metrics.watch("trustchain", parts.log.statistics)
     parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
@@ -457,6 +457,30 @@ def _serve_cosign(parts: Parts) -> Handler:
         return await parts.cosigner.on_cosign(connection.peer, request)
 
     return cosign
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MempoolCounters:
+    """What the metrics page shows of custody beside the gauges of the status."""
+
+    added_total: int
+    duplicates_total: int
+    refused_full_total: int
+    refused_recent_total: int
+    dropped_total: int
+    removed_total: int
+
+    @staticmethod
+    def of(found: MempoolStatistics) -> MempoolCounters:
+        """Read the extension's counters."""
+        return MempoolCounters(
+            added_total=found.added,
+            duplicates_total=found.duplicates,
+            refused_full_total=found.refused_full,
+            refused_recent_total=found.refused_recent,
+            dropped_total=found.dropped,
+            removed_total=found.removed,
+        )
 
 
 class _Everybody:

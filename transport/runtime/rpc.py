@@ -21,7 +21,12 @@ from transport.core.frames import (
 )
 from transport.core.streams import ResetCode
 from transport.errors import ConnectionEnded, FrameTooLong, MalformedFrame, RPCError, RPCTimeout
-from transport.limits import RPC_MESSAGE_SIZE_BYTES_MAX, RPC_METHOD_CHARS_MAX
+from transport.limits import (
+    RPC_CALLS_PER_CONNECTION_MAX,
+    RPC_MESSAGE_SIZE_BYTES_MAX,
+    RPC_METHOD_CHARS_MAX,
+    RPC_REQUEST_TIMEOUT_S,
+)
 from transport.runtime.streams import BidirectionalStream
 
 if TYPE_CHECKING:
@@ -68,6 +73,7 @@ class CallServer:
         self._handlers: Final[dict[str, Handler]] = {}
         self._calls_max = calls_max
         self._nursery: trio.Nursery | None = None
+        self._active_by: dict[Connection, int] = {}
         self.active = 0
         self.served_total = 0
         self.refused_total = 0
@@ -84,11 +90,17 @@ class CallServer:
 
     def accept(self, connection: "Connection", stream: BidirectionalStream) -> None:
         """Take a stream the peer opened for a call."""
-        if self._nursery is None or self.active >= self._calls_max:
+        theirs = self._active_by.get(connection, 0)
+        if (
+            self._nursery is None
+            or self.active >= self._calls_max
+            or theirs >= RPC_CALLS_PER_CONNECTION_MAX
+        ):
             self.refused_total += 1
             stream.abort(ResetCode.OVERLOADED)
             return
         self.active += 1
+        self._active_by[connection] = theirs + 1
         self._nursery.start_soon(self._serve, connection, stream, name="transport.rpc")
 
     async def _serve(self, connection: "Connection", stream: BidirectionalStream) -> None:
@@ -103,10 +115,17 @@ class CallServer:
             stream.abort()
         finally:
             self.active -= 1
+            left = self._active_by.pop(connection) - 1
+            if left:
+                self._active_by[connection] = left
             stream.abort()
 
     async def _answer(self, connection: "Connection", stream: BidirectionalStream) -> None:
-        kind, body = await _read_frame(stream)
+        try:
+            with trio.fail_after(RPC_REQUEST_TIMEOUT_S):
+                kind, body = await _read_frame(stream)
+        except trio.TooSlowError:
+            raise MalformedFrame("a call whose request did not come") from None
         if kind != CallType.REQUEST:
             raise MalformedFrame(f"call of an unknown type {kind}")
         request = Request.decode(body)

@@ -7,6 +7,7 @@ from transport import CloseReason, Connection, Identity
 from transport.core.frames import CallType, Request, encode_frame
 from transport.errors import ConnectionEnded, FrameTooLong, RPCError, RPCTimeout
 from transport.limits import RPC_MESSAGE_SIZE_BYTES_MAX
+from transport.runtime import rpc
 from transport.tests.conftest import Start, pair
 
 
@@ -125,6 +126,39 @@ async def test_calls_over_the_limit_are_refused(start: Start, identities: list[I
         with pytest.raises(RPCError, match="overloaded"):
             await ours.call("forever")
         nursery.cancel_scope.cancel()
+
+
+async def test_one_peer_cannot_take_all_places(
+    start: Start, identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "RPC_CALLS_PER_CONNECTION_MAX", 1)
+    ours, theirs = await pair(start, identities)
+    started = trio.Event()
+
+    async def forever(_: Connection, __: bytes) -> bytes:
+        started.set()
+        await trio.sleep_forever()
+        return b""
+
+    theirs.endpoint.serve("forever", forever)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.call, "forever")
+        await started.wait()
+        with pytest.raises(RPCError, match="overloaded"):
+            await ours.call("forever")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_call_whose_request_never_comes_gives_its_place_back(
+    start: Start, identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "RPC_REQUEST_TIMEOUT_S", 0.05)
+    ours, theirs = await pair(start, identities)
+    stream = await ours.open_call()
+    await stream.send_all(encode_frame(CallType.REQUEST, bytes(100))[:20])
+    with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+        await stream.receive_some()
+    assert theirs.endpoint.calls.active == 0
 
 
 async def test_an_argument_over_the_limit_is_not_sent(
