@@ -76,6 +76,7 @@ if TYPE_CHECKING:
 STORE_TOKEN: Final = 1  # completions of consensus.db
 EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
 SWITCH_INTERVAL_S: Final = 0.0005  # a database thread gets the interpreter back within this
+GC_THRESHOLDS: Final = (10_000, 50, 1_000)  # messages die young; old ones are few and frozen
 STAGGER_BLOCKS: Final = (
     128  # between two nodes' write-back cycles, so that they never stall together
 )
@@ -136,6 +137,7 @@ async def run_node(config: NodeConfig, home: Path) -> None:
                 await _start(parts, service, nursery)
                 gc.collect()
                 gc.freeze()
+                gc.set_threshold(*GC_THRESHOLDS)
                 async for number in signals:
                     log.info("node.stopping", signal=signal.Signals(number).name)
                     break
