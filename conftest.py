@@ -10,7 +10,7 @@ settings.register_profile("default", deadline=None)  # a busy machine is not a d
 settings.register_profile(
     "fuzz",
     deadline=None,
-    max_examples=20_000,
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
