@@ -38,7 +38,7 @@ conditions. Everything, the load generator included, runs on the one machine bel
 - An operation counts when its client has the outcome of the executed block.
 - Client signatures and durability are stated.
 - A run during which the machine itself stood still is measured again.
-- Figures that miss their goal are shown too.
+- Figures that miss their goal are shown too; [the profile](profile.md) says where their time goes.
 """
 
 
