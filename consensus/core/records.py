@@ -29,6 +29,8 @@ from native.codec import Value, encode
 from native.values import Digest
 
 BIRTH_KEY: Final = (1, 0)
+TIP_KIND: Final = 10
+ANCHOR_KIND: Final = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,9 +184,9 @@ def record_key(record: Record) -> tuple[int, int]:
         case NewViewHeld():
             return 9, 0
         case Tip():
-            return 10, 0
+            return TIP_KIND, 0
         case Anchor():
-            return 11, record.certificate.height // ANCHOR_BLOCKS
+            return ANCHOR_KIND, record.certificate.height // ANCHOR_BLOCKS
         case Recovery():
             return 12, 0
         case _:

@@ -24,14 +24,14 @@ import apsw
 import trio
 
 from consensus.core.records import (
+    ANCHOR_KIND,
+    TIP_KIND,
     Birth,
     Record,
-    Recovery,
     decode_records,
     encode_record,
+    reborn,
 )
-from consensus.core.types import Sequence as SequenceNumber
-from consensus.core.types import View
 from consensus.errors import ConsensusError
 from consensus.limits import ANCHOR_BLOCKS
 from consensus.runtime.transaction import transaction
@@ -46,9 +46,6 @@ FORMAT_VERSION: Final = 1
 PAGE_CACHE_KIB: Final = 2_000  # records are written once and read at start only
 WAL_CHECKPOINT_PAGES: Final = 4_000  # 16 MB: a checkpoint about every second under full load
 COMMIT_GROUP_MAX: Final = 64  # ticks in one transaction; more would only delay the first
-
-TIP_KIND: Final = 10  # of `consensus.core.records`
-ANCHOR_KIND: Final = 11
 
 SCHEMA: Final = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
@@ -148,13 +145,7 @@ def create_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -> 
 
 def recreate_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -> None:
     """Create the store of a key that has lost its disk: it must recover before it votes."""
-    _create(
-        path,
-        [
-            Birth(chain_id=chain_id, node_id=node_id, incarnation=2),
-            Recovery(first_sequence=SequenceNumber(0), first_view=View(0), done=False),
-        ],
-    )
+    _create(path, reborn(chain_id, node_id, 2))
 
 
 def _create(path: Path, records: Iterable[Record]) -> None:

@@ -7,6 +7,7 @@ may crash without anybody here noticing.
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -376,7 +377,9 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     if parts.config.http.enabled:
         app = create_app(service, parts.config.http, parts.metrics)
         stop = trio.Event()
-        url = await nursery.start(_serve_http, app, parts.config.http.listen, stop)
+        url = await nursery.start(
+            functools.partial(serve, app, parts.config.http.listen, stop=stop), name="http"
+        )
         parts.home.run.mkdir(mode=0o700, exist_ok=True)
         write_replacing(
             parts.home.api_file, json.dumps({"url": url, "pid": os.getpid()}).encode() + b"\n"
@@ -540,16 +543,6 @@ class _MetricsObserver:
     def misbehaved(self, fault: Fault) -> None:
         """See `Observer`."""
         self._metrics.consensus_misbehaviour.labels(kind=fault.value).inc()
-
-
-async def _serve_http(
-    app: object,
-    listen: str,
-    stop: trio.Event,
-    *,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    await serve(app, listen, stop=stop, task_status=task_status)  # type: ignore[arg-type]
 
 
 def _monotonic_us() -> int:
