@@ -42,3 +42,10 @@ RPC_TIMEOUT_S: Final = 10.0
 DIAL_BACKOFF_S_MIN: Final = 0.05
 DIAL_BACKOFF_S_MAX: Final = 2.0  # a restarted peer is back within this
 DIAL_TIMEOUT_S: Final = 2.0  # two round trips over any ocean, with one loss
+
+UDP_PAYLOAD_BYTES_MAX: Final = 65_527  # what an IPv6 datagram holds without jumbograms
+LINK_QUEUE_BYTES_MAX: Final = 262_144  # 200 ms at 10 Mbit/s: what a home router keeps
+LINK_REORDER_S: Final = 0.01  # some ten packets at 10 Mbit/s overtake
+PROXY_CLIENTS_MAX: Final = 256  # sockets that a proxy opens; the client silent longest makes room
+PROXY_IN_FLIGHT_BYTES_MAX: Final = 67_108_864  # 1 s at 500 Mbit/s; beyond it, a link loses
+PROXY_DATAGRAMS_PER_TURN: Final = 64  # read from one socket before other tasks run
