@@ -28,7 +28,30 @@ class TransportConfig(BaseModel):
     frame_size_bytes_max: Annotated[int, Field(ge=1_024, le=1 << 28)] = limits.FRAME_SIZE_BYTES_MAX
     streams_max: Annotated[int, Field(ge=8, le=65_536)] = limits.STREAMS_MAX
     connections_max: Annotated[int, Field(ge=1, le=65_536)] = limits.CONNECTIONS_MAX
+    connections_per_prefix_max: Annotated[int, Field(ge=1, le=65_536)] = (
+        limits.CONNECTIONS_PER_PREFIX_MAX
+    )
     handshakes_max: Annotated[int, Field(ge=2, le=65_536)] = limits.HANDSHAKES_MAX
+    handshakes_per_prefix_max: Annotated[int, Field(ge=1, le=65_536)] = (
+        limits.HANDSHAKES_PER_PREFIX_MAX
+    )
+    handshakes_per_s_per_prefix_max: Annotated[int, Field(ge=1, le=1_000_000)] = (
+        limits.HANDSHAKES_PER_S_PER_PREFIX_MAX
+    )
+    memory_bytes_max: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = limits.MEMORY_BYTES_MAX
+    stream_resets_per_s_max: Annotated[int, Field(ge=1, le=1_000_000)] = (
+        limits.STREAM_RESETS_PER_S_MAX
+    )
+    datagram_queue_bytes_max: Annotated[int, Field(ge=65_536, le=1 << 30)] = (
+        limits.DATAGRAM_QUEUE_BYTES_MAX
+    )
+    send_rate_bytes_per_s_max: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    congestion: Literal["cubic", "bbr"] = "cubic"
+    ack_frequency: bool = False
+    retry: Literal["auto", "always", "never"] = "auto"
+    resumption: bool = True
+    key_log_path: str = ""
+    qlog_folder: str = ""
     rpc_calls_max: Annotated[int, Field(ge=1, le=65_536)] = limits.RPC_CALLS_MAX
     admission_timeout_s: Annotated[float, Field(gt=0, le=60)] = limits.ADMISSION_TIMEOUT_S
     idle_timeout_s: Annotated[float, Field(ge=1, le=600)] = limits.IDLE_TIMEOUT_S

@@ -21,7 +21,13 @@ SEND_WINDOW_BYTES: Final = 16_777_216  # unacknowledged bytes kept for one conne
 GSO_SEGMENTS_MAX: Final = 44  # 65,507 bytes at 1452; the engine clamps for other sizes
 
 CONNECTIONS_MAX: Final = 256  # 64 validators, observers, and services
+CONNECTIONS_PER_PREFIX_MAX: Final = 128  # half: one /64 must not lock the others out
 HANDSHAKES_MAX: Final = 64  # half of it triggers Retry: 0.6 ms of cryptography each
+HANDSHAKES_PER_PREFIX_MAX: Final = 32  # half, for the same reason
+HANDSHAKES_PER_S_PER_PREFIX_MAX: Final = 2_000  # more than one core can finish
+MEMORY_BYTES_MAX: Final = 2_147_483_648  # windows of all peers together; 44 at full size
+STREAM_RESETS_PER_S_MAX: Final = 100  # calls given up by an impatient but honest peer
+DATAGRAM_QUEUE_BYTES_MAX: Final = 1_048_576  # each way; older ones are worth less than new ones
 STREAMS_MAX: Final = 256  # per direction and connection: calls in flight
 ADMISSION_TIMEOUT_S: Final = 5.0  # handshake and HELLO together
 IDLE_TIMEOUT_S: Final = 10.0

@@ -31,6 +31,9 @@ use crate::{
 /// The only application protocol this node speaks.
 pub const ALPN: &[u8] = b"stoq/1";
 
+/// X25519MLKEM768, the only group that is ever agreed on.
+pub const KEY_EXCHANGE: u16 = 0x11ec;
+
 pub use crate::{der::node_id, hash::Hash as NodeId};
 
 /// The algorithms that may authenticate a node, in order of preference.
@@ -41,6 +44,12 @@ const ALGORITHMS: [KeyAlgorithm; 2] = [
 
 fn scheme(algorithm: KeyAlgorithm) -> SignatureScheme {
     SignatureScheme::Unknown(algorithm.tls_scheme())
+}
+
+/// TLS scheme of a key in its canonical form; 0 when it is none.
+#[must_use]
+pub fn scheme_of(spki: &[u8]) -> u16 {
+    decode_spki(spki).map_or(0, |(algorithm, _)| algorithm.tls_scheme())
 }
 
 /// A peer's key, from the one DER form we accept.

@@ -38,6 +38,9 @@ class EventKind(IntEnum):
     AVAILABLE = 7
     CLOSED = 8
     WATCHED = 9
+    DATAGRAM = 10
+    DATAGRAM_ROOM = 11
+    MOVED = 12
 
 
 class Cause(IntEnum):
@@ -94,6 +97,11 @@ class RefusalReason(StrEnum):
     CONNECTIONS_FULL = "connections_full"
     HANDSHAKES_FULL = "handshakes_full"
     PROTOCOL_VIOLATION = "protocol_violation"
+    PREFIX_CONNECTIONS_FULL = "prefix_connections_full"
+    PREFIX_HANDSHAKES_FULL = "prefix_handshakes_full"
+    HANDSHAKE_RATE = "handshake_rate"
+    MEMORY_FULL = "memory_full"
+    SHORT_INITIAL = "short_initial"
     # from here on: judged after the handshake, by HELLO
     BAD_HELLO = "bad_hello"
     OTHER_CHAIN = "other_chain"
@@ -103,7 +111,8 @@ class RefusalReason(StrEnum):
     SAME_KEY = "same_key"
 
 
-ENGINE_REFUSALS: tuple[RefusalReason, ...] = tuple(RefusalReason)[:18]
+_REASONS = tuple(RefusalReason)
+ENGINE_REFUSALS: tuple[RefusalReason, ...] = _REASONS[: _REASONS.index(RefusalReason.BAD_HELLO)]
 
 HELLO_REFUSALS: dict[CloseReason, RefusalReason] = {
     CloseReason.BAD_HELLO: RefusalReason.BAD_HELLO,

@@ -183,8 +183,8 @@ class Connection:
 
     def statistics(self) -> ConnectionStatistics:
         """Counters of the engine; zeros once the connection is gone."""
-        path = self.engine.path(self.handle) or (0.0, 0, 0, 0, 0, 0, 0, 0)
-        rtt_s, mtu, window, sent, lost, bytes_sent, bytes_received, black_holes = path
+        path = self.engine.path(self.handle) or (0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0)
+        rtt_s, _, mtu, window, sent, lost, bytes_sent, bytes_received, black_holes, _ = path
         return ConnectionStatistics(
             rtt_s=rtt_s,
             mtu_bytes=mtu,

@@ -334,10 +334,14 @@ class Endpoint:
                 self._dispatch(events)
                 engine.flush()
                 self._kicked = False
+            timeout_s = engine.timeout()
             if more:
                 await trio.lowlevel.checkpoint()
-            else:
+            elif timeout_s is None:
                 await trio.lowlevel.wait_readable(fd)
+            else:
+                with trio.move_on_after(timeout_s):
+                    await trio.lowlevel.wait_readable(fd)
 
     def _dispatch(self, events: Sequence[tuple[int, int, int, int, bytes | str | None]]) -> None:
         connections = self._connections

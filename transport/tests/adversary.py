@@ -1,13 +1,16 @@
 """A peer that proves its key and then does whatever a test wants, straight on an engine."""
 
+import dataclasses
+
 import trio
 
 from native.quic import QuicEngine
-from transport import Identity
+from transport import Identity, TransportConfig
 from transport.core.engine import EngineEvent
 from transport.core.events import EventKind, StreamKind
 from transport.core.frames import ControlType
 from transport.core.hello import Hello, encode_hello
+from transport.runtime.engines.settings import engine_settings
 from transport.tests.conftest import offer
 
 
@@ -18,21 +21,13 @@ class Adversary:
         self.engine = QuicEngine(
             identity.signer,
             "[::1]:0",
-            mtu_bytes_max=1_452,
-            socket_buffer_bytes=1 << 22,
-            stream_window_bytes=1 << 24,
-            connection_window_bytes=1 << 25,
-            send_window_bytes=1 << 25,
-            streams_max=256,
-            connections_max=256,
-            handshakes_max=64,
-            admission_timeout_s=60,
-            idle_timeout_s=60,
-            keep_alive_s=20,
-            control_frame_bytes_max=1 << 20,  # more than a polite peer sends
-            frame_bytes_max=1 << 28,
-            channel_queue_bytes_max=1 << 28,
-            gso_segments_max=44,
+            dataclasses.replace(
+                engine_settings(TransportConfig(admission_timeout_s=60, idle_timeout_s=60)),
+                control_frame_bytes_max=1 << 20,  # more than a polite peer sends
+                frame_bytes_max=1 << 28,
+                channel_queue_bytes_max=1 << 28,
+                send_window_bytes=1 << 25,
+            ),
         )
         self.seen: list[EngineEvent] = []
 

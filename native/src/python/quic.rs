@@ -18,7 +18,7 @@ use pyo3::{
 use super::{batch::Batch, errors::NativeError, falcon::FalconSigner};
 use crate::{
     batch,
-    quic::{Engine, Event, Fault, Refusal, Settings},
+    quic::{Congestion, Engine, Event, Fault, Refusal, RetryPolicy, Settings},
     tls::Identity,
 };
 
@@ -56,11 +56,17 @@ create_exception!(
     native,
     FrameTooLong,
     NativeError,
-    "The frame is over the size limit."
+    "The frame or datagram is over the size limit."
+);
+create_exception!(
+    native,
+    DatagramsUnsupported,
+    NativeError,
+    "The peer takes no datagrams."
 );
 
 /// Event kinds of `QuicEngine.step`, by position in this list.
-const EVENTS: [&str; 10] = [
+const EVENTS: [&str; 13] = [
     "connected",
     "frame",
     "opened",
@@ -71,6 +77,9 @@ const EVENTS: [&str; 10] = [
     "available",
     "closed",
     "watched",
+    "datagram",
+    "datagram_room",
+    "moved",
 ];
 
 /// A `bytes` object up to this size is copied when written; a larger one is kept alive instead.
@@ -94,6 +103,7 @@ fn fault(fault: Fault) -> PyErr {
         Fault::NoStream => StreamClosed::new_err(()),
         Fault::Full => QueueFull::new_err(()),
         Fault::TooLong => FrameTooLong::new_err(()),
+        Fault::Unsupported => DatagramsUnsupported::new_err(()),
     }
 }
 
@@ -190,6 +200,94 @@ fn event<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyTuple>> {
             detail,
         } => (8, *connection, *cause as u8, *code, detail).into_pyobject(py),
         Event::Watched { fd } => (9, 0, *fd, 0, py.None()).into_pyobject(py),
+        Event::Datagram { connection } => (10, *connection, 0, 0, py.None()).into_pyobject(py),
+        Event::DatagramRoom { connection } => (11, *connection, 0, 0, py.None()).into_pyobject(py),
+        Event::Moved {
+            connection,
+            address,
+        } => (12, *connection, 0, 0, address.to_string()).into_pyobject(py),
+    }
+}
+
+/// The attributes of `transport.core.engine.EngineSettings`.
+#[derive(FromPyObject)]
+struct SettingsInput {
+    mtu_bytes_max: u16,
+    socket_buffer_bytes: usize,
+    stream_window_bytes: u32,
+    connection_window_bytes: u32,
+    send_window_bytes: u64,
+    streams_max: u32,
+    connections_max: usize,
+    connections_per_prefix_max: usize,
+    handshakes_max: usize,
+    handshakes_per_prefix_max: usize,
+    handshakes_per_s_per_prefix_max: u32,
+    memory_bytes_max: u64,
+    stream_resets_per_s_max: u32,
+    admission_timeout_s: f64,
+    idle_timeout_s: f64,
+    keep_alive_s: f64,
+    control_frame_bytes_max: usize,
+    frame_bytes_max: usize,
+    channel_queue_bytes_max: usize,
+    datagram_queue_bytes_max: usize,
+    gso_segments_max: usize,
+    send_rate_bytes_per_s_max: u64,
+    congestion: String,
+    ack_frequency: bool,
+    retry: String,
+    resumption: bool,
+    key_log_path: String,
+    qlog_folder: String,
+}
+
+impl SettingsInput {
+    fn checked(self, listen: &str) -> PyResult<Settings> {
+        let seconds = |value: f64| {
+            Duration::try_from_secs_f64(value)
+                .map_err(|_| NativeError::new_err("not a duration in seconds"))
+        };
+        Ok(Settings {
+            listen: ipv6(listen)?,
+            mtu_bytes_max: self.mtu_bytes_max,
+            socket_buffer_bytes: self.socket_buffer_bytes,
+            stream_window_bytes: self.stream_window_bytes,
+            connection_window_bytes: self.connection_window_bytes,
+            send_window_bytes: self.send_window_bytes,
+            streams_max: self.streams_max,
+            connections_max: self.connections_max,
+            connections_per_prefix_max: self.connections_per_prefix_max,
+            handshakes_max: self.handshakes_max,
+            handshakes_per_prefix_max: self.handshakes_per_prefix_max,
+            handshakes_per_s_per_prefix_max: self.handshakes_per_s_per_prefix_max,
+            memory_bytes_max: self.memory_bytes_max,
+            stream_resets_per_s_max: self.stream_resets_per_s_max,
+            admission_timeout: seconds(self.admission_timeout_s)?,
+            idle_timeout: seconds(self.idle_timeout_s)?,
+            keep_alive: seconds(self.keep_alive_s)?,
+            control_frame_bytes_max: self.control_frame_bytes_max,
+            frame_bytes_max: self.frame_bytes_max,
+            channel_queue_bytes_max: self.channel_queue_bytes_max,
+            datagram_queue_bytes_max: self.datagram_queue_bytes_max,
+            gso_segments_max: self.gso_segments_max,
+            send_rate_bytes_per_s_max: self.send_rate_bytes_per_s_max,
+            congestion: match self.congestion.as_str() {
+                "cubic" => Congestion::Cubic,
+                "bbr" => Congestion::Bbr,
+                _ => return Err(NativeError::new_err("congestion is cubic or bbr")),
+            },
+            ack_frequency: self.ack_frequency,
+            retry: match self.retry.as_str() {
+                "auto" => RetryPolicy::Auto,
+                "always" => RetryPolicy::Always,
+                "never" => RetryPolicy::Never,
+                _ => return Err(NativeError::new_err("retry is auto, always or never")),
+            },
+            resumption: self.resumption,
+            key_log_path: self.key_log_path,
+            qlog_folder: self.qlog_folder,
+        })
     }
 }
 
@@ -209,55 +307,13 @@ impl QuicEngine {
 #[pymethods]
 impl QuicEngine {
     #[new]
-    #[pyo3(signature = (
-        signer, listen, *, mtu_bytes_max, socket_buffer_bytes, stream_window_bytes,
-        connection_window_bytes, send_window_bytes, streams_max, connections_max, handshakes_max,
-        admission_timeout_s, idle_timeout_s, keep_alive_s, control_frame_bytes_max,
-        frame_bytes_max, channel_queue_bytes_max, gso_segments_max,
-    ))]
-    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         signer: &FalconSigner,
         listen: &str,
-        mtu_bytes_max: u16,
-        socket_buffer_bytes: usize,
-        stream_window_bytes: u32,
-        connection_window_bytes: u32,
-        send_window_bytes: u64,
-        streams_max: u32,
-        connections_max: usize,
-        handshakes_max: usize,
-        admission_timeout_s: f64,
-        idle_timeout_s: f64,
-        keep_alive_s: f64,
-        control_frame_bytes_max: usize,
-        frame_bytes_max: usize,
-        channel_queue_bytes_max: usize,
-        gso_segments_max: usize,
+        settings: SettingsInput,
     ) -> PyResult<Self> {
-        let seconds = |value: f64| {
-            Duration::try_from_secs_f64(value)
-                .map_err(|_| NativeError::new_err("not a duration in seconds"))
-        };
-        let settings = Settings {
-            listen: ipv6(listen)?,
-            mtu_bytes_max,
-            socket_buffer_bytes,
-            stream_window_bytes,
-            connection_window_bytes,
-            send_window_bytes,
-            streams_max,
-            connections_max,
-            handshakes_max,
-            admission_timeout: seconds(admission_timeout_s)?,
-            idle_timeout: seconds(idle_timeout_s)?,
-            keep_alive: seconds(keep_alive_s)?,
-            control_frame_bytes_max,
-            frame_bytes_max,
-            channel_queue_bytes_max,
-            gso_segments_max,
-        };
+        let settings = settings.checked(listen)?;
         let identity = Identity::new(signer.signer.clone());
         let engine = py
             .detach(|| Engine::new(Arc::new(identity), settings))
@@ -269,6 +325,11 @@ impl QuicEngine {
 
     fn fileno(&self) -> i32 {
         self.lock().fileno()
+    }
+
+    /// Always `None`: timers make `fileno` readable.
+    fn timeout(&self) -> Option<f64> {
+        None
     }
 
     fn address(&self) -> PyResult<String> {
@@ -322,6 +383,37 @@ impl QuicEngine {
 
     fn refuse_all(&self) {
         self.lock().refuse_all();
+    }
+
+    fn rebind(&self, listen: &str) -> PyResult<()> {
+        let listen = ipv6(listen)?;
+        self.lock().rebind(listen).map_err(os_error)
+    }
+
+    fn update_key(&self, connection: u64) -> PyResult<()> {
+        self.lock().update_key(connection).map_err(fault)
+    }
+
+    fn send_datagram(&self, connection: u64, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let data = part(data)?;
+        self.lock().send_datagram(connection, data).map_err(fault)
+    }
+
+    fn receive_datagrams<'py>(
+        &self,
+        py: Python<'py>,
+        connection: u64,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let taken = self.lock().receive_datagrams(connection).map_err(fault)?;
+        Ok(taken.iter().map(|data| PyBytes::new(py, data)).collect())
+    }
+
+    fn datagram_bytes_max(&self, connection: u64) -> Option<usize> {
+        self.lock().datagram_bytes_max(connection)
+    }
+
+    fn set_priority(&self, connection: u64, stream: u64, priority: i32) {
+        self.lock().set_priority(connection, stream, priority);
     }
 
     #[pyo3(signature = (connection, bidirectional, kind))]
@@ -383,6 +475,30 @@ impl QuicEngine {
             Ok(())
         })?;
         Ok((data, finished))
+    }
+
+    /// Fill `target` with what has arrived: how many bytes, and whether the stream ended after them.
+    fn read_into(
+        &self,
+        connection: u64,
+        stream: u64,
+        target: &Bound<'_, PyAny>,
+    ) -> PyResult<(usize, bool)> {
+        let buffer = PyBuffer::<u8>::get(target)?;
+        if buffer.readonly() || !buffer.is_c_contiguous() {
+            return Err(NativeError::new_err("not a writable contiguous buffer"));
+        }
+        let size = buffer.len_bytes();
+        let (chunks, finished) = self.lock().read(connection, stream, size).map_err(fault)?;
+        let start = buffer.buf_ptr().cast::<u8>();
+        let mut at = 0;
+        for chunk in &chunks {
+            // SAFETY: `read` returns at most `size` bytes in all, the buffer is writable, contiguous
+            // and pinned while `buffer` lives, and we are attached, so Python writes nothing to it.
+            unsafe { std::ptr::copy_nonoverlapping(chunk.as_ptr(), start.add(at), chunk.len()) };
+            at += chunk.len();
+        }
+        Ok((at, finished))
     }
 
     #[pyo3(signature = (connection, kind, frame_type, *parts))]
@@ -450,12 +566,14 @@ impl QuicEngine {
         })
     }
 
-    /// `(rtt s, mtu, congestion window, packets sent, lost, bytes sent, received, black holes)`.
+    /// `(rtt s, smallest rtt s, mtu, congestion window, packets sent, lost, bytes sent, received,
+    /// black holes, congestion events)`.
     #[allow(clippy::type_complexity)]
-    fn path(&self, connection: u64) -> Option<(f64, u16, u64, u64, u64, u64, u64, u64)> {
+    fn path(&self, connection: u64) -> Option<(f64, f64, u16, u64, u64, u64, u64, u64, u64, u64)> {
         self.lock().path(connection).map(|path| {
             (
                 path.rtt.as_secs_f64(),
+                path.rtt_min.as_secs_f64(),
                 path.mtu_bytes,
                 path.congestion_window_bytes,
                 path.packets_sent,
@@ -463,6 +581,19 @@ impl QuicEngine {
                 path.bytes_sent,
                 path.bytes_received,
                 path.black_holes,
+                path.congestion_events,
+            )
+        })
+    }
+
+    /// `(key exchange, signature scheme, resumed, key updates)`.
+    fn session(&self, connection: u64) -> Option<(u16, u16, u8, u64)> {
+        self.lock().session(connection).map(|session| {
+            (
+                session.key_exchange,
+                session.signature,
+                u8::from(session.resumed),
+                session.key_updates,
             )
         })
     }
@@ -491,6 +622,9 @@ impl QuicEngine {
             ("handshakes_completed", counters.handshakes_completed),
             ("retries_sent", counters.retries_sent),
             ("steps", counters.steps),
+            ("ecn_received", counters.ecn_received),
+            ("streams_throttled", counters.streams_throttled),
+            ("memory_granted_bytes", counters.memory_granted_bytes),
             ("receive_buffer_bytes", receive_buffer as u64),
             ("send_buffer_bytes", send_buffer as u64),
             ("gso_segments", engine.gso_segments() as u64),
@@ -510,6 +644,10 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("StreamStopped", py.get_type::<StreamStopped>())?;
     module.add("StreamClosed", py.get_type::<StreamClosed>())?;
     module.add("QueueFull", py.get_type::<QueueFull>())?;
+    module.add(
+        "DatagramsUnsupported",
+        py.get_type::<DatagramsUnsupported>(),
+    )?;
     module.add("FrameTooLong", py.get_type::<FrameTooLong>())?;
     module.add("QUIC_EVENTS", PyTuple::new(py, EVENTS)?)?;
     module.add("QUIC_CAUSES", PyTuple::new(py, CAUSES)?)?;

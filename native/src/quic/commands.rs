@@ -1,10 +1,17 @@
 //! What the owner of an engine may ask of it. Commands change state only; see the module above for
 //! when datagrams leave.
-use std::{io, net::SocketAddrV6, os::fd::RawFd, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::SocketAddrV6,
+    os::fd::{AsRawFd, RawFd},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    Dir, FinishError, NoneTokenStore, VarInt, WriteError, crypto::rustls::QuicClientConfig,
+    Dir, FinishError, NoneTokenStore, SendDatagramError, VarInt, WriteError,
+    crypto::rustls::QuicClientConfig,
 };
 
 use super::{
@@ -72,7 +79,17 @@ impl Engine {
             return;
         }
         link.admitted = true;
-        self.handshaking = self.handshaking.saturating_sub(1);
+        let (address, dialled) = (link.first_remote, link.dialled);
+        self.guard.settled(address, dialled, false);
+        let receive = u64::from(self.settings.connection_window_bytes);
+        let send = self.settings.send_window_bytes;
+        let more = self.guard.grant(address, dialled, receive + send);
+        link.granted_bytes += more;
+        // Both directions shrink alike when memory is short.
+        let receive = link.granted_bytes * receive / (receive + send);
+        let window = VarInt::from_u64(receive).unwrap_or(VarInt::MAX);
+        link.inner.set_receive_window(window);
+        link.inner.set_send_window(link.granted_bytes - receive);
         link.readable.extend(link.inbound.keys().copied());
         self.touch(handle);
         self.poller.kick();
@@ -84,6 +101,89 @@ impl Engine {
             return;
         };
         self.close_link(handle, code, detail, None);
+    }
+
+    /// Move to a new socket. Connections we dialled, and those whose peers learn of it in time,
+    /// migrate to it (RFC 9000, section 9).
+    ///
+    /// # Errors
+    /// When the address cannot be bound; the old socket stays then.
+    pub fn rebind(&mut self, listen: SocketAddrV6) -> io::Result<()> {
+        let (socket, state) = super::bind(listen, self.settings.socket_buffer_bytes)?;
+        self.poller
+            .control(libc::EPOLL_CTL_ADD, socket.as_raw_fd(), libc::EPOLLIN)?;
+        let old = self.socket.as_raw_fd();
+        self.poller.control(libc::EPOLL_CTL_DEL, old, 0)?;
+        self.poller.want_write = false;
+        self.socket = socket;
+        self.state = state;
+        self.unsent.clear();
+        for handle in 0..self.links.len() {
+            if let Some(link) = self.links[handle].as_mut() {
+                link.inner.local_address_changed();
+                self.touch(handle);
+            }
+        }
+        self.poller.kick();
+        Ok(())
+    }
+
+    /// Begin to use the next keys (RFC 9001, section 6). Does nothing while an update is under way.
+    ///
+    /// # Errors
+    /// [`Fault::Gone`].
+    pub fn update_key(&mut self, connection: u64) -> Result<(), Fault> {
+        let link = self.link(connection)?;
+        link.inner.force_key_update();
+        link.inner.ping(); // the peer learns of it from the next packet
+        link.key_updates += 1;
+        self.touch_id(connection);
+        Ok(())
+    }
+
+    /// Queue an unreliable datagram (RFC 9221). `false`: the queue is full, and
+    /// [`Event::DatagramRoom`] follows.
+    ///
+    /// # Errors
+    /// [`Fault::TooLong`], [`Fault::Unsupported`], [`Fault::Gone`].
+    pub fn send_datagram(&mut self, connection: u64, data: Bytes) -> Result<bool, Fault> {
+        let link = self.link(connection)?;
+        let result = link.inner.datagrams().send(data, false);
+        self.touch_id(connection);
+        match result {
+            Ok(()) => Ok(true),
+            Err(SendDatagramError::Blocked(_)) => Ok(false),
+            Err(SendDatagramError::TooLarge) => Err(Fault::TooLong),
+            Err(SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled) => {
+                Err(Fault::Unsupported)
+            }
+        }
+    }
+
+    /// Every datagram that waits, oldest first.
+    ///
+    /// # Errors
+    /// [`Fault::Gone`].
+    pub fn receive_datagrams(&mut self, connection: u64) -> Result<Vec<Bytes>, Fault> {
+        let link = self.link(connection)?;
+        link.datagrams_told = false;
+        let mut taken = Vec::new();
+        while let Some(data) = link.inner.datagrams().recv() {
+            taken.push(data);
+        }
+        Ok(taken)
+    }
+
+    /// Largest datagram the path and the peer take now; `None`: the peer takes none.
+    pub fn datagram_bytes_max(&mut self, connection: u64) -> Option<usize> {
+        self.link(connection).ok()?.inner.datagrams().max_size()
+    }
+
+    /// Streams of a higher priority are sent first; 0 is what a stream begins with.
+    pub fn set_priority(&mut self, connection: u64, stream: u64, priority: i32) {
+        if let (Ok(link), Some(id)) = (self.link(connection), stream_id(stream)) {
+            let _ = link.inner.send_stream(id).set_priority(priority); // over: nothing to order
+        }
     }
 
     /// Accept nobody any more.
@@ -199,7 +299,11 @@ impl Engine {
         let id = stream_id(stream).ok_or(Fault::NoStream)?;
         let (chunks, end, transmit) = read_chunks(&mut link.inner, id, limit)?;
         match end {
-            End::Finished | End::Reset(_) => drop(link.inbound.remove(&id)),
+            End::Finished => drop(link.inbound.remove(&id)),
+            End::Reset(_) => {
+                link.inbound.remove(&id);
+                link.was_reset(id);
+            }
             End::Blocked | End::Limit => {
                 link.inbound.insert(id, Inbound::Owned { told: false });
             }
@@ -284,11 +388,9 @@ impl Engine {
         };
         let mut waiting = Vec::new();
         for index in 1..link.channels.len() {
-            link.drain(index);
-            if let Some(id) = link.channels[index].stream
-                && link.channels[index].queue.is_empty()
-                && link.inner.send_stream(id).finish().is_ok()
-            {
+            if let Some(id) = link.channels[index].stream {
+                link.channels[index].finishing = true;
+                link.drain(index);
                 waiting.push(stream_number(id));
             }
         }

@@ -1,13 +1,17 @@
 //! One connection as the engine keeps it: its streams, its channels, and how they are read.
 use std::{
     collections::{HashMap, VecDeque},
-    time::Instant,
+    net::SocketAddr,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use quinn_proto::{Dir, ReadError, StreamId, VarInt, WriteError};
 
-use super::names::{Fault, kind};
+use super::{
+    bucket::Bucket,
+    names::{Fault, kind},
+};
 use crate::frame::Splitter;
 
 /// How much of a peer's closing words is kept.
@@ -28,6 +32,8 @@ pub(super) struct Channel {
     pub(super) stream: Option<StreamId>,
     pub(super) queue: VecDeque<Bytes>,
     pub(super) queued_bytes: usize,
+    /// The stream ends once the queue is empty.
+    pub(super) finishing: bool,
 }
 
 pub(super) struct Link {
@@ -44,6 +50,43 @@ pub(super) struct Link {
     pub(super) unlabelled: HashMap<StreamId, u8>,
     pub(super) channels: [Channel; 3],
     pub(super) readable: Vec<StreamId>,
+    /// Where it was when it began; its network is charged with it to the end.
+    pub(super) first_remote: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// When something that was held back may go on.
+    pub(super) resume_at: Option<Instant>,
+    /// TLS scheme of the peer's key, once it is proven.
+    pub(super) scheme: u16,
+    pub(super) key_updates: u64,
+    pub(super) datagrams_told: bool,
+    /// Streams of the peer wait to be accepted.
+    pub(super) throttled: bool,
+    /// Bytes of this connection's windows that count against the memory of all.
+    pub(super) granted_bytes: u64,
+    /// `None`: no cap.
+    pub(super) rate: Option<Bucket>,
+    pub(super) amplification: Amplification,
+    pub(super) resets: Bucket,
+}
+
+/// What we may send to an address that has not proven that it is the peer's (RFC 9000, section 8).
+#[derive(Debug, Default)]
+pub(super) struct Amplification {
+    pub(super) validated: bool,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+}
+
+impl Amplification {
+    const FACTOR: u64 = 3;
+
+    /// Bytes that may still be sent.
+    pub(super) fn budget(&self) -> u64 {
+        if self.validated {
+            return u64::MAX;
+        }
+        (Self::FACTOR * self.received_bytes).saturating_sub(self.sent_bytes)
+    }
 }
 
 pub(super) fn channel_index(kind: u8) -> usize {
@@ -67,6 +110,26 @@ pub(super) fn text(reason: &[u8]) -> String {
 }
 
 impl Link {
+    /// When this connection wants to be looked at again, whatever arrives.
+    pub(super) fn deadline(&mut self, admission: Duration) -> Option<Instant> {
+        let pending = !self.admitted && !self.closed;
+        [
+            self.inner.poll_timeout(),
+            pending.then(|| self.started + admission),
+            self.resume_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// A peer that opens streams only to give them up has to pay for it with patience.
+    pub(super) fn was_reset(&mut self, id: StreamId) {
+        if id.initiator() != self.inner.side() {
+            self.resets.spend(1);
+        }
+    }
+
     pub(super) fn open(&mut self, dir: Dir, label: Option<u8>) -> Option<StreamId> {
         let id = self.inner.streams().open(dir)?;
         if let Some(label) = label {
@@ -96,7 +159,7 @@ impl Link {
         let Some(id) = self.channels[index].stream else {
             return;
         };
-        if self.channels[index].queue.is_empty() || !matches!(self.label(id), Ok(true)) {
+        if !matches!(self.label(id), Ok(true)) {
             return;
         }
         let channel = &mut self.channels[index];
@@ -107,6 +170,10 @@ impl Link {
             };
             channel.queue.drain(..written.chunks);
             channel.queued_bytes -= written.bytes;
+        }
+        if channel.finishing && channel.queue.is_empty() {
+            channel.finishing = false;
+            let _ = self.inner.send_stream(id).finish(); // stopped: nobody wants the end
         }
     }
 }

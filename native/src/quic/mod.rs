@@ -14,7 +14,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -22,21 +22,30 @@ use std::{
 
 use bytes::Bytes;
 use quinn_proto::{
-    ConnectionHandle, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig,
-    Transmit, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+    AckFrequencyConfig, ConnectionHandle, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout,
+    MtuDiscoveryConfig, Transmit, TransportConfig, VarInt,
+    congestion::{BbrConfig, CubicConfig},
+    crypto::rustls::QuicServerConfig,
 };
 
+mod bucket;
 mod commands;
+mod guard;
 mod link;
 mod names;
 mod news;
 mod poller;
 mod receive;
 
-pub use names::{Cause, Event, Fault, PathReport, Refusal, Settings, Statistics, code, kind};
+pub use names::{
+    Cause, Congestion, Event, Fault, PathReport, Refusal, RetryPolicy, SessionReport, Settings,
+    Statistics, code, kind,
+};
 
 use crate::tls::{self, Identity};
-use link::{Channel, DETAIL_BYTES_MAX, Link, channel_index};
+use bucket::Bucket;
+use guard::Guard;
+use link::{Amplification, Channel, DETAIL_BYTES_MAX, Link, channel_index};
 use poller::Poller;
 
 /// One receive buffer must hold a whole GRO super-datagram; `recvmmsg` fills a batch of them.
@@ -48,6 +57,13 @@ const GSO_BYTES_MAX: usize = 65_507;
 const UDP_PAYLOAD_BYTES_MAX: u16 = 65_527;
 /// Smallest QUIC path MTU: where every connection starts.
 const MTU_BYTES_MIN: u16 = 1_200;
+/// What a peer may send before it is admitted: HELLO, and room for another frame. Half of the
+/// memory a connection is granted at first.
+const HANDSHAKE_WINDOW_BYTES: u32 = 131_072;
+/// Resets that a peer may save up, in seconds of their rate.
+const RESETS_BURST_S: u64 = 10;
+/// A capped connection may burst for this part of a second.
+const RATE_BURST_DIVISOR: u64 = 20;
 
 /// See the module.
 pub struct Engine {
@@ -64,7 +80,7 @@ pub struct Engine {
     links: Vec<Option<Box<Link>>>,
     handles: HashMap<u64, usize>,
     next_id: u64,
-    handshaking: usize,
+    guard: Guard,
     dirty: Vec<usize>,
     receive_buffer: Vec<u8>,
     send_buffer: Vec<u8>,
@@ -80,7 +96,12 @@ fn transport_config(settings: &Settings) -> TransportConfig {
     discovery.upper_bound(settings.mtu_bytes_max);
     config
         .stream_receive_window(settings.stream_window_bytes.into())
-        .receive_window(settings.connection_window_bytes.into())
+        .receive_window(
+            settings
+                .connection_window_bytes
+                .min(HANDSHAKE_WINDOW_BYTES)
+                .into(),
+        )
         .send_window(settings.send_window_bytes)
         .max_concurrent_bidi_streams(settings.streams_max.into())
         .max_concurrent_uni_streams(settings.streams_max.into())
@@ -89,8 +110,36 @@ fn transport_config(settings: &Settings) -> TransportConfig {
         .initial_rtt(Duration::from_millis(50))
         .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok())
         .keep_alive_interval(Some(settings.keep_alive))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(settings.datagram_queue_bytes_max))
+        .datagram_send_buffer_size(settings.datagram_queue_bytes_max);
+    match settings.congestion {
+        Congestion::Cubic => {
+            config.congestion_controller_factory(Arc::new(CubicConfig::default()));
+        }
+        Congestion::Bbr => {
+            config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+        }
+    }
+    if settings.ack_frequency {
+        config.ack_frequency_config(Some(AckFrequencyConfig::default()));
+    }
     config
+}
+
+/// An IPv6-only socket with the buffers that bursts need.
+fn bind(
+    listen: SocketAddrV6,
+    buffer_bytes: usize,
+) -> io::Result<(UdpSocket, quinn_udp::UdpSocketState)> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
+    socket.set_only_v6(true)?;
+    socket.set_recv_buffer_size(buffer_bytes)?;
+    socket.set_send_buffer_size(buffer_bytes)?;
+    socket.bind(&SocketAddr::V6(listen).into())?;
+    socket.set_nonblocking(true)?;
+    let socket: UdpSocket = socket.into();
+    let state = quinn_udp::UdpSocketState::new((&socket).into())?;
+    Ok((socket, state))
 }
 
 fn io_error(error: impl std::fmt::Display) -> io::Error {
@@ -105,14 +154,7 @@ impl Engine {
     pub fn new(identity: Arc<Identity>, settings: Settings) -> io::Result<Self> {
         // First use of the generator costs tens of ms per process: not in someone's handshake.
         aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io_error)?;
-        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
-        socket.set_only_v6(true)?;
-        socket.set_recv_buffer_size(settings.socket_buffer_bytes)?;
-        socket.set_send_buffer_size(settings.socket_buffer_bytes)?;
-        socket.bind(&SocketAddr::V6(settings.listen).into())?;
-        socket.set_nonblocking(true)?;
-        let socket: UdpSocket = socket.into();
-        let state = quinn_udp::UdpSocketState::new((&socket).into())?;
+        let (socket, state) = bind(settings.listen, settings.socket_buffer_bytes)?;
         let transport = Arc::new(transport_config(&settings));
         let tls = tls::server_config(&identity).map_err(io_error)?;
         let crypto = QuicServerConfig::try_from(tls).map_err(io_error)?;
@@ -138,6 +180,7 @@ impl Engine {
             None,
         );
         let poller = Poller::new(socket.as_raw_fd())?;
+        let guard = Guard::new(&settings);
         Ok(Self {
             socket,
             state,
@@ -150,7 +193,7 @@ impl Engine {
             links: Vec::new(),
             handles: HashMap::new(),
             next_id: 1,
-            handshaking: 0,
+            guard,
             dirty: Vec::new(),
             receive_buffer: vec![0; RECEIVE_BATCH * DATAGRAM_BYTES_MAX],
             send_buffer: Vec::with_capacity(DATAGRAM_BYTES_MAX),
@@ -178,8 +221,11 @@ impl Engine {
     }
 
     #[must_use]
-    pub fn statistics(&self) -> &Statistics {
-        &self.statistics
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            memory_granted_bytes: self.guard.memory_bytes(),
+            ..self.statistics.clone()
+        }
     }
 
     /// Granted receive and send buffer, in bytes: the kernel may give less than was asked for.
@@ -209,6 +255,7 @@ impl Engine {
         let stats = link.inner.stats();
         Some(PathReport {
             rtt: stats.path.rtt,
+            rtt_min: stats.path.min_rtt,
             mtu_bytes: stats.path.current_mtu,
             congestion_window_bytes: stats.path.cwnd,
             packets_sent: stats.path.sent_packets,
@@ -216,6 +263,19 @@ impl Engine {
             bytes_sent: stats.udp_tx.bytes,
             bytes_received: stats.udp_rx.bytes,
             black_holes: stats.path.black_holes_detected,
+            congestion_events: stats.path.congestion_events,
+        })
+    }
+
+    /// What the handshake of one connection agreed on; `None` before it is finished.
+    #[must_use]
+    pub fn session(&self, connection: u64) -> Option<SessionReport> {
+        let link = self.links.get(*self.handles.get(&connection)?)?.as_ref()?;
+        link.connected.then_some(SessionReport {
+            key_exchange: tls::KEY_EXCHANGE,
+            signature: link.scheme,
+            resumed: false,
+            key_updates: link.key_updates,
         })
     }
 
@@ -327,6 +387,9 @@ impl Engine {
     ) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
+        let remote = inner.remote_address();
+        let rate = self.settings.send_rate_bytes_per_s_max;
+        let resets = u64::from(self.settings.stream_resets_per_s_max);
         if self.links.len() <= handle.0 {
             self.links.resize_with(handle.0 + 1, || None);
         }
@@ -343,9 +406,22 @@ impl Engine {
             unlabelled: HashMap::new(),
             channels: <[Channel; 3]>::default(),
             readable: Vec::new(),
+            first_remote: remote,
+            remote,
+            resume_at: None,
+            scheme: 0,
+            key_updates: 0,
+            datagrams_told: false,
+            throttled: false,
+            granted_bytes: self.guard.opened(remote, dialled, now),
+            rate: (rate > 0).then(|| Bucket::new(rate, rate / RATE_BURST_DIVISOR, now)),
+            amplification: Amplification {
+                validated: dialled,
+                ..Amplification::default()
+            },
+            resets: Bucket::new(resets, resets * RESETS_BURST_S, now),
         }));
         self.handles.insert(id, handle.0);
-        self.handshaking += 1;
         self.touch(handle.0);
         id
     }
@@ -415,7 +491,8 @@ impl Engine {
         link.closed = true;
         link.channels = <[Channel; 3]>::default();
         if !link.admitted {
-            self.handshaking = self.handshaking.saturating_sub(1);
+            let spoofed = !link.amplification.validated;
+            self.guard.settled(link.first_remote, link.dialled, spoofed);
         }
         // A dialled-in peer that never proved its key is nobody: only counted.
         if link.connected || link.dialled {
@@ -433,14 +510,7 @@ impl Engine {
         self.links
             .iter_mut()
             .flatten()
-            .flat_map(|link| {
-                let pending = !link.admitted && !link.closed;
-                [
-                    link.inner.poll_timeout(),
-                    pending.then(|| link.started + admission),
-                ]
-            })
-            .flatten()
+            .filter_map(|link| link.deadline(admission))
             .min()
     }
 
@@ -453,6 +523,13 @@ impl Engine {
             if due {
                 link.inner.handle_timeout(now);
             }
+            if link.resume_at.is_some_and(|at| at <= now) {
+                link.resume_at = None;
+                self.touch(handle);
+            }
+            let Some(link) = self.links[handle].as_mut() else {
+                continue;
+            };
             let pending = !link.admitted && !link.closed;
             let late = pending && link.started + self.settings.admission_timeout <= now;
             let connected = link.connected;
@@ -525,6 +602,8 @@ impl Engine {
                 link.dirty = false;
                 if link.inner.is_drained() {
                     let id = link.id;
+                    self.guard
+                        .closed(link.first_remote, link.dialled, link.granted_bytes);
                     self.mark_closed(handle, Cause::TimedOut, 0, String::new());
                     self.handles.remove(&id);
                     self.links[handle] = None;
@@ -543,7 +622,7 @@ impl Engine {
                 return true;
             };
             let mtu = usize::from(link.inner.current_mtu());
-            let segments = self
+            let mut segments = self
                 .state
                 .max_gso_segments()
                 .min(self.settings.gso_segments_max)
@@ -551,12 +630,33 @@ impl Engine {
                 .max(1);
             self.send_buffer.clear();
             let now = Instant::now();
+            if !link.amplification.validated {
+                // quinn lets one datagram more through than RFC 9000, section 8.1 allows.
+                let budget = usize::try_from(link.amplification.budget()).unwrap_or(usize::MAX);
+                segments = segments.min(budget / mtu);
+                if segments == 0 {
+                    return true; // goes on with what the peer sends next
+                }
+            }
+            if let Some(rate) = link.rate.as_mut() {
+                let one = mtu as u64;
+                let allowed = rate.available(now) / one;
+                if allowed == 0 {
+                    link.resume_at = earlier(link.resume_at, now + rate.wait(one, now));
+                    return true;
+                }
+                segments = segments.min(usize::try_from(allowed).unwrap_or(usize::MAX));
+            }
             let Some(transmit) = link
                 .inner
                 .poll_transmit(now, segments, &mut self.send_buffer)
             else {
                 return true;
             };
+            link.amplification.sent_bytes += transmit.size as u64;
+            if let Some(rate) = link.rate.as_mut() {
+                rate.spend(transmit.size as u64);
+            }
             let contents = std::mem::take(&mut self.send_buffer);
             if !self.transmit(&transmit, &contents) {
                 self.unsent.push_back((transmit, contents));
@@ -566,4 +666,8 @@ impl Engine {
             self.send_buffer = contents;
         }
     }
+}
+
+fn earlier(current: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(current.map_or(other, |current| current.min(other)))
 }

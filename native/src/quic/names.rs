@@ -1,5 +1,9 @@
 //! What an engine says and is told: kinds, reasons, events, settings, counters. Data only.
-use std::{net::SocketAddrV6, os::fd::RawFd, time::Duration};
+use std::{
+    net::{SocketAddr, SocketAddrV6},
+    os::fd::RawFd,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -44,11 +48,16 @@ pub enum Refusal {
     ConnectionsFull,
     HandshakesFull,
     ProtocolViolation,
+    PrefixConnectionsFull,
+    PrefixHandshakesFull,
+    HandshakeRate,
+    MemoryFull,
+    ShortInitial,
 }
 
 impl Refusal {
     /// Stable names, in the order of the variants.
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 23] = [
         "wrong_key",
         "bad_signature",
         "bad_key_encoding",
@@ -67,6 +76,11 @@ impl Refusal {
         "connections_full",
         "handshakes_full",
         "protocol_violation",
+        "prefix_connections_full",
+        "prefix_handshakes_full",
+        "handshake_rate",
+        "memory_full",
+        "short_initial",
     ];
 }
 
@@ -156,6 +170,19 @@ pub enum Event {
     Watched {
         fd: RawFd,
     },
+    /// Datagrams wait; told once until they are taken.
+    Datagram {
+        connection: u64,
+    },
+    /// The queue that refused a datagram has room again.
+    DatagramRoom {
+        connection: u64,
+    },
+    /// The peer sends from another address.
+    Moved {
+        connection: u64,
+        address: SocketAddr,
+    },
 }
 
 /// Why a command had no effect.
@@ -171,8 +198,25 @@ pub enum Fault {
     NoStream,
     /// The channel's queue is at its limit.
     Full,
-    /// A frame of this size is over the limit.
+    /// A frame, or a datagram, of this size is over the limit.
     TooLong,
+    /// The peer takes no datagrams.
+    Unsupported,
+}
+
+/// Which congestion controller sends (RFC 9438 or BBR).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Congestion {
+    Cubic,
+    Bbr,
+}
+
+/// When a dialler must first prove its address (RFC 9000, section 8.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryPolicy {
+    Auto,
+    Always,
+    Never,
 }
 
 /// Every limit and timer of an engine; there is no default here on purpose, the owner decides.
@@ -186,14 +230,30 @@ pub struct Settings {
     pub send_window_bytes: u64,
     pub streams_max: u32,
     pub connections_max: usize,
+    /// Per /64, as the next two: what one network may take of the whole.
+    pub connections_per_prefix_max: usize,
     pub handshakes_max: usize,
+    pub handshakes_per_prefix_max: usize,
+    pub handshakes_per_s_per_prefix_max: u32,
+    /// Bytes that all peers together may make us hold in windows and queues.
+    pub memory_bytes_max: u64,
+    pub stream_resets_per_s_max: u32,
     pub admission_timeout: Duration,
     pub idle_timeout: Duration,
     pub keep_alive: Duration,
     pub control_frame_bytes_max: usize,
     pub frame_bytes_max: usize,
     pub channel_queue_bytes_max: usize,
+    pub datagram_queue_bytes_max: usize,
     pub gso_segments_max: usize,
+    /// Per connection; 0 is no cap.
+    pub send_rate_bytes_per_s_max: u64,
+    pub congestion: Congestion,
+    pub ack_frequency: bool,
+    pub retry: RetryPolicy,
+    pub resumption: bool,
+    pub key_log_path: String,
+    pub qlog_folder: String,
 }
 
 /// Counters since the engine started.
@@ -211,6 +271,12 @@ pub struct Statistics {
     pub handshakes_completed: u64,
     pub retries_sent: u64,
     pub steps: u64,
+    /// Datagrams that carried an ECN mark.
+    pub ecn_received: u64,
+    /// Streams of peers that had to wait because too many were reset before.
+    pub streams_throttled: u64,
+    /// Bytes of windows and queues granted to peers now.
+    pub memory_granted_bytes: u64,
     pub refused: [u64; Refusal::NAMES.len()],
 }
 
@@ -218,6 +284,7 @@ pub struct Statistics {
 #[derive(Debug, Clone, Default)]
 pub struct PathReport {
     pub rtt: Duration,
+    pub rtt_min: Duration,
     pub mtu_bytes: u16,
     pub congestion_window_bytes: u64,
     pub packets_sent: u64,
@@ -225,4 +292,14 @@ pub struct PathReport {
     pub bytes_sent: u64,
     pub bytes_received: u64,
     pub black_holes: u64,
+    pub congestion_events: u64,
+}
+
+/// What the handshake of one connection agreed on.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionReport {
+    pub key_exchange: u16,
+    pub signature: u16,
+    pub resumed: bool,
+    pub key_updates: u64,
 }

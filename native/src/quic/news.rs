@@ -1,14 +1,16 @@
 //! What a connection has to say after its packets were handled: events, frames, its end.
+use std::time::Instant;
+
 use quinn_proto::{ConnectionError, ConnectionHandle, Dir, Side, StreamEvent, StreamId};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Engine,
+    Engine, earlier,
     link::{End, Inbound, read_chunks, stream_number, text},
     names::{Cause, Event, Refusal, code, kind},
     receive::handshake_refusal,
 };
-use crate::frame::Splitter;
+use crate::{frame::Splitter, tls};
 
 impl Engine {
     pub(super) fn collect(&mut self, handle: usize) {
@@ -26,6 +28,13 @@ impl Engine {
             .and_then(|link| link.inner.poll())
         {
             self.dispatch(handle, event);
+        }
+        let Some(link) = self.links[handle].as_mut() else {
+            return;
+        };
+        if std::mem::take(&mut link.throttled) {
+            self.accept_streams(handle, Dir::Bi);
+            self.accept_streams(handle, Dir::Uni);
         }
         self.read_ready(handle);
     }
@@ -46,6 +55,7 @@ impl Engine {
                     .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
                     .and_then(|chain| chain.first().map(|key| key.to_vec()));
                 self.statistics.handshakes_completed += 1;
+                link.scheme = spki.as_deref().map_or(0, tls::scheme_of);
                 match spki {
                     Some(spki) if !link.closed => {
                         self.events.push(Event::Connected {
@@ -63,20 +73,7 @@ impl Engine {
                 }
             }
             Quic::ConnectionLost { reason } => self.lost(handle, &reason),
-            Quic::Stream(StreamEvent::Opened { dir }) => {
-                while let Some(id) = link.inner.streams().accept(dir) {
-                    let inbound = if stream_number(id) == 0 {
-                        let limit = self.settings.control_frame_bytes_max;
-                        link.channels[0].stream = Some(id);
-                        let _ = link.inner.send_stream(id).set_priority(20);
-                        Inbound::Framed(kind::CONTROL, Splitter::new(limit))
-                    } else {
-                        Inbound::Unknown
-                    };
-                    link.inbound.insert(id, inbound);
-                    link.readable.push(id);
-                }
-            }
+            Quic::Stream(StreamEvent::Opened { dir }) => self.accept_streams(handle, dir),
             Quic::Stream(StreamEvent::Readable { id }) => link.readable.push(id),
             Quic::Stream(StreamEvent::Writable { id }) => {
                 match link
@@ -110,7 +107,43 @@ impl Engine {
                     bidirectional,
                 });
             }
-            Quic::DatagramReceived | Quic::DatagramsUnblocked => {}
+            Quic::DatagramReceived => {
+                if link.admitted && !std::mem::replace(&mut link.datagrams_told, true) {
+                    self.events.push(Event::Datagram { connection });
+                }
+            }
+            Quic::DatagramsUnblocked => self.events.push(Event::DatagramRoom { connection }),
+        }
+    }
+
+    /// Take the streams the peer opened. Those of a peer that has reset too many wait, and so does
+    /// the peer, because streams that wait use up what it may open.
+    fn accept_streams(&mut self, handle: usize, dir: Dir) {
+        let Some(link) = self.links[handle].as_mut() else {
+            return;
+        };
+        let now = Instant::now();
+        loop {
+            if link.resets.available(now) == 0 {
+                self.statistics.streams_throttled += 1;
+                let later = now + link.resets.wait(1, now);
+                link.resume_at = earlier(link.resume_at, later);
+                link.throttled = true;
+                return;
+            }
+            let Some(id) = link.inner.streams().accept(dir) else {
+                return;
+            };
+            let inbound = if stream_number(id) == 0 {
+                let limit = self.settings.control_frame_bytes_max;
+                link.channels[0].stream = Some(id);
+                let _ = link.inner.send_stream(id).set_priority(20);
+                Inbound::Framed(kind::CONTROL, Splitter::new(limit))
+            } else {
+                Inbound::Unknown
+            };
+            link.inbound.insert(id, inbound);
+            link.readable.push(id);
         }
     }
 
@@ -200,6 +233,9 @@ impl Engine {
                     link.inbound.remove(&id);
                     return Ok(());
                 };
+                if matches!(end, End::Reset(_)) {
+                    link.was_reset(id);
+                }
                 let Some(kind) = chunks.first().and_then(|chunk| chunk.first()).copied() else {
                     if !matches!(end, End::Blocked) {
                         link.inbound.remove(&id);

@@ -4,14 +4,20 @@ use std::{io, time::Instant};
 use bytes::BytesMut;
 use quinn_proto::{
     ConnectionError, ConnectionId, ConnectionIdGenerator as _, DatagramEvent, EcnCodepoint,
-    Incoming, Transmit,
+    HashedConnectionIdGenerator, Incoming, Transmit,
 };
 
-use super::{DATAGRAM_BYTES_MAX, Engine, RECEIVE_BATCH, names::Refusal};
+use super::{
+    DATAGRAM_BYTES_MAX, Engine, MTU_BYTES_MIN, RECEIVE_BATCH,
+    guard::Verdict,
+    names::{Event, Refusal},
+};
 use crate::tls;
 
 /// Length of the ids that quinn's hashed generator makes.
 const CONNECTION_ID_BYTES: usize = 8;
+/// First byte, version, length of the id, and the id.
+const HEAD_BYTES: usize = 6 + CONNECTION_ID_BYTES;
 
 impl Engine {
     /// One `recvmmsg`. `false`: nothing was there.
@@ -43,7 +49,18 @@ impl Engine {
     }
 
     fn handle(&mut self, now: Instant, meta: &quinn_udp::RecvMeta, datagram: BytesMut) {
-        let refusal = self.unrouted(&datagram);
+        // quinn takes the datagram; what we may want to know of it later is at its start.
+        let mut head = [0; HEAD_BYTES];
+        let head_bytes = datagram.len().min(HEAD_BYTES);
+        head[..head_bytes].copy_from_slice(&datagram[..head_bytes]);
+        let head = &head[..head_bytes];
+        let size = datagram.len() as u64;
+        // RFC 9000, section 14.1: no Initial packet of a dialler comes in a smaller datagram.
+        let initial = head.first().is_some_and(|first| first & 0xf0 == 0xc0);
+        let short = initial && size < u64::from(MTU_BYTES_MIN);
+        if meta.ecn.is_some() {
+            self.statistics.ecn_received += 1;
+        }
         let mut response = Vec::new();
         let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
         let handled =
@@ -51,18 +68,36 @@ impl Engine {
                 .handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut response);
         match handled {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(Some(link)) = self.links.get_mut(handle.0) {
-                    link.inner.handle_event(event);
+                let Some(Some(link)) = self.links.get_mut(handle.0) else {
+                    return;
+                };
+                if short && !link.dialled {
+                    return self.refuse(Refusal::ShortInitial);
+                }
+                link.amplification.received_bytes += size;
+                if !link.amplification.validated {
+                    link.amplification.validated = proves_address(&self.ids, head);
+                }
+                link.inner.handle_event(event);
+                let address = link.inner.remote_address();
+                if address != link.remote {
+                    link.remote = address;
+                    let connection = link.id;
+                    self.events.push(Event::Moved {
+                        connection,
+                        address,
+                    });
                 }
                 self.touch(handle.0);
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.incoming(now, incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => self.incoming(now, incoming, size),
             Some(DatagramEvent::Response(transmit)) => {
-                self.refuse(refusal);
+                self.refuse(self.unrouted(head));
                 self.respond(transmit, response);
             }
+            None if short => self.refuse(Refusal::ShortInitial),
             // Also what a known handshake buffers; nothing buffers here, we decide at once.
-            None => self.refuse(refusal),
+            None => self.refuse(self.unrouted(head)),
         }
     }
 
@@ -96,30 +131,41 @@ impl Engine {
     }
 
     /// Accept, ask for proof of the address, or refuse: before any expensive cryptography.
-    fn incoming(&mut self, now: Instant, incoming: Incoming) {
+    fn incoming(&mut self, now: Instant, incoming: Incoming, size: u64) {
         let mut response = Vec::new();
-        if self.draining || self.handles.len() >= self.settings.connections_max {
-            self.refuse(Refusal::ConnectionsFull);
-            let transmit = self.endpoint.refuse(incoming, &mut response);
-            return self.respond(transmit, response);
-        }
-        if self.handshaking >= self.settings.handshakes_max {
-            self.refuse(Refusal::HandshakesFull);
-            return self.endpoint.ignore(incoming);
-        }
-        if self.handshaking >= self.settings.handshakes_max / 2
-            && !incoming.remote_address_validated()
-            && incoming.may_retry()
-        {
-            self.statistics.retries_sent += 1;
-            if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
-                self.respond(transmit, response);
+        let proven = incoming.remote_address_validated();
+        let verdict = if self.draining {
+            Verdict::Refuse(Refusal::ConnectionsFull)
+        } else {
+            let address = incoming.remote_address();
+            self.guard.judge(address, proven, incoming.may_retry(), now)
+        };
+        match verdict {
+            Verdict::Accept => {}
+            Verdict::Retry => {
+                self.statistics.retries_sent += 1;
+                if let Ok(transmit) = self.endpoint.retry(incoming, &mut response) {
+                    self.respond(transmit, response);
+                }
+                return;
             }
-            return;
+            Verdict::Refuse(refusal) => {
+                self.refuse(refusal);
+                let transmit = self.endpoint.refuse(incoming, &mut response);
+                return self.respond(transmit, response);
+            }
+            Verdict::Ignore(refusal) => {
+                self.refuse(refusal);
+                return self.endpoint.ignore(incoming);
+            }
         }
         match self.endpoint.accept(incoming, now, &mut response, None) {
             Ok((handle, inner)) => {
                 self.add(handle, inner, false, now);
+                if let Some(Some(link)) = self.links.get_mut(handle.0) {
+                    link.amplification.received_bytes = size;
+                    link.amplification.validated = proven;
+                }
             }
             Err(error) => {
                 let refusal = handshake_refusal(&error.cause).unwrap_or(Refusal::BadInitial);
@@ -130,6 +176,20 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether a datagram shows that its sender has seen our answer: a Handshake or 1-RTT packet to a
+/// connection id that we made (RFC 9000, section 8.1).
+fn proves_address(ids: &HashedConnectionIdGenerator, datagram: &[u8]) -> bool {
+    let Some((first, rest)) = datagram.split_first() else {
+        return false;
+    };
+    let id = match first & 0xf0 {
+        0xe0 => rest.get(5..5 + CONNECTION_ID_BYTES),
+        0x40..=0x70 => rest.get(..CONNECTION_ID_BYTES),
+        _ => None,
+    };
+    id.is_some_and(|id| ids.validate(&ConnectionId::new(id)).is_ok())
 }
 
 /// Why a handshake failed; `None` when the peer closed it with an application code.
