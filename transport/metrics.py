@@ -39,6 +39,9 @@ class EndpointStatistics:
     receive_buffer_bytes: int
     send_buffer_bytes: int
     gso_segments: int
+    ecn_received_total: int
+    streams_throttled_total: int
+    memory_granted_bytes: int
     refused_total: Mapping[RefusalReason, int]
 
     @classmethod
@@ -85,6 +88,9 @@ class EndpointStatistics:
             receive_buffer_bytes=number("receive_buffer_bytes"),
             send_buffer_bytes=number("send_buffer_bytes"),
             gso_segments=number("gso_segments"),
+            ecn_received_total=number("ecn_received"),
+            streams_throttled_total=number("streams_throttled"),
+            memory_granted_bytes=number("memory_granted_bytes"),
             refused_total={
                 reason: by_engine.get(reason.value, 0) + refused.get(reason, 0)
                 for reason in RefusalReason
@@ -114,6 +120,9 @@ METRICS: Final = {
     "turns_total": "Turns of the pump",
     "receive_buffer_bytes": "Socket receive buffer granted by the kernel",
     "send_buffer_bytes": "Socket send buffer granted by the kernel",
+    "ecn_received_total": "UDP datagrams that carried an ECN mark",
+    "streams_throttled_total": "Times a peer's streams had to wait because it had reset too many",
+    "memory_granted_bytes": "Windows granted to all peers together",
     "gso_segments": "Datagrams one send call may carry; 1 means no GSO",
     "refused_total": "Peers and datagrams that never reached the application, by reason",
 }

@@ -57,7 +57,7 @@ impl Engine {
         let tls = tls::client_config(&self.identity, expected).map_err(io_error)?;
         let crypto = QuicClientConfig::try_from(tls).map_err(io_error)?;
         let mut config = quinn_proto::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(self.transport.clone());
+        config.transport_config(self.transport("dialler")?);
         config.token_store(Arc::new(NoneTokenStore));
         let now = Instant::now();
         let (handle, inner) = self

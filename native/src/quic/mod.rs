@@ -35,6 +35,7 @@ mod link;
 mod names;
 mod news;
 mod poller;
+mod qlog;
 mod receive;
 
 pub use names::{
@@ -75,6 +76,8 @@ pub struct Engine {
     identity: Arc<Identity>,
     settings: Settings,
     transport: Arc<TransportConfig>,
+    /// What `accept` uses; a traced connection gets a copy with a trace of its own.
+    server: Arc<quinn_proto::ServerConfig>,
     poller: Poller,
     /// Indexed by quinn's connection handle.
     links: Vec<Option<Box<Link>>>,
@@ -161,6 +164,7 @@ impl Engine {
         let mut server = quinn_proto::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(transport.clone());
         server.max_incoming(settings.handshakes_max);
+        let server = Arc::new(server);
         let reset = aws_lc_rs::hmac::Key::new(
             aws_lc_rs::hmac::HMAC_SHA256,
             &identity.derive(b"hypermesh/stateless-reset/v1"),
@@ -175,7 +179,7 @@ impl Engine {
         let ids = HashedConnectionIdGenerator::from_key(seed);
         let endpoint = quinn_proto::Endpoint::new(
             Arc::new(config),
-            Some(Arc::new(server)),
+            Some(server.clone()),
             !state.may_fragment(),
             None,
         );
@@ -189,6 +193,7 @@ impl Engine {
             identity,
             settings,
             transport,
+            server,
             poller,
             links: Vec::new(),
             handles: HashMap::new(),
@@ -376,6 +381,22 @@ impl Engine {
                 self.poller.want_write = blocked;
             }
         }
+    }
+
+    /// The transport parameters of the next connection: those of all, or with a trace.
+    fn transport(&self, role: &str) -> io::Result<Arc<TransportConfig>> {
+        if self.settings.qlog_folder.is_empty() {
+            return Ok(self.transport.clone());
+        }
+        let name = format!(
+            "{}-{}-{}-{role}",
+            std::process::id(),
+            self.address()?.port(),
+            self.next_id
+        );
+        let mut config = transport_config(&self.settings);
+        config.qlog_stream(qlog::stream(self.settings.qlog_folder.as_ref(), &name)?);
+        Ok(Arc::new(config))
     }
 
     fn add(

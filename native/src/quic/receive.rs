@@ -1,5 +1,5 @@
 //! Datagrams on their way in: to their connection, or counted and dropped.
-use std::{io, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use quinn_proto::{
@@ -159,7 +159,16 @@ impl Engine {
                 return self.endpoint.ignore(incoming);
             }
         }
-        match self.endpoint.accept(incoming, now, &mut response, None) {
+        // A trace that cannot be written is no reason to lose a peer.
+        let traced = (!self.settings.qlog_folder.is_empty())
+            .then(|| self.transport("acceptor").ok())
+            .flatten()
+            .map(|transport| {
+                let mut server = (*self.server).clone();
+                server.transport_config(transport);
+                Arc::new(server)
+            });
+        match self.endpoint.accept(incoming, now, &mut response, traced) {
             Ok((handle, inner)) => {
                 self.add(handle, inner, false, now);
                 if let Some(Some(link)) = self.links.get_mut(handle.0) {
