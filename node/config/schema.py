@@ -111,6 +111,45 @@ class TransportSection(Section):
         le=120_000,
         description="Silence after which a connection counts as lost.",
     )
+    congestion: Literal["cubic", "bbr"] = Field(
+        default="cubic",
+        description="Congestion controller. BBR is faster where packets are lost for other reasons "
+        "than congestion, as on wireless links.",
+    )
+    retry: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="When a dialler must prove its address first: under load, always or never. "
+        "Related metric: hypermesh_transport_retries_sent_total.",
+    )
+    resumption: bool = Field(
+        default=True,
+        description="Whether a peer seen before may skip the signatures of the handshake. Early "
+        "data stays off.",
+    )
+    connections_max: int = Field(
+        default=256,
+        ge=8,
+        le=65_536,
+        description="Connections at a time; one /64 gets at most half of them. Related metric: "
+        "hypermesh_transport_connections.",
+    )
+    memory_mib_max: int = Field(
+        default=2_048,
+        ge=64,
+        le=1_048_576,
+        description="What the windows of all peers together may make this node hold. Related "
+        "metric: hypermesh_transport_memory_granted_bytes.",
+    )
+    key_log_path: str = Field(
+        default="",
+        description="File that gets the secrets of every connection, for Wireshark. Whoever reads "
+        "it reads all traffic: for finding faults on test networks only. Empty is off.",
+    )
+    qlog_folder: str = Field(
+        default="",
+        description="Folder that gets a trace of every connection, for qvis. Slows the node and "
+        "shows whom it talks to. Empty is off.",
+    )
 
 
 class ConsensusSection(Section):

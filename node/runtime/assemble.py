@@ -72,7 +72,7 @@ from trustchain.runtime.cosigner import Cosigner
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from node.config.schema import NodeConfig
+    from node.config.schema import NodeConfig, TransportSection
 
 STORE_TOKEN: Final = 1  # completions of consensus.db
 EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
@@ -175,10 +175,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         verifier=Doorkeeper(
             [validator.node_id for validator in genesis.validators], lambda: endpoint
         ),
-        config=TransportConfig(
-            mtu_bytes_max=config.transport.path_mtu_bytes_max,
-            idle_timeout_s=config.transport.idle_timeout_ms / 1000,
-        ),
+        config=_transport_config(config.transport),
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
     issuance = LogApplication(chain_id, genesis.log)
@@ -277,6 +274,21 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         submissions=submissions,
         authority=Authority.load(home.issuing_key, issuance),
         cosigner=Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+    )
+
+
+def _transport_config(section: TransportSection) -> TransportConfig:
+    return TransportConfig(
+        mtu_bytes_max=section.path_mtu_bytes_max,
+        idle_timeout_s=section.idle_timeout_ms / 1000,
+        congestion=section.congestion,
+        retry=section.retry,
+        resumption=section.resumption,
+        connections_max=section.connections_max,
+        connections_per_prefix_max=section.connections_max // 2,
+        memory_bytes_max=section.memory_mib_max << 20,
+        key_log_path=section.key_log_path,
+        qlog_folder=section.qlog_folder,
     )
 
 
