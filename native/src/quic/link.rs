@@ -55,6 +55,10 @@ pub(super) struct Link {
     pub(super) remote: SocketAddr,
     /// When something that was held back may go on.
     pub(super) resume_at: Option<Instant>,
+    /// The deadline that the engine knows.
+    pub(super) scheduled: Option<Instant>,
+    /// Whether the peer may open as many streams as the settings say, by direction.
+    pub(super) streams_all: [bool; 2],
     /// TLS scheme of the peer's key, once it is proven.
     pub(super) scheme: u16,
     pub(super) key_updates: u64,

@@ -12,7 +12,7 @@
 //! Surprise: connections are named by numbers that are never used twice, so a stale command
 //! addresses nobody rather than a stranger.
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     net::{SocketAddr, SocketAddrV6, UdpSocket},
     os::fd::{AsRawFd, RawFd},
@@ -29,6 +29,7 @@ use quinn_proto::{
 };
 
 mod bucket;
+mod buffers;
 mod commands;
 mod guard;
 mod link;
@@ -45,6 +46,7 @@ pub use names::{
 
 use crate::tls::{self, Identity};
 use bucket::Bucket;
+use buffers::Buffers;
 use guard::Guard;
 use link::{Amplification, Channel, DETAIL_BYTES_MAX, Link, channel_index};
 use poller::Poller;
@@ -61,6 +63,9 @@ const MTU_BYTES_MIN: u16 = 1_200;
 /// What a peer may send before it is admitted: HELLO, and room for another frame. Half of the
 /// memory a connection is granted at first.
 const HANDSHAKE_WINDOW_BYTES: u32 = 131_072;
+/// Streams that a peer may open at first, each way: quinn keeps a place for every stream it allows,
+/// and most connections carry a few channels. The first that is past half of them brings the rest.
+const STREAMS_AT_FIRST: u32 = 32;
 /// Resets that a peer may save up, in seconds of their rate.
 const RESETS_BURST_S: u64 = 10;
 /// A capped connection may burst for this part of a second.
@@ -85,7 +90,9 @@ pub struct Engine {
     next_id: u64,
     guard: Guard,
     dirty: Vec<usize>,
-    receive_buffer: Vec<u8>,
+    /// When which connection wants to be looked at, soonest first.
+    deadlines: BTreeSet<(Instant, usize)>,
+    buffers: Buffers,
     send_buffer: Vec<u8>,
     unsent: VecDeque<(Transmit, Vec<u8>)>,
     events: Vec<Event>,
@@ -106,8 +113,8 @@ fn transport_config(settings: &Settings) -> TransportConfig {
                 .into(),
         )
         .send_window(settings.send_window_bytes)
-        .max_concurrent_bidi_streams(settings.streams_max.into())
-        .max_concurrent_uni_streams(settings.streams_max.into())
+        .max_concurrent_bidi_streams(settings.streams_max.min(STREAMS_AT_FIRST).into())
+        .max_concurrent_uni_streams(settings.streams_max.min(STREAMS_AT_FIRST).into())
         .initial_mtu(MTU_BYTES_MIN)
         .mtu_discovery_config((settings.mtu_bytes_max > MTU_BYTES_MIN).then_some(discovery))
         .initial_rtt(Duration::from_millis(50))
@@ -200,7 +207,8 @@ impl Engine {
             next_id: 1,
             guard,
             dirty: Vec::new(),
-            receive_buffer: vec![0; RECEIVE_BATCH * DATAGRAM_BYTES_MAX],
+            deadlines: BTreeSet::new(),
+            buffers: Buffers::new(),
             send_buffer: Vec::with_capacity(DATAGRAM_BYTES_MAX),
             unsent: VecDeque::new(),
             events: Vec::new(),
@@ -364,6 +372,9 @@ impl Engine {
         self.send_queued();
         let deadline = self.deadline();
         self.poller.arm(deadline, Instant::now());
+        if !self.events.is_empty() {
+            self.poller.kick(); // the next turn tells them, and has to come
+        }
     }
 
     // --- private
@@ -430,6 +441,8 @@ impl Engine {
             first_remote: remote,
             remote,
             resume_at: None,
+            scheduled: None,
+            streams_all: [false; 2],
             scheme: 0,
             key_updates: 0,
             datagrams_told: false,
@@ -526,37 +539,49 @@ impl Engine {
         }
     }
 
-    fn deadline(&mut self) -> Option<Instant> {
-        let admission = self.settings.admission_timeout;
-        self.links
-            .iter_mut()
-            .flatten()
-            .filter_map(|link| link.deadline(admission))
-            .min()
+    fn deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Remember when a connection wants to be looked at. Whatever may change that also makes the
+    /// connection dirty, so that it is enough to ask after it was driven.
+    fn schedule(&mut self, handle: usize) {
+        let Some(link) = self.links[handle].as_mut() else {
+            return;
+        };
+        let next = link.deadline(self.settings.admission_timeout);
+        let last = std::mem::replace(&mut link.scheduled, next);
+        if last == next {
+            return;
+        }
+        if let Some(at) = last {
+            self.deadlines.remove(&(at, handle));
+        }
+        if let Some(at) = next {
+            self.deadlines.insert((at, handle));
+        }
     }
 
     fn expire(&mut self, now: Instant) {
-        for handle in 0..self.links.len() {
+        while self.deadlines.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, handle)) = self.deadlines.pop_first() else {
+                return;
+            };
             let Some(link) = self.links[handle].as_mut() else {
                 continue;
             };
+            link.scheduled = None;
             let due = link.inner.poll_timeout().is_some_and(|at| at <= now);
             if due {
                 link.inner.handle_timeout(now);
             }
             if link.resume_at.is_some_and(|at| at <= now) {
                 link.resume_at = None;
-                self.touch(handle);
             }
-            let Some(link) = self.links[handle].as_mut() else {
-                continue;
-            };
             let pending = !link.admitted && !link.closed;
             let late = pending && link.started + self.settings.admission_timeout <= now;
             let connected = link.connected;
-            if due {
-                self.touch(handle);
-            }
+            self.touch(handle); // driving it asks for its next deadline
             if late {
                 let (refusal, detail) = if connected {
                     (Refusal::HelloTimeout, "no HELLO in time")
@@ -614,7 +639,9 @@ impl Engine {
         let mut position = 0;
         while position < self.dirty.len() {
             let handle = self.dirty[position];
-            if !self.drive(handle) {
+            let all = self.drive(handle);
+            self.schedule(handle);
+            if !all {
                 self.dirty.drain(..position);
                 return false;
             }
@@ -627,7 +654,11 @@ impl Engine {
                         .closed(link.first_remote, link.dialled, link.granted_bytes);
                     self.mark_closed(handle, Cause::TimedOut, 0, String::new());
                     self.handles.remove(&id);
-                    self.links[handle] = None;
+                    if let Some(link) = self.links[handle].take()
+                        && let Some(at) = link.scheduled
+                    {
+                        self.deadlines.remove(&(at, handle));
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use quinn_proto::{ConnectionError, ConnectionHandle, Dir, Side, StreamEvent, Str
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Engine, earlier,
+    Engine, STREAMS_AT_FIRST, earlier,
     link::{End, Inbound, read_chunks, stream_number, text},
     names::{Cause, Event, Refusal, code, kind},
     receive::handshake_refusal,
@@ -134,6 +134,12 @@ impl Engine {
             let Some(id) = link.inner.streams().accept(dir) else {
                 return;
             };
+            if id.index() >= u64::from(STREAMS_AT_FIRST / 2)
+                && !std::mem::replace(&mut link.streams_all[dir as usize], true)
+            {
+                let all = self.settings.streams_max.into();
+                link.inner.set_max_concurrent_streams(dir, all);
+            }
             let inbound = if stream_number(id) == 0 {
                 let limit = self.settings.control_frame_bytes_max;
                 link.channels[0].stream = Some(id);

@@ -1,5 +1,5 @@
 //! Datagrams on their way in: to their connection, or counted and dropped.
-use std::{io, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use quinn_proto::{
@@ -8,7 +8,7 @@ use quinn_proto::{
 };
 
 use super::{
-    DATAGRAM_BYTES_MAX, Engine, MTU_BYTES_MIN, RECEIVE_BATCH,
+    Engine, MTU_BYTES_MIN, RECEIVE_BATCH,
     guard::Verdict,
     names::{Event, Refusal},
 };
@@ -19,33 +19,34 @@ const CONNECTION_ID_BYTES: usize = 8;
 /// First byte, version, length of the id, and the id.
 const HEAD_BYTES: usize = 6 + CONNECTION_ID_BYTES;
 
+/// A batch of fewer bytes has most likely emptied the socket; if not, it is readable again.
+const BUSY_BYTES_MIN: usize = 16_384;
+
 impl Engine {
-    /// One `recvmmsg`. `false`: nothing was there.
+    /// One `recvmmsg`. `true`: more may be waiting, so that another one is worth its price.
     pub(super) fn receive_batch(&mut self) -> bool {
         let mut metas = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-        let mut buffers: Vec<io::IoSliceMut<'_>> = self
-            .receive_buffer
-            .chunks_mut(DATAGRAM_BYTES_MAX)
-            .map(io::IoSliceMut::new)
-            .collect();
-        let received = self
-            .state
-            .recv((&self.socket).into(), &mut buffers, &mut metas);
+        let received = self.state.recv(
+            (&self.socket).into(),
+            &mut self.buffers.targets(),
+            &mut metas,
+        );
         // A pending ICMP error surfaces here once; the timers of its connection handle it.
         let Ok(count) = received else { return false };
         self.statistics.receive_calls += 1;
         let now = Instant::now();
+        let mut bytes = 0;
         for (index, meta) in metas[..count].iter().enumerate() {
-            let start = index * DATAGRAM_BYTES_MAX;
-            let mut data = BytesMut::from(&self.receive_buffer[start..start + meta.len]);
-            self.statistics.bytes_received += meta.len as u64;
+            let mut data = self.buffers.take(index, meta.len);
+            bytes += meta.len;
             while !data.is_empty() {
                 let datagram = data.split_to(meta.stride.min(data.len()));
                 self.statistics.datagrams_received += 1;
                 self.handle(now, meta, datagram);
             }
         }
-        count > 0
+        self.statistics.bytes_received += bytes as u64;
+        count == RECEIVE_BATCH || bytes >= BUSY_BYTES_MIN
     }
 
     fn handle(&mut self, now: Instant, meta: &quinn_udp::RecvMeta, datagram: BytesMut) {
