@@ -5,14 +5,17 @@ What the runner reads from packet captures is read here from counters: those of 
 sees every datagram, and those of the engines. HTTP/3, version 2 and 0-RTT are no part of STOQ.
 """
 
+import ipaddress
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from aioquic.tls import CipherSuite
 
 from native.values import Algorithm
-from transport import CloseReason, Connection, RefusalReason
+from transport import CloseReason, Connection, Identity, RefusalReason
 from transport.core.impairment import Impairment, Loss
 from transport.errors import AddressInvalid, DialFailed
 from transport.runtime.proxy import Datagram, Direction
@@ -26,8 +29,12 @@ from transport.tests.links import (
     payload,
     send,
 )
+from transport.tests.wild import Wild
 
 MB = 1 << 20
+LONG_HEADER = 0x80
+CONNECTION_ID_BYTES = 8
+KEY_UPDATES = 3  # place in a `SessionTuple`
 KEYS = [(Algorithm.FALCON_512, number) for number in range(2)]
 
 
@@ -309,13 +316,98 @@ async def test_rebind_port(start: Start, nursery: trio.Nursery, size: int) -> No
     assert link.acceptor.statistics().handshakes_completed_total == 1
 
 
+@size_of(10)
+async def test_rebind_addr(start: Start, nursery: trio.Nursery, size: int) -> None:
+    """Not only the port, also the address changes; the acceptor has the new one proven."""
+    elsewhere = another_address()
+    link = await linked(start, nursery, keys())
+    ours, theirs = await clean_run(link)
+    async with trio.open_nursery() as transfers:
+        transfers.start_soon(exchange, ours, theirs, size)
+        link.proxy.rebind(elsewhere)
+    assert seen_from(theirs).startswith(f"[{elsewhere}]:")
+    await exchange(ours, theirs, size)
+    assert link.acceptor.statistics().handshakes_completed_total == 1
+
+
+def another_address() -> str:
+    """An IPv6 address of this machine that is neither the loopback's nor tied to a link."""
+    for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        number, _, _, scope, _, interface = line.split()
+        if interface != "lo" and scope == "00":
+            return str(ipaddress.IPv6Address(bytes.fromhex(number)))
+    pytest.skip("this machine has one IPv6 address only")
+
+
+@size_of(2)
+async def test_connectionmigration(start: Start, nursery: trio.Nursery, size: int) -> None:
+    """The dialler moves on purpose: to a new socket, and to a connection id nobody has seen."""
+    link = await linked(start, nursery, keys())
+    names: set[bytes] = set()
+
+    def note(seen: Datagram) -> bool:
+        if seen.direction is Direction.TO_TARGET and not seen.data[0] & LONG_HEADER:
+            names.add(seen.data[1 : 1 + CONNECTION_ID_BYTES])
+        return False
+
+    link.proxy.drop_when(note)
+    ours, theirs = await clean_run(link)
+    before, seen = set(names), seen_from(theirs)
+    async with trio.open_nursery() as transfers:
+        transfers.start_soon(exchange, ours, theirs, size)
+        link.dialler.engine.rebind("[::1]:0")
+    await exchange(ours, theirs, size)
+    assert seen_from(theirs) != seen
+    assert names - before
+    assert link.proxy.statistics().clients == 2
+    assert link.acceptor.statistics().handshakes_completed_total == 1
+
+
+@size_of(2)
+async def test_keyupdate(start: Start, nursery: trio.Nursery, size: int) -> None:
+    """Either side changes keys in the middle of a transfer, and again once that is settled."""
+    link = await linked(start, nursery, keys())
+    ours, theirs = await clean_run(link)
+    for side in (ours, theirs, ours):
+        async with trio.open_nursery() as transfers:
+            transfers.start_soon(exchange, ours, theirs, size)
+            side.engine.update_key(side.handle)
+        assert ours.closure is theirs.closure is None
+    session = ours.engine.session(ours.handle)
+    assert session is not None
+    assert session[KEY_UPDATES] >= 2
+
+
+async def test_chacha20(start: Start, identities: list[Identity]) -> None:
+    """A client that offers nothing else is served. It is not one of our engines, which offer all
+    three suites."""
+    acceptor = await start(identities[0])
+    suites = [CipherSuite.CHACHA20_POLY1305_SHA256]
+    async with Wild(identities[1], acceptor.address, suites=suites) as client:
+        await client.join()
+        connection = await acceptor.accept()
+        data = payload(100_000)
+        client.quic.send_stream_data(4, b"\x00" + data, end_stream=True)
+        received: list[bytes] = []
+
+        async def receive() -> None:
+            incoming = await connection.accept_stream()
+            received.append(b"".join([part async for part in incoming]))
+
+        async with trio.open_nursery() as transfers:
+            transfers.start_soon(receive)
+            await client.pump(lambda: bool(received))
+        assert received == [data]
+        assert client.quic.tls.key_schedule is not None
+        assert client.quic.tls.key_schedule.cipher_suite == suites[0]
+
+
 @pytest.mark.parametrize("mark", [0.0, 0.05], ids=["calm", "congested"])
 async def test_ecn(start: Start, nursery: trio.Nursery, mark: float) -> None:
     """Both sides allow marks, and a marked link slows the sender down without losing anything."""
     link = await linked(start, nursery, keys())
     ours, theirs = await link.connect()
     link.proxy.impair(Impairment(mark=mark, delay_s=0.002))
-    before = link.proxy.statistics()
     await exchange(ours, theirs, MB // 2)
     counted = link.proxy.statistics()
     for capable, side in zip(
@@ -323,7 +415,14 @@ async def test_ecn(start: Start, nursery: trio.Nursery, mark: float) -> None:
     ):
         assert capable > side.datagrams_received * 0.9
     assert (counted.ecn_marked[0] > 0) == (mark > 0)
-    assert before.to_target.lost_total == counted.to_target.lost_total == 0
+    assert (congestion_events(ours) > 0) == (mark > 0)
+    assert counted.to_target.lost_total == counted.to_client.lost_total == 0
+
+
+def congestion_events(connection: Connection) -> int:
+    path = connection.engine.path(connection.handle)
+    assert path is not None
+    return path[-1]
 
 
 @pytest.mark.parametrize(
