@@ -1,19 +1,22 @@
 """Two endpoints with a bad link between them, and data that shows when it is damaged."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import trio
 
 from native.keys import SecretKey
 from native.values import Algorithm
-from transport import Connection, Endpoint, Identity
+from transport import Connection, Endpoint, Identity, TransportConfig
 from transport.core.impairment import CLEAN, Impairment
 from transport.runtime.proxy import Proxy
 from transport.tests.conftest import Start
 
+ENGINES: tuple[str, ...] = get_args(TransportConfig.model_fields["engine"].annotation)
+PAIRINGS = list(itertools.product(ENGINES, ENGINES))  # dialler and acceptor
 PATIENCE_S = 30  # what a busy machine may take for the longest of these transfers
 _MADE: dict[tuple[Algorithm, int], Identity] = {}
 

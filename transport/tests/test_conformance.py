@@ -14,11 +14,10 @@ from transport import Connection
 from transport.core.impairment import CLEAN, Impairment, LinkStatistics, Loss
 from transport.runtime.proxy import Proxy
 from transport.tests.conftest import Start
-from transport.tests.links import closes_cleanly, exchange, identity, linked, payload
+from transport.tests.links import PAIRINGS, closes_cleanly, exchange, identity, linked, payload
 
 MB = 1 << 20
-PAIRINGS = [("rust", "rust")]
-MIXED: list[tuple[str, str]] = []
+MIXED = [pairing for pairing in PAIRINGS if len(set(pairing)) > 1]
 ALGORITHMS = [Algorithm.FALCON_512, Algorithm.FALCON_1024]
 
 

@@ -6,9 +6,9 @@ sees every datagram, and those of the engines. HTTP/3, version 2 and 0-RTT are n
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import trio
@@ -16,11 +16,12 @@ from aioquic.tls import CipherSuite
 
 from native.values import Algorithm
 from transport import CloseReason, Connection, Identity, RefusalReason
-from transport.core.impairment import Impairment, Loss
+from transport.core.impairment import CLEAN, Impairment, Loss
 from transport.errors import AddressInvalid, DialFailed
 from transport.runtime.proxy import Datagram, Direction
 from transport.tests.conftest import Start
 from transport.tests.links import (
+    PAIRINGS,
     PATIENCE_S,
     Linked,
     exchange,
@@ -52,8 +53,27 @@ def size_of(mb: float) -> pytest.MarkDecorator:
 
 SOAK = pytest.mark.soak
 CLIENTS = pytest.mark.parametrize(
-    "clients", [pytest.param(6, id="short"), pytest.param(50, marks=SOAK, id="full")]
+    "clients", [pytest.param(4, id="short"), pytest.param(50, marks=SOAK, id="full")]
 )
+
+
+Lay: TypeAlias = Callable[..., Awaitable[Linked]]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(pairing, marks=() if pairing == ("rust", "rust") else SOAK)
+        for pairing in PAIRINGS
+    ],
+    ids="-".join,
+)
+async def lay(request: pytest.FixtureRequest, start: Start, nursery: trio.Nursery) -> Lay:
+    """`await lay(impairment, ...)`: two endpoints and a link, for every pairing of engines."""
+
+    async def lay_link(impairment: Impairment = CLEAN, **options: Any) -> Linked:
+        return await linked(start, nursery, keys(), impairment, engines=request.param, **options)
+
+    return lay_link
 
 
 async def clean_run(link: Linked, size: int = 1_000) -> tuple[Connection, Connection]:
@@ -67,19 +87,17 @@ async def clean_run(link: Linked, size: int = 1_000) -> tuple[Connection, Connec
     return ours, theirs
 
 
-async def test_handshake(start: Start, nursery: trio.Nursery) -> None:
-    link = await linked(start, nursery, keys())
+async def test_handshake(lay: Lay) -> None:
+    link = await lay()
     await clean_run(link)
     assert link.acceptor.statistics().retries_sent_total == 0
     assert link.proxy.statistics().clients == 1
 
 
 @size_of(10)
-async def test_transfer(start: Start, nursery: trio.Nursery, size: int) -> None:
+async def test_transfer(lay: Lay, size: int) -> None:
     """Three files at a time, through windows much smaller than they are."""
-    link = await linked(
-        start, nursery, keys(), stream_window_bytes=65_536, connection_window_bytes=100_000
-    )
+    link = await lay(stream_window_bytes=65_536, connection_window_bytes=100_000)
     ours, theirs = await clean_run(link)
     files = [payload(size * share // 10, share) for share in (2, 3, 5)]
     received: list[bytes] = []
@@ -112,11 +130,9 @@ async def drained(target: Connection) -> bytes:
 @pytest.mark.parametrize(
     "rtt_s", [pytest.param(0.4, id="short"), pytest.param(1.5, marks=SOAK, id="full")]
 )
-async def test_longrtt(start: Start, nursery: trio.Nursery, rtt_s: float) -> None:
+async def test_longrtt(lay: Lay, rtt_s: float) -> None:
     """The first flight is repeated before an answer can come; it is still one handshake."""
-    link = await linked(
-        start, nursery, keys(), Impairment(delay_s=rtt_s / 2), admission_timeout_s=30
-    )
+    link = await lay(Impairment(delay_s=rtt_s / 2), admission_timeout_s=30)
     initials = 0
 
     def count(seen: Datagram) -> bool:
@@ -133,9 +149,9 @@ async def test_longrtt(start: Start, nursery: trio.Nursery, rtt_s: float) -> Non
 @pytest.mark.parametrize(
     "count", [pytest.param(400, id="short"), pytest.param(1_999, marks=SOAK, id="full")]
 )
-async def test_multiplexing(start: Start, nursery: trio.Nursery, count: int) -> None:
+async def test_multiplexing(lay: Lay, count: int) -> None:
     """Many small files, each on a stream of its own; far fewer streams are allowed at a time."""
-    link = await linked(start, nursery, keys(), streams_max=64)
+    link = await lay(streams_max=64)
     ours, theirs = await clean_run(link)
     files = {payload(32, number) for number in range(count)}
 
@@ -152,9 +168,9 @@ async def test_multiplexing(start: Start, nursery: trio.Nursery, count: int) -> 
     assert received == files
 
 
-async def test_retry(start: Start, nursery: trio.Nursery) -> None:
+async def test_retry(lay: Lay) -> None:
     """The dialler proves its address before anything else is spent on it."""
-    link = await linked(start, nursery, keys(), retry="always")
+    link = await lay(retry="always")
     tokens: list[bool] = []
 
     def look(seen: Datagram) -> bool:
@@ -181,9 +197,9 @@ def token_size(initial: bytes) -> int:
 @pytest.mark.parametrize(
     "outage_s", [pytest.param(0.4, id="short"), pytest.param(2.0, marks=SOAK, id="full")]
 )
-async def test_blackhole(start: Start, nursery: trio.Nursery, outage_s: float) -> None:
+async def test_blackhole(lay: Lay, outage_s: float) -> None:
     """A transfer survives an outage of the link and finishes soon after."""
-    link = await linked(start, nursery, keys(), Impairment(rate_bytes_per_s=2 * MB))
+    link = await lay(Impairment(rate_bytes_per_s=2 * MB))
     ours, theirs = await clean_run(link)
     with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as transfers:
@@ -240,20 +256,18 @@ async def test_amplificationlimit(
 
 
 @CLIENTS
-async def test_handshakeloss(start: Start, nursery: trio.Nursery, clients: int) -> None:
-    await many_handshakes(start, nursery, Impairment(drop=0.3), clients)
+async def test_handshakeloss(lay: Lay, clients: int) -> None:
+    await many_handshakes(lay, Impairment(drop=0.3), clients)
 
 
 @CLIENTS
-async def test_handshakecorruption(start: Start, nursery: trio.Nursery, clients: int) -> None:
-    await many_handshakes(start, nursery, Impairment(corrupt=0.3), clients)
+async def test_handshakecorruption(lay: Lay, clients: int) -> None:
+    await many_handshakes(lay, Impairment(corrupt=0.3), clients)
 
 
-async def many_handshakes(
-    start: Start, nursery: trio.Nursery, impairment: Impairment, clients: int
-) -> None:
+async def many_handshakes(lay: Lay, impairment: Impairment, clients: int) -> None:
     """One connection after another, each with a small file, whatever the link does to them."""
-    link = await linked(start, nursery, keys(), impairment, seed=5, admission_timeout_s=30)
+    link = await lay(impairment, seed=5, admission_timeout_s=30)
     for number in range(clients):
         ours, theirs = await link.connect()
         with trio.fail_after(PATIENCE_S):
@@ -266,8 +280,8 @@ async def many_handshakes(
 
 
 @size_of(2)
-async def test_transferloss(start: Start, nursery: trio.Nursery, size: int) -> None:
-    link = await linked(start, nursery, keys(), Impairment(drop=0.02, delay_s=0.005))
+async def test_transferloss(lay: Lay, size: int) -> None:
+    link = await lay(Impairment(drop=0.02, delay_s=0.005))
     ours, theirs = await link.connect()
     await exchange(ours, theirs, size)
     assert link.proxy.statistics().to_target.lost[Loss.CHANCE] > 0
@@ -275,17 +289,17 @@ async def test_transferloss(start: Start, nursery: trio.Nursery, size: int) -> N
 
 
 @size_of(2)
-async def test_transfercorruption(start: Start, nursery: trio.Nursery, size: int) -> None:
-    link = await linked(start, nursery, keys(), Impairment(corrupt=0.02, delay_s=0.005))
+async def test_transfercorruption(lay: Lay, size: int) -> None:
+    link = await lay(Impairment(corrupt=0.02, delay_s=0.005))
     ours, theirs = await link.connect()
     await exchange(ours, theirs, size)
     assert link.proxy.statistics().to_client.corrupted > 0
     assert ours.closure is theirs.closure is None
 
 
-async def test_ipv6(start: Start, nursery: trio.Nursery) -> None:
+async def test_ipv6(lay: Lay) -> None:
     """IPv6 is all there is; IPv4 is refused with words, whichever way it is written."""
-    link = await linked(start, nursery, keys())
+    link = await lay()
     ours, theirs = await clean_run(link)
     assert ours.remote_address.startswith("[::1]:")
     assert theirs.remote_address.startswith("[::1]:")
@@ -302,9 +316,9 @@ def seen_from(connection: Connection) -> str:
 
 
 @size_of(10)
-async def test_rebind_port(start: Start, nursery: trio.Nursery, size: int) -> None:
+async def test_rebind_port(lay: Lay, size: int) -> None:
     """A NAT forgets the port again and again in the middle of transfers."""
-    link = await linked(start, nursery, keys())
+    link = await lay()
     ours, theirs = await clean_run(link)
     seen = {seen_from(theirs)}
     for _ in range(5):
@@ -317,10 +331,10 @@ async def test_rebind_port(start: Start, nursery: trio.Nursery, size: int) -> No
 
 
 @size_of(10)
-async def test_rebind_addr(start: Start, nursery: trio.Nursery, size: int) -> None:
+async def test_rebind_addr(lay: Lay, size: int) -> None:
     """Not only the port, also the address changes; the acceptor has the new one proven."""
     elsewhere = another_address()
-    link = await linked(start, nursery, keys())
+    link = await lay()
     ours, theirs = await clean_run(link)
     async with trio.open_nursery() as transfers:
         transfers.start_soon(exchange, ours, theirs, size)
@@ -340,9 +354,9 @@ def another_address() -> str:
 
 
 @size_of(2)
-async def test_connectionmigration(start: Start, nursery: trio.Nursery, size: int) -> None:
+async def test_connectionmigration(lay: Lay, size: int) -> None:
     """The dialler moves on purpose: to a new socket, and to a connection id nobody has seen."""
-    link = await linked(start, nursery, keys())
+    link = await lay()
     names: set[bytes] = set()
 
     def note(seen: Datagram) -> bool:
@@ -364,9 +378,9 @@ async def test_connectionmigration(start: Start, nursery: trio.Nursery, size: in
 
 
 @size_of(2)
-async def test_keyupdate(start: Start, nursery: trio.Nursery, size: int) -> None:
+async def test_keyupdate(lay: Lay, size: int) -> None:
     """Either side changes keys in the middle of a transfer, and again once that is settled."""
-    link = await linked(start, nursery, keys())
+    link = await lay()
     ours, theirs = await clean_run(link)
     for side in (ours, theirs, ours):
         async with trio.open_nursery() as transfers:
@@ -432,12 +446,9 @@ def congestion_events(connection: Connection) -> int:
         pytest.param(10_000_000, 1_250_000, marks=SOAK, id="full"),
     ],
 )
-async def test_goodput(start: Start, nursery: trio.Nursery, size: int, rate: int) -> None:
+async def test_goodput(lay: Lay, size: int, rate: int) -> None:
     """Most of a bottleneck with 30 ms of round trip carries data."""
-    link = await linked(
-        start,
-        nursery,
-        keys(),
+    link = await lay(
         Impairment(rate_bytes_per_s=rate, delay_s=0.015, queue_bytes_max=100_000),
     )
     ours, theirs = await link.connect()
