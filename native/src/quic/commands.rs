@@ -103,8 +103,8 @@ impl Engine {
         self.close_link(handle, code, detail, None);
     }
 
-    /// Move to a new socket. Connections we dialled, and those whose peers learn of it in time,
-    /// migrate to it (RFC 9000, section 9).
+    /// Move to a new socket. Connections we dialled migrate to it; those we accepted end with their
+    /// idle timeout, because only a dialler may migrate (RFC 9000, section 9).
     ///
     /// # Errors
     /// When the address cannot be bound; the old socket stays then.
