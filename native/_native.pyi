@@ -40,6 +40,7 @@ __all__ = [
     "FrameTooLong",
     "KeyInvalid",
     "LimitExceeded",
+    "MLDSASigner",
     "Mempool",
     "MempoolStatistics",
     "MerkleTree",
@@ -314,6 +315,14 @@ class QueueFull(NativeError): ...
 class DatagramsUnsupported(NativeError): ...
 class FrameTooLong(NativeError): ...
 
+@final
+class MLDSASigner:
+    """Signs handshakes with ML-DSA-65; made from the 32-byte seed of the key."""
+
+    def __new__(cls, seed: bytes) -> MLDSASigner: ...
+    @property
+    def public(self) -> bytes: ...
+
 class _QuicSettings(Protocol):
     """Attributes that an engine reads; `transport.core.engine.EngineSettings` has them."""
 
@@ -376,7 +385,9 @@ class _QuicSettings(Protocol):
 
 @final
 class QuicEngine:
-    def __new__(cls, signer: FalconSigner, listen: str, settings: _QuicSettings) -> QuicEngine: ...
+    def __new__(
+        cls, signer: FalconSigner | MLDSASigner, listen: str, settings: _QuicSettings
+    ) -> QuicEngine: ...
     def fileno(self) -> int: ...
     def timeout(self) -> float | None: ...
     def address(self) -> str: ...

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from native._native import FalconSigner, FalconVerifier, verify_many
+from native._native import FalconSigner, FalconVerifier, MLDSASigner, verify_many
 from native.errors import (
     KeyFileError,
     KeyFileExists,
@@ -45,6 +45,7 @@ from native.values import Algorithm, NodeId, PublicKey, Signature
 __all__ = [
     "FalconSigner",
     "FalconVerifier",
+    "MLDSASigner",
     "SecretKey",
     "Verifier",
     "verifier",
@@ -112,6 +113,15 @@ class SecretKey:
         if isinstance(self._signer, FalconSigner):
             return self._signer
         raise KeyInvalid(f"{self.algorithm.name_text} keys have no Falcon signer")
+
+    @property
+    def handshake_signer(self) -> FalconSigner | MLDSASigner:
+        """What proves this key in a handshake; raises `KeyInvalid` where it cannot be a node."""
+        if isinstance(self._signer, FalconSigner):
+            return self._signer
+        if self.algorithm is Algorithm.ML_DSA_65:
+            return MLDSASigner(self._signer.export_secret())
+        raise KeyInvalid(f"{self.algorithm.name_text} keys do not authenticate nodes")
 
     def sign(self, message: bytes) -> Signature:
         """Sign; the caller puts a domain string and the chain id into the message."""

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from native.keys import FalconSigner, SecretKey
+from native.keys import FalconSigner, MLDSASigner, SecretKey
 from native.values import NodeId, PublicKey
 from transport.core.hello import Hello
 
@@ -10,12 +10,13 @@ __all__ = ["AcceptAll", "Hello", "Identity", "PeerVerifier"]
 
 
 class Identity:
-    """A node's own key: Falcon-512 or Falcon-1024. Raises `native.errors.KeyInvalid` for others."""
+    """A node's own key: Falcon-512, Falcon-1024 or ML-DSA-65. Raises `native.errors.KeyInvalid` for
+    others."""
 
     __slots__ = ("node_id", "public_key", "signer")
 
     def __init__(self, secret: SecretKey) -> None:
-        self.signer: FalconSigner = secret.falcon_signer
+        self.signer: FalconSigner | MLDSASigner = secret.handshake_signer
         self.public_key: PublicKey = secret.public
         self.node_id: NodeId = secret.node_id
 

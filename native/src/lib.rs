@@ -6,6 +6,7 @@ pub mod der;
 pub mod falcon;
 pub mod frame;
 pub mod hash;
+pub mod keylog;
 pub mod limits;
 pub mod mempool;
 pub mod merkle;

@@ -102,6 +102,7 @@ class RefusalReason(StrEnum):
     HANDSHAKE_RATE = "handshake_rate"
     MEMORY_FULL = "memory_full"
     SHORT_INITIAL = "short_initial"
+    REPLAYED_TICKET = "replayed_ticket"
     # from here on: judged after the handshake, by HELLO
     BAD_HELLO = "bad_hello"
     OTHER_CHAIN = "other_chain"

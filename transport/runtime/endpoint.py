@@ -519,7 +519,8 @@ class Endpoint:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse(listen, "another process holds it") from None
-            raise BindFailed(listen, os.strerror(error.errno or 0)) from None
+            problem = os.strerror(error.errno) if error.errno else str(error)
+            raise BindFailed(listen, problem) from None
 
     def _shut_down(self) -> None:
         """Say goodbye to whoever is left; the packets leave now or never."""

@@ -8,9 +8,17 @@ import trio
 import trio.testing
 
 from native.batches import Batch
+from native.errors import KeyInvalid
 from native.keys import SecretKey
 from native.values import Algorithm
-from transport import ChannelKind, CloseReason, Connection, Endpoint, Identity
+from transport import (
+    ChannelKind,
+    CloseReason,
+    Connection,
+    Endpoint,
+    Identity,
+    RefusalReason,
+)
 from transport.errors import (
     ChannelFull,
     ConnectionEnded,
@@ -54,6 +62,68 @@ async def test_keys_of_both_sizes_connect(start: Start, identities: list[Identit
     await connection.close()
     await other_end.closed.wait()
     assert (await first.dial(second.address, identities[0].node_id)).dialled
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.FALCON_1024, Algorithm.ML_DSA_65])
+async def test_every_algorithm_dials_and_accepts(
+    start: Start, identities: list[Identity], algorithm: Algorithm
+) -> None:
+    other = Identity(SecretKey.generate(algorithm))
+    ours, theirs = await pair(start, [other, identities[0]])
+    assert theirs.public_key.algorithm is algorithm
+    assert (await pair(start, [identities[0], other]))[0].public_key.algorithm is algorithm
+    assert ours.engine.session(ours.handle) == (0x11EC, 0xFEDC, 0, 0)
+
+
+def test_a_key_that_authenticates_no_node_is_no_identity() -> None:
+    with pytest.raises(KeyInvalid, match="ml-dsa-44"):
+        Identity(SecretKey.generate(Algorithm.ML_DSA_44))
+
+
+async def test_a_second_connection_resumes_the_session_with_the_same_peer(
+    start: Start, identities: list[Identity]
+) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    resumed = []
+    for _ in range(3):
+        ours = await dialler.dial(acceptor.address, identities[1].node_id)
+        theirs = await acceptor.accept()
+        assert (ours.peer, theirs.peer) == (identities[1].node_id, identities[0].node_id)
+        sessions = [end.engine.session(end.handle) for end in (ours, theirs)]
+        assert sessions[0] == sessions[1]
+        assert sessions[0] is not None
+        resumed.append(sessions[0][2])
+        await ours.close()
+        await theirs.closed.wait()
+    assert resumed == [0, 1, 1]
+    assert acceptor.statistics().refused_total[RefusalReason.REPLAYED_TICKET] == 0
+
+
+async def test_a_restarted_acceptor_falls_back_to_a_full_handshake_and_counts_it(
+    start: Start, identities: list[Identity]
+) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    ours = await dialler.dial(acceptor.address, identities[1].node_id)
+    await ours.close()
+    again = await start(identities[1])
+    ours = await dialler.dial(again.address, identities[1].node_id)
+    session = ours.engine.session(ours.handle)
+    assert session is not None
+    assert session[2] == 0
+    assert again.statistics().refused_total[RefusalReason.REPLAYED_TICKET] == 1
+
+
+async def test_without_resumption_every_handshake_is_full(
+    start: Start, identities: list[Identity]
+) -> None:
+    dialler = await start(identities[0])
+    acceptor = await start(identities[1], resumption=False)
+    for _ in range(2):
+        ours = await dialler.dial(acceptor.address, identities[1].node_id)
+        session = ours.engine.session(ours.handle)
+        assert session is not None
+        assert session[2] == 0
+        await ours.close()
 
 
 async def test_frames_arrive_whole_and_in_order(start: Start, identities: list[Identity]) -> None:

@@ -12,7 +12,7 @@ from aioquic.quic.packet import QuicProtocolVersion
 
 from transport import Connection, Endpoint, Identity, RefusalReason
 from transport.core.events import StreamKind
-from transport.errors import DialFailed
+from transport.errors import BindFailed, DialFailed
 from transport.tests.adversary import Adversary
 from transport.tests.conftest import Start, pair
 from transport.tests.test_refusals import port_of
@@ -290,3 +290,23 @@ async def test_traces_are_written_for_their_owner_only(
     assert len(traces) >= 2
     for name in traces:
         assert stat.S_IMODE(os.stat(tmp_path / name).st_mode) == 0o600
+
+
+async def test_the_key_log_is_written_for_its_owner_only(
+    start: Start, identities: list[Identity], tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.log"
+    await pair(start, identities, key_log_path=str(path))
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    with open(path, encoding="ascii") as file:  # noqa: ASYNC230 - four short lines a connection
+        labels = {line.split()[0] for line in file}
+    assert {"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} <= labels
+
+
+async def test_a_key_log_that_others_can_read_is_refused(
+    start: Start, identities: list[Identity], tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.log"
+    os.close(os.open(path, os.O_CREAT, 0o644))
+    with pytest.raises(BindFailed, match="chmod 600"):
+        await start(identities[0], key_log_path=str(path))

@@ -10,6 +10,7 @@ mod falcon;
 mod hashing;
 mod limits;
 mod mempool;
+mod mldsa;
 mod quic;
 mod spki;
 mod sumtree;
@@ -35,6 +36,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     batch::register(module)?;
     completions::register(module)?;
     mempool::register(module)?;
+    mldsa::register(module)?;
     quic::register(module)?;
     workers::register(module)?;
     sumtree::register(module)?;

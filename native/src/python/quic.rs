@@ -15,11 +15,11 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
 
-use super::{batch::Batch, errors::NativeError, falcon::FalconSigner};
+use super::{batch::Batch, errors::NativeError, falcon::FalconSigner, mldsa::MLDSASigner};
 use crate::{
     batch,
     quic::{Congestion, Engine, Event, Fault, Refusal, RetryPolicy, Settings},
-    tls::Identity,
+    tls::{Identity, KeySigner},
 };
 
 create_exception!(
@@ -209,6 +209,12 @@ fn event<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyTuple>> {
     }
 }
 
+#[derive(FromPyObject)]
+enum SignerInput<'py> {
+    Falcon(Bound<'py, FalconSigner>),
+    MlDsa(Bound<'py, MLDSASigner>),
+}
+
 /// The attributes of `transport.core.engine.EngineSettings`.
 #[derive(FromPyObject)]
 struct SettingsInput {
@@ -309,12 +315,15 @@ impl QuicEngine {
     #[new]
     fn new(
         py: Python<'_>,
-        signer: &FalconSigner,
+        signer: SignerInput<'_>,
         listen: &str,
         settings: SettingsInput,
     ) -> PyResult<Self> {
         let settings = settings.checked(listen)?;
-        let identity = Identity::new(signer.signer.clone());
+        let identity = Identity::new(match signer {
+            SignerInput::Falcon(signer) => KeySigner::Falcon(signer.get().signer.clone()),
+            SignerInput::MlDsa(signer) => KeySigner::MlDsa(signer.get().signer.clone()),
+        });
         let engine = py
             .detach(|| Engine::new(Arc::new(identity), settings))
             .map_err(os_error)?;

@@ -4,15 +4,11 @@ use std::{
     io,
     net::SocketAddrV6,
     os::fd::{AsRawFd, RawFd},
-    sync::Arc,
     time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{
-    Dir, FinishError, NoneTokenStore, SendDatagramError, VarInt, WriteError,
-    crypto::rustls::QuicClientConfig,
-};
+use quinn_proto::{Dir, FinishError, SendDatagramError, VarInt, WriteError};
 
 use super::{
     Engine, io_error,
@@ -54,17 +50,19 @@ impl Engine {
     /// # Errors
     /// When the address cannot be dialled at all.
     pub fn connect(&mut self, address: SocketAddrV6, expected: NodeId) -> io::Result<u64> {
-        let tls = tls::client_config(&self.identity, expected).map_err(io_error)?;
-        let crypto = QuicClientConfig::try_from(tls).map_err(io_error)?;
-        let mut config = quinn_proto::ClientConfig::new(Arc::new(crypto));
+        let mut config = quinn_proto::ClientConfig::new(self.client.clone());
         config.transport_config(self.transport("dialler")?);
-        config.token_store(Arc::new(NoneTokenStore));
+        config.token_store(self.tokens.clone());
         let now = Instant::now();
         let (handle, inner) = self
             .endpoint
-            .connect(now, config, address.into(), "stoq.invalid")
+            .connect(now, config, address.into(), &tls::server_name(&expected))
             .map_err(io_error)?;
-        Ok(self.add(handle, inner, true, now))
+        let id = self.add(handle, inner, true, now);
+        if let Ok(link) = self.link(id) {
+            link.expected = Some(expected);
+        }
+        Ok(id)
     }
 
     /// HELLO was accepted: from now on the peer's streams reach the owner.

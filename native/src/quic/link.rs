@@ -12,7 +12,7 @@ use super::{
     bucket::Bucket,
     names::{Fault, kind},
 };
-use crate::frame::Splitter;
+use crate::{frame::Splitter, tls::NodeId};
 
 /// How much of a peer's closing words is kept.
 pub(super) const DETAIL_BYTES_MAX: usize = 512;
@@ -61,6 +61,10 @@ pub(super) struct Link {
     pub(super) streams_all: [bool; 2],
     /// TLS scheme of the peer's key, once it is proven.
     pub(super) scheme: u16,
+    /// Whose key the dialler of this connection wanted to meet.
+    pub(super) expected: Option<NodeId>,
+    /// The peer has signed this very handshake; otherwise it was resumed.
+    pub(super) verified: bool,
     pub(super) key_updates: u64,
     pub(super) datagrams_told: bool,
     /// Streams of the peer wait to be accepted.

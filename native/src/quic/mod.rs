@@ -23,9 +23,9 @@ use std::{
 use bytes::Bytes;
 use quinn_proto::{
     AckFrequencyConfig, ConnectionHandle, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout,
-    MtuDiscoveryConfig, Transmit, TransportConfig, VarInt,
+    MtuDiscoveryConfig, TokenMemoryCache, Transmit, TransportConfig, VarInt,
     congestion::{BbrConfig, CubicConfig},
-    crypto::rustls::QuicServerConfig,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
 mod bucket;
@@ -44,7 +44,10 @@ pub use names::{
     Statistics, code, kind,
 };
 
-use crate::tls::{self, Identity};
+use crate::{
+    keylog::KeyLogFile,
+    tls::{self, Identity},
+};
 use bucket::Bucket;
 use buffers::Buffers;
 use guard::Guard;
@@ -78,7 +81,11 @@ pub struct Engine {
     endpoint: quinn_proto::Endpoint,
     /// Recognises connection ids this key has made, also before a restart.
     ids: HashedConnectionIdGenerator,
-    identity: Arc<Identity>,
+    /// What every dial uses.
+    client: Arc<QuicClientConfig>,
+    sessions: Arc<tls::Sessions>,
+    /// Proofs of our address that acceptors gave us for the next dial.
+    tokens: Arc<TokenMemoryCache>,
     settings: Settings,
     transport: Arc<TransportConfig>,
     /// What `accept` uses; a traced connection gets a copy with a trace of its own.
@@ -166,8 +173,17 @@ impl Engine {
         aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io_error)?;
         let (socket, state) = bind(settings.listen, settings.socket_buffer_bytes)?;
         let transport = Arc::new(transport_config(&settings));
-        let tls = tls::server_config(&identity).map_err(io_error)?;
+        let sessions = tls::Sessions::new();
+        let resumable = settings.resumption.then(|| sessions.clone());
+        let mut tls = tls::server_config(&identity, resumable).map_err(io_error)?;
+        let mut client = tls::client_config(&identity, settings.resumption).map_err(io_error)?;
+        if !settings.key_log_path.is_empty() {
+            let log = Arc::new(KeyLogFile::open(&settings.key_log_path)?);
+            tls.key_log = log.clone();
+            client.key_log = log;
+        }
         let crypto = QuicServerConfig::try_from(tls).map_err(io_error)?;
+        let client = Arc::new(QuicClientConfig::try_from(client).map_err(io_error)?);
         let mut server = quinn_proto::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(transport.clone());
         server.max_incoming(settings.handshakes_max);
@@ -197,7 +213,9 @@ impl Engine {
             state,
             endpoint,
             ids,
-            identity,
+            client,
+            sessions,
+            tokens: Arc::new(TokenMemoryCache::default()),
             settings,
             transport,
             server,
@@ -235,7 +253,10 @@ impl Engine {
 
     #[must_use]
     pub fn statistics(&self) -> Statistics {
+        let mut refused = self.statistics.refused;
+        refused[Refusal::ReplayedTicket as usize] = self.sessions.refused();
         Statistics {
+            refused,
             memory_granted_bytes: self.guard.memory_bytes(),
             ..self.statistics.clone()
         }
@@ -287,7 +308,7 @@ impl Engine {
         link.connected.then_some(SessionReport {
             key_exchange: tls::KEY_EXCHANGE,
             signature: link.scheme,
-            resumed: false,
+            resumed: !link.verified,
             key_updates: link.key_updates,
         })
     }
@@ -444,6 +465,8 @@ impl Engine {
             scheduled: None,
             streams_all: [false; 2],
             scheme: 0,
+            expected: None,
+            verified: false,
             key_updates: 0,
             datagrams_told: false,
             throttled: false,

@@ -53,11 +53,12 @@ pub enum Refusal {
     HandshakeRate,
     MemoryFull,
     ShortInitial,
+    ReplayedTicket,
 }
 
 impl Refusal {
     /// Stable names, in the order of the variants.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 24] = [
         "wrong_key",
         "bad_signature",
         "bad_key_encoding",
@@ -81,6 +82,7 @@ impl Refusal {
         "handshake_rate",
         "memory_full",
         "short_initial",
+        "replayed_ticket",
     ];
 }
 

@@ -56,7 +56,16 @@ impl Engine {
                     .and_then(|chain| chain.first().map(|key| key.to_vec()));
                 self.statistics.handshakes_completed += 1;
                 link.scheme = spki.as_deref().map_or(0, tls::scheme_of);
+                let expected = link.expected.is_none_or(|expected| {
+                    spki.as_deref()
+                        .is_some_and(|spki| tls::node_id(spki) == expected)
+                });
                 match spki {
+                    // The key of a resumed session is checked here, of any other for the second time.
+                    Some(_) if !expected => {
+                        let refusal = Some(Refusal::WrongKey);
+                        self.close_link(handle, code::PROTOCOL_VIOLATION, "wrong key", refusal);
+                    }
                     Some(spki) if !link.closed => {
                         self.events.push(Event::Connected {
                             connection,

@@ -79,7 +79,13 @@ impl Engine {
                 if !link.amplification.validated {
                     link.amplification.validated = proves_address(&self.ids, head);
                 }
-                link.inner.handle_event(event);
+                if link.connected {
+                    link.inner.handle_event(event);
+                } else {
+                    tls::forget_verified();
+                    link.inner.handle_event(event);
+                    link.verified |= tls::verified();
+                }
                 let address = link.inner.remote_address();
                 if address != link.remote {
                     link.remote = address;
