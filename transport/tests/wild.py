@@ -19,6 +19,7 @@ from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
+from native.keys import FalconSigner
 from transport import Hello, Identity
 from transport.core.frames import ControlType
 from transport.core.hello import encode_hello
@@ -128,12 +129,12 @@ class _TLS(tls.Context):
                 ),
             )
         signed = self.key_schedule.certificate_verify_data(tls.CLIENT_CONTEXT_STRING)
+        signer = self.identity.signer
+        assert isinstance(signer, FalconSigner)
         with tls.push_message(self.key_schedule, output_buf):
             tls.push_certificate_verify(
                 output_buf,
-                tls.CertificateVerify(
-                    algorithm=FALCON_PADDED_512, signature=self.identity.signer.sign(signed)
-                ),
+                tls.CertificateVerify(algorithm=FALCON_PADDED_512, signature=signer.sign(signed)),
             )
         with tls.push_message(self.key_schedule, output_buf):
             proof = self.key_schedule.finished_verify_data(self._enc_key)  # type: ignore[arg-type]
