@@ -17,7 +17,7 @@ use std::{
 use _native::{
     falcon::{Degree, Signer},
     quic::{Congestion, Engine, Event, RetryPolicy, Settings, kind},
-    tls::Identity,
+    tls::{Identity, KeySigner},
 };
 use bytes::Bytes;
 
@@ -186,7 +186,7 @@ fn report(answer: &[u8], cpu_s: f64, engine: &Engine, connection: u64) -> Outcom
 
 fn engine(plan: &Plan) -> Outcome<(Engine, [u8; 32])> {
     let signer = Signer::generate(Degree::Falcon512).map_err(|_| "no randomness")?;
-    let identity = Arc::new(Identity::new(Arc::new(signer)));
+    let identity = Arc::new(Identity::new(KeySigner::Falcon(Arc::new(signer))));
     let node_id = identity.node_id();
     let settings = Settings {
         listen: "[::1]:0".parse()?,
