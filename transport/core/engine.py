@@ -2,8 +2,9 @@
 
 Polling order: wait until `fileno()` is readable, or `timeout()` has passed if it is not None;
 `step()`; handle its events; `flush()` if handling queued anything; repeat. Commands given between
-turns need a `kick()`, or they leave with the next packet only. An engine never calls back and never
-blocks.
+turns need a `flush()`, or they leave with the next packet only. `kick()` makes `fileno()` readable;
+an engine does so itself when a `flush()` had news, or when reading the end of a stream left the
+peer owed credit. An engine never calls back and never blocks.
 """
 
 from collections.abc import Sequence

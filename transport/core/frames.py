@@ -37,6 +37,15 @@ def encode_frame(frame_type: int, body: bytes) -> bytes:
     return (len(body) + 1).to_bytes(_LENGTH_SIZE_BYTES) + bytes((frame_type,)) + body
 
 
+def lone_frame(data: bytes) -> tuple[int, bytes] | None:
+    """Type and body, if `data` is exactly one frame; the decoder judges everything else."""
+    if len(data) < HEADER_SIZE_BYTES:
+        return None
+    if int.from_bytes(data[:_LENGTH_SIZE_BYTES]) != len(data) - _LENGTH_SIZE_BYTES:
+        return None
+    return data[_LENGTH_SIZE_BYTES], data[HEADER_SIZE_BYTES:]
+
+
 class FrameDecoder:
     """Cuts bytes that arrive in any chunks into `(type, body)`; refuses before it stores."""
 

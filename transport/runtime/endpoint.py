@@ -3,7 +3,7 @@
     await nursery.start(endpoint.run)
     connection = await endpoint.dial("[::1]:9292", node_id)
 
-The pump waits on one descriptor for packets, timers, kicks from other tasks and whatever else was
+The pump waits on one descriptor for packets, timers, news of the engine and whatever else was
 `watch`ed. Callbacks run inside the pump, synchronously and in order: they must be short, must not
 raise, and may send; what they send leaves when the turn ends.
 """
@@ -122,6 +122,7 @@ class Endpoint:
         self._accepted: deque[Connection] = deque()  # bounded: open connections only
         self._arrival = trio.Event()
         self._kicked = False
+        self._flusher: trio.lowlevel.Task | None = None  # while it has nothing to do
         self._watched: dict[int, Callable[[], object]] = {}
         self._on_frame: list[FrameCallback] = []
         self._on_turn: list[Callable[[], object]] = []
@@ -145,6 +146,7 @@ class Endpoint:
                 self._engine.refuse_all()
             async with trio.open_nursery() as nursery:
                 self.calls.start(nursery)
+                nursery.start_soon(self._flush_queued, self._engine, name="transport.flush")
                 task_status.started(self)
                 await self._pump(self._engine)
                 nursery.cancel_scope.cancel()
@@ -159,8 +161,8 @@ class Endpoint:
             for connection in tuple(self._connections.values()):
                 nursery.start_soon(connection.close, reason, detail)
         self._closing = True
-        self.kick()
         if self._engine is not None:
+            self._engine.kick()
             await self._closed.wait()
 
     @property
@@ -305,7 +307,9 @@ class Endpoint:
         """Have what was queued sent when the tasks that are ready have run."""
         if not self._kicked and self._engine is not None:
             self._kicked = True
-            self._engine.kick()
+            if self._flusher is not None:
+                trio.lowlevel.reschedule(self._flusher)
+                self._flusher = None
 
     # --- what is going on
 
@@ -327,13 +331,12 @@ class Endpoint:
     async def _pump(self, engine: Engine) -> None:
         fd = engine.fileno()
         while not self._closing:
-            self._kicked = False
             more, events = engine.step(RECEIVE_BATCHES_PER_TURN)
             if events:
-                self._kicked = True  # the flush below is the kick
+                kicked, self._kicked = self._kicked, True  # the flush below is the kick
                 self._dispatch(events)
                 engine.flush()
-                self._kicked = False
+                self._kicked = kicked
             timeout_s = engine.timeout()
             if more:
                 await trio.lowlevel.checkpoint()
@@ -342,6 +345,23 @@ class Endpoint:
             else:
                 with trio.move_on_after(timeout_s):
                     await trio.lowlevel.wait_readable(fd)
+
+    async def _flush_queued(self, engine: Engine) -> None:
+        """Send what tasks have queued, once those that are ready have run. Costs no system call but
+        the sending itself: the pump goes on waiting."""
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            self._flusher = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            if not self._kicked:
+                self._flusher = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(give_up)
+            self._kicked = False
+            engine.flush()
+            if engine.timeout() is not None:
+                engine.kick()  # the pump has to look when to wake
 
     def _dispatch(self, events: Sequence[tuple[int, int, int, int, bytes | str | None]]) -> None:
         connections = self._connections

@@ -18,10 +18,12 @@ from transport.core.frames import (
     decode_error,
     encode_error,
     encode_frame,
+    lone_frame,
 )
 from transport.core.streams import ResetCode
 from transport.errors import ConnectionEnded, FrameTooLong, MalformedFrame, RPCError, RPCTimeout
 from transport.limits import (
+    READ_SIZE_BYTES,
     RPC_CALLS_PER_CONNECTION_MAX,
     RPC_MESSAGE_SIZE_BYTES_MAX,
     RPC_METHOD_CHARS_MAX,
@@ -121,11 +123,16 @@ class CallServer:
             stream.abort()
 
     async def _answer(self, connection: "Connection", stream: BidirectionalStream) -> None:
-        try:
-            with trio.fail_after(RPC_REQUEST_TIMEOUT_S):
-                kind, body = await _read_frame(stream)
-        except trio.TooSlowError:
-            raise MalformedFrame("a call whose request did not come") from None
+        # Most requests came with the packet that opened their stream.
+        data = stream.receiver.receive_nowait(READ_SIZE_BYTES)
+        frame = lone_frame(data)
+        if frame is None:
+            try:
+                with trio.fail_after(RPC_REQUEST_TIMEOUT_S):
+                    frame = await _read_frame(stream, data)
+            except trio.TooSlowError:
+                raise MalformedFrame("a call whose request did not come") from None
+        kind, body = frame
         if kind != CallType.REQUEST:
             raise MalformedFrame(f"call of an unknown type {kind}")
         request = Request.decode(body)
@@ -171,13 +178,20 @@ def _error(code_text: str, message: str) -> bytes:
     return encode_frame(CallType.ERROR, encode_error(code_text, message))
 
 
-async def _read_frame(stream: BidirectionalStream) -> tuple[int, bytes]:
-    """The one frame of this direction; raises `MalformedFrame`."""
+async def _read_frame(stream: BidirectionalStream, data: bytes = b"") -> tuple[int, bytes]:
+    """The one frame of this direction, which `data` begins; raises `MalformedFrame`. A checkpoint
+    only if it has to wait."""
+    if not data:
+        data = await stream.receiver.receive_soon(READ_SIZE_BYTES)
+    frame = lone_frame(data)
+    if frame is not None:
+        return frame
     decoder = FrameDecoder(size_max=RPC_MESSAGE_SIZE_BYTES_MAX)
-    while data := await stream.receive_some():
+    while data:
         frames = decoder.feed(data)
         if len(frames) > 1 or (frames and decoder.pending_bytes):
             raise MalformedFrame("more than one frame in a call")
         if frames:
             return frames[0]
+        data = await stream.receiver.receive_soon(READ_SIZE_BYTES)
     raise MalformedFrame("a call that ended before its frame")

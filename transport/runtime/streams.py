@@ -73,7 +73,8 @@ class SendStream(_Half, trio.abc.SendStream):
             self._busy = False
 
     async def send_last(self, data: Buffer) -> None:
-        """`send_all` and finish in one turn, so that the end travels with the data."""
+        """`send_all` and finish in one turn, so that the end travels with the data. A checkpoint
+        only if it has to wait: whoever sends a call waits for its answer next."""
         self._enter()
         self._busy = True
         try:
@@ -85,7 +86,8 @@ class SendStream(_Half, trio.abc.SendStream):
                     await self._wait()
         finally:
             self._busy = False
-        await self._finish()
+        if not self._finish_nowait():
+            await self._finish()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Returns at once; `send_all` itself waits for room."""
@@ -123,17 +125,24 @@ class SendStream(_Half, trio.abc.SendStream):
             await trio.lowlevel.checkpoint()
             return
         try:
-            while not self._engine.finish(self._handle, self.number):
+            while not self._finish_nowait():
                 await self._wait()
-            self._closed = True
-        except (StreamStopped, ConnectionGone, StreamClosed):
-            self._closed = True
         except trio.Cancelled:
             self.abort()
             raise
+        await trio.lowlevel.checkpoint()
+
+    def _finish_nowait(self) -> bool:
+        """Finish, unless the kind of the stream has still to be written."""
+        try:
+            if not self._engine.finish(self._handle, self.number):
+                return False
+        except (StreamStopped, ConnectionGone, StreamClosed):
+            pass  # nobody wants the end
+        self._closed = True
         self._wake.set()
         self._connection.kick()
-        await trio.lowlevel.checkpoint()
+        return True
 
 
 class ReceiveStream(_Half, trio.abc.ReceiveStream):
@@ -148,22 +157,34 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
         await trio.lowlevel.checkpoint_if_cancelled()
+        data = await self.receive_soon(max_bytes or READ_SIZE_BYTES)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    async def receive_soon(self, max_bytes: int) -> bytes:
+        """`receive_some` that is a checkpoint only if it has to wait."""
         self._enter()
         self._busy = True
         try:
             while not self._finished:
-                data, self._finished = self._read(max_bytes or READ_SIZE_BYTES)
-                if data or self._finished:
-                    self._connection.kick()  # the peer may send as much again
+                data, self._finished = self._read(max_bytes)
                 if data:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    if not self._finished:
+                        self._connection.kick()  # the peer may send as much again
                     return data
                 if not self._finished:
                     await self._wait()
-            await trio.lowlevel.cancel_shielded_checkpoint()
             return b""
         finally:
             self._busy = False
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """What has arrived, in order, up to `max_bytes`; `b""` if nothing has."""
+        self._enter()
+        if self._finished:
+            return b""
+        data, self._finished = self._read(max_bytes)
+        return data
 
     async def aclose(self) -> None:
         """Want no more; the peer is told if it has not finished."""

@@ -308,6 +308,9 @@ impl Engine {
         }
         if transmit {
             self.touch_id(connection);
+            if matches!(end, End::Finished) {
+                self.poller.kick(); // the owner has no reason to flush, and the peer may wait
+            }
         }
         match end {
             End::Reset(code) if chunks.is_empty() => Err(Fault::Reset(code)),
