@@ -18,7 +18,7 @@ from transport.tests.links import PAIRINGS, closes_cleanly, exchange, identity, 
 
 MB = 1 << 20
 MIXED = [pairing for pairing in PAIRINGS if len(set(pairing)) > 1]
-ALGORITHMS = [Algorithm.FALCON_512, Algorithm.FALCON_1024]
+ALGORITHMS = [Algorithm.FALCON_512, Algorithm.FALCON_1024, Algorithm.ML_DSA_65]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,7 +205,7 @@ async def test_transport_parameters_that_break_a_rule(
     acceptor: Endpoint, identities: list[Identity], fault: str
 ) -> None:
     """RFC 9000, sections 7.3, 7.4 and 18.2."""
-    async with Wild(identities[1], acceptor.address, tamper=BAD_PARAMETERS[fault]) as wild:
+    async with Wild(identities[1], acceptor.address, parameters=BAD_PARAMETERS[fault]) as wild:
         assert (await wild.told()).error_code == TRANSPORT_PARAMETER
     refused_only(acceptor, RefusalReason.TLS_FAILURE)
 
@@ -214,7 +214,7 @@ async def test_a_client_hello_without_transport_parameters(
     acceptor: Endpoint, identities: list[Identity]
 ) -> None:
     """RFC 9001, section 8.2."""
-    async with Wild(identities[1], acceptor.address, tamper=lambda _: None) as wild:
+    async with Wild(identities[1], acceptor.address, parameters=lambda _: None) as wild:
         assert (await wild.told()).error_code == TLS_ALERT + MISSING_EXTENSION
     refused_only(acceptor, RefusalReason.TLS_FAILURE)
 

@@ -7,6 +7,7 @@ mistakes are not its own. It verifies nothing: whoever it dials is the one under
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import trio
@@ -31,7 +32,7 @@ CERTIFICATE_TYPES = (19, 20)  # RFC 7250: the client's and the server's
 RAW_PUBLIC_KEY = 2
 MLKEM_CIPHERTEXT_BYTES = 1_088
 
-Tamper = Callable[[bytes], bytes | None]
+Tamper = Callable[[bytes], bytes]
 
 _PACKETS = {
     tls.Epoch.INITIAL: QuicPacketType.INITIAL,
@@ -49,10 +50,27 @@ def varint(*numbers: int) -> bytes:
     return b"".join(parts)
 
 
+def _same(value: bytes) -> bytes:
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgery:
+    """What to lie about in the handshake; the default is the truth."""
+
+    certificates: Callable[[bytes], list[bytes]] = lambda spki: [spki]
+    signed: Tamper = _same  # the bytes that are signed
+    signature: Tamper = _same
+    scheme: int = FALCON_PADDED_512
+    share: Tamper = _same
+    certificate_types: bytes = bytes([RAW_PUBLIC_KEY])
+
+
 class _TLS(tls.Context):
     """TLS 1.3 with one key exchange, one signature scheme and raw public keys."""
 
     identity: Identity
+    forgery: Forgery
 
     def _client_send_hello(self, output_buf: Buffer) -> None:
         self._mlkem = mlkem.MLKEM768PrivateKey.generate()
@@ -61,20 +79,21 @@ class _TLS(tls.Context):
             self._mlkem.public_key().public_bytes_raw()
             + self._x25519.public_key().public_bytes_raw()
         )
+        types = self.forgery.certificate_types
         hello = tls.ClientHello(
             random=self.client_random,
             legacy_session_id=b"",
             cipher_suites=[int(suite) for suite in self._cipher_suites],
             legacy_compression_methods=self._legacy_compression_methods,
             alpn_protocols=self._alpn_protocols,
-            key_share=[(X25519MLKEM768, share)],
+            key_share=[(X25519MLKEM768, self.forgery.share(share))],
             server_name=None,
             signature_algorithms=[FALCON_PADDED_512],
             supported_groups=[X25519MLKEM768],
             supported_versions=self._supported_versions,
             other_extensions=[
                 *self.handshake_extensions,
-                *((kind, bytes([1, RAW_PUBLIC_KEY])) for kind in CERTIFICATE_TYPES),
+                *((kind, bytes([len(types)]) + types) for kind in CERTIFICATE_TYPES if types),
             ],
         )
         self._key_schedule_proxy = tls.KeyScheduleProxy(self._cipher_suites)
@@ -120,22 +139,24 @@ class _TLS(tls.Context):
         self.key_schedule.extract(None)
         self._setup_traffic_protection(tls.Direction.DECRYPT, tls.Epoch.ONE_RTT, b"s ap traffic")
         next_key = self.key_schedule.derive_secret(b"c ap traffic")
+        forgery = self.forgery
+        certificates = forgery.certificates(self.identity.public_key.spki)
         with tls.push_message(self.key_schedule, output_buf):
             tls.push_certificate(
                 output_buf,
                 tls.Certificate(
                     request_context=self._certificate_request.request_context,
-                    certificates=[(self.identity.public_key.spki, b"")],
+                    certificates=[(one, b"") for one in certificates],
                 ),
             )
-        signed = self.key_schedule.certificate_verify_data(tls.CLIENT_CONTEXT_STRING)
-        signer = self.identity.signer
-        assert isinstance(signer, FalconSigner)
-        with tls.push_message(self.key_schedule, output_buf):
-            tls.push_certificate_verify(
-                output_buf,
-                tls.CertificateVerify(algorithm=FALCON_PADDED_512, signature=signer.sign(signed)),
-            )
+        if certificates:
+            signed = self.key_schedule.certificate_verify_data(tls.CLIENT_CONTEXT_STRING)
+            signer = self.identity.signer
+            assert isinstance(signer, FalconSigner)
+            signature = forgery.signature(signer.sign(forgery.signed(signed)))
+            with tls.push_message(self.key_schedule, output_buf):
+                verify = tls.CertificateVerify(algorithm=forgery.scheme, signature=signature)
+                tls.push_certificate_verify(output_buf, verify)
         with tls.push_message(self.key_schedule, output_buf):
             proof = self.key_schedule.finished_verify_data(self._enc_key)  # type: ignore[arg-type]
             tls.push_finished(output_buf, tls.Finished(verify_data=proof))
@@ -150,17 +171,18 @@ class _QUIC(QuicConnection):
     """With our TLS, and transport parameters as a test wants them."""
 
     identity: Identity
-    tamper: Tamper | None = None
+    forgery: Forgery
+    parameters: Callable[[bytes], bytes | None]
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls.__class__ = _TLS
         assert isinstance(self.tls, _TLS)
         self.tls.identity = self.identity
-        if self.tamper is not None:
-            [(kind, parameters)] = self.tls.handshake_extensions
-            tampered = self.tamper(parameters)
-            self.tls.handshake_extensions = [] if tampered is None else [(kind, tampered)]
+        self.tls.forgery = self.forgery
+        [(kind, parameters)] = self.tls.handshake_extensions
+        changed = self.parameters(parameters)
+        self.tls.handshake_extensions = [] if changed is None else [(kind, changed)]
 
 
 class Wild:
@@ -172,7 +194,8 @@ class Wild:
         address: str,
         *,
         alpn: Sequence[str] = ("stoq/1",),
-        tamper: Tamper | None = None,
+        parameters: Callable[[bytes], bytes | None] = _same,
+        forgery: Forgery | None = None,
         suites: list[tls.CipherSuite] | None = None,
     ) -> None:
         self.quic = _QUIC(
@@ -185,7 +208,8 @@ class Wild:
             )
         )
         self.quic.identity = identity
-        self.quic.tamper = tamper
+        self.quic.parameters = parameters
+        self.quic.forgery = forgery or Forgery()
         self.completed = False
         self._target = ("::1", int(address.rpartition(":")[2]))
         self._channel = trio.socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
