@@ -35,7 +35,7 @@ from transport.tests.wild import Wild
 MB = 1 << 20
 LONG_HEADER = 0x80
 CONNECTION_ID_BYTES = 8
-KEY_UPDATES = 3  # place in a `SessionTuple`
+RESUMED, KEY_UPDATES = 2, 3  # places in a `SessionTuple`
 KEYS = [(Algorithm.FALCON_512, number) for number in range(2)]
 
 
@@ -192,6 +192,35 @@ def token_size(initial: bytes) -> int:
         at += 1 + initial[at]
     width = 1 << (initial[at] >> 6)
     return int.from_bytes(initial[at : at + width]) & ((1 << (8 * width - 2)) - 1)
+
+
+async def test_resumption(lay: Lay) -> None:
+    """The second connection to the same node skips certificates, and says so on both sides."""
+    link = await lay()
+    flights = [0, 0]  # bytes of the server's handshake, by connection
+    resumed = 0
+
+    def add(seen: Datagram) -> bool:
+        if seen.direction is Direction.TO_CLIENT and seen.data[0] & LONG_HEADER:
+            flights[resumed] += len(seen.data)
+        return False
+
+    link.proxy.drop_when(add)
+    for resumed in (0, 1):
+        ours, theirs = await link.connect()
+        await exchange(ours, theirs, 1_000)
+        assert (ours.peer, theirs.peer) == (
+            link.acceptor.identity.node_id,
+            link.dialler.identity.node_id,
+        )
+        for side in (ours, theirs):
+            session = side.engine.session(side.handle)
+            assert session is not None
+            assert session[RESUMED] == resumed
+        ours.close_now(CloseReason.UNUSED)
+        with trio.fail_after(PATIENCE_S):
+            await theirs.closed.wait()
+    assert flights[1] < flights[0] - 500  # key and signature, less the padding of two Initials
 
 
 @pytest.mark.parametrize(
