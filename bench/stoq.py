@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,8 +24,9 @@ from bench import aioquic_ends, rust_ends, stoq_ends
 from bench.processes import MEGA, Transfer, between
 from bench.report import Result, Suite, progress, rounded
 from bench.stoq_ends import Plan
+from transport import TransportConfig
 
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 AIOQUIC_BYTES: Final = 16 << 20
 FIRST_DIALS: Final = 9
 LATER_DIALS: Final = 100
@@ -84,7 +85,7 @@ def _loop(mtu: int, mebibytes: int) -> Line:
 
 
 # Measured in rounds, in this order, so that what is compared stands side by side.
-LINES: Final = (
+LINES: tuple[Line, ...] = (
     _bulk(1_452, 512),
     _loop(1_452, 512),
     Line(
@@ -98,6 +99,14 @@ LINES: Final = (
     _loop(32_000, 1_024),
     Line("udp_gso", partial(rust_ends.udp, 1_452), "1452-byte datagrams, no QUIC, GSO and GRO"),
 )
+if "aioquic" in get_args(TransportConfig.model_fields["engine"].annotation):
+    LINES += (
+        Line(
+            "aioquic_engine",
+            partial(_stoq, mtu=16_000, size=64 << 20, settings={"engine": "aioquic"}),
+            "our engine on aioquic, path MTU 16000, 64 MiB, trio API on both ends",
+        ),
+    )
 # Each measured once: they show a shape, no floor hangs on them.
 SHAPES: Final = (
     Line("stoq_streams_100", partial(_stoq, streams=100, size=200 << 20), "100 streams"),

@@ -53,6 +53,8 @@ class _Progress:
 
 def server(pipe: Pipe, plan: Plan) -> None:
     """Accept whatever a client below wants."""
+    from native.quic import QuicEngine
+
     pin(0)
     _raise_descriptor_limit()
     endpoint = _endpoint(plan, "[::1]:0")
@@ -67,6 +69,8 @@ def server(pipe: Pipe, plan: Plan) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(endpoint.run)
+            if plan.settings.get("engine") == "aioquic" and isinstance(endpoint.engine, QuicEngine):
+                raise RuntimeError("this is not the engine that was asked for")
             endpoint.serve("echo", echo)
             endpoint.serve("usage", usage)
             endpoint.on_frame(
