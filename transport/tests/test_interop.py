@@ -252,6 +252,7 @@ async def until(condition: Any) -> None:
     [
         pytest.param(Algorithm.FALCON_512, id="short"),
         pytest.param(Algorithm.FALCON_1024, marks=SOAK, id="full"),
+        pytest.param(Algorithm.ML_DSA_65, marks=SOAK, id="longest"),
     ],
 )
 @pytest.mark.parametrize("heard", [1, 2], ids=["half a ClientHello", "a ClientHello"])

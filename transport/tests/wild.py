@@ -272,7 +272,7 @@ class Wild:
     async def send(self, epoch: tls.Epoch, frames: bytes, *, reserved: int = 0) -> None:
         """One packet with exactly these frames, and reserved bits if they are wanted."""
         quic = self.quic
-        builder = _Builder(
+        builder = RawBuilder(
             host_cid=quic.host_cid,
             is_client=True,
             max_datagram_size=1_200 if epoch is tls.Epoch.INITIAL else 65_000,
@@ -304,7 +304,9 @@ class Wild:
             self.completed = self.completed or isinstance(event, HandshakeCompleted)
 
 
-class _Builder(QuicPacketBuilder):
+class RawBuilder(QuicPacketBuilder):
+    """Packets of bytes rather than of frames."""
+
     def push(self, frames: bytes) -> None:
         """Bytes as they are, legal or not."""
         self._buffer.push_bytes(frames)
