@@ -126,6 +126,12 @@ class NotReachable(NodeError):
     exit_code = ExitCode.NOT_REACHABLE
 
 
+class StoqUnfit(NodeError):
+    """This machine's network cannot carry STOQ."""
+
+    code = "HM-D-308"
+
+
 class NotReady(NodeError):
     """The node answers but cannot serve, or did not become ready in time."""
 

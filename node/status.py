@@ -25,6 +25,14 @@ class PeerStatus:
     address: str
     connected: bool
     round_trip_ms: float | None = None
+    remote_address: str = ""
+    dialled: bool = False
+    path_mtu_bytes: int = 0
+    key_exchange: str = ""
+    signature: str = ""
+    resumed: bool = False
+    streams: int = 0
+    packets_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,8 @@ EXIT_CODE_OF: Final = {
     "HM-B-022": ExitCode.UNSAFE,
     "HM-A-002": ExitCode.USAGE,
     "HM-L-301": ExitCode.USAGE,
+    "HM-T-001": ExitCode.USAGE,
+    "HM-T-006": ExitCode.NOT_REACHABLE,
     "HM-N-010": ExitCode.CONFIGURATION,
     "HM-N-011": ExitCode.UNSAFE,
     "HM-N-012": ExitCode.NOT_ALLOWED,

@@ -47,7 +47,9 @@ _CHECKPOINT: Final = ("checkpoint", "newest cosigned checkpoint, a signed note")
 _KIND: Final = {"int": "whole number", "str": "text", "bool": "true or false"}
 _STATUS_TEXT: Final = {
     "phase": ", ".join(PHASES),
-    "peers": "name, node_id, address, connected, round_trip_ms of every other validator",
+    "peers": "name, node_id, address, connected, round_trip_ms, remote_address, dialled, "
+    "path_mtu_bytes, key_exchange, signature, resumed, streams, packets_lost of every other "
+    "validator",
     "supply": "base units, decimal text",
     "conservation_error": "base units, decimal text; anything but 0 is a defect",
 }

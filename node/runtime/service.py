@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -55,6 +56,7 @@ from node.runtime.store import FORMAT_VERSION, StoredBlock
 from node.runtime.submissions import CODE_MEMPOOL_FULL, outcome_of
 from node.status import PeerStatus, Status
 from node.version import version
+from transport.core.engine import key_exchange_name, signature_name
 from trustchain.core.outcomes import Outcome as LogOutcome
 from trustchain.errors import (
     CosignerBusy,
@@ -68,6 +70,7 @@ from trustchain.runtime.intake import take_submission
 
 if TYPE_CHECKING:
     from node.runtime.assemble import Parts
+    from transport import Connection
 
 COSIGN_TIMEOUT_S: Final = 10.0  # W validators that are up answer within one round trip
 CERTIFICATE_TIMEOUT_S: Final = 5.0  # one vote round, or an idle block when the tip is not certified
@@ -400,17 +403,14 @@ class NodeService:
             if index == parts.me:
                 continue
             connection = parts.links.connection(index)
-            trip = None if connection is None else connection.statistics().rtt_s * 1000
             node_id = validator.node_id.hex()
-            peers.append(
-                PeerStatus(
-                    name=validator.name,
-                    node_id=node_id,
-                    address=parts.config.peers.get(node_id, ""),
-                    connected=connection is not None,
-                    round_trip_ms=trip,
-                )
+            away = PeerStatus(
+                name=validator.name,
+                node_id=node_id,
+                address=parts.config.peers.get(node_id, ""),
+                connected=False,
             )
+            peers.append(away if connection is None else _connected(away, connection))
         return tuple(peers)
 
     def _address(self, text: str) -> Address:
@@ -493,3 +493,23 @@ def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _connected(peer: PeerStatus, connection: Connection) -> PeerStatus:
+    """A peer together with the path to it."""
+    path = connection.statistics()
+    session = connection.engine.session(connection.handle)
+    key_exchange, signature, resumed, _ = session or (0, 0, 0, 0)
+    return replace(
+        peer,
+        connected=True,
+        round_trip_ms=path.rtt_s * 1000,
+        remote_address=connection.remote_address,
+        dialled=connection.dialled,
+        path_mtu_bytes=path.mtu_bytes,
+        key_exchange=key_exchange_name(key_exchange),
+        signature=signature_name(signature),
+        resumed=bool(resumed),
+        streams=path.streams,
+        packets_lost=path.packets_lost,
+    )

@@ -1,0 +1,1 @@
+"""What `hypermesh stoq` does: reach a peer, measure a path, judge this machine's network."""
