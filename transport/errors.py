@@ -179,3 +179,33 @@ class RPCTimeout(RPCError):
     @property
     def hint(self) -> str:
         return "ask again if the method is idempotent, or give it more time"
+
+
+class DatagramTooLong(TransportError):
+    """A datagram does not fit into one packet of this path; nothing was sent."""
+
+    code = "HM-T-015"
+
+    @property
+    def hint(self) -> str:
+        return "keep to `connection.datagram_bytes_max`, or use a stream"
+
+
+class DatagramsUnsupported(TransportError):
+    """The peer takes no datagrams."""
+
+    code = "HM-T-016"
+
+    @property
+    def hint(self) -> str:
+        return "use a stream or a channel; `connection.datagram_bytes_max` is None for such a peer"
+
+
+class DatagramQueueFull(TransportError):
+    """Datagrams are made faster than they leave; nothing was queued."""
+
+    code = "HM-T-017"
+
+    @property
+    def hint(self) -> str:
+        return "drop it, or wait for room with `await connection.send_datagram(data)`"

@@ -6,6 +6,12 @@ border to the engine and may change with it.
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
+
+# numbers of TLS -> names in statistics and metric labels
+KEY_EXCHANGES: Final = {0x11EC: "X25519MLKEM768"}
+SIGNATURES: Final = {0xFEDC: "falconpadded512", 0xFEDF: "falconpadded1024", 0x0905: "mldsa65"}
+UNKNOWN: Final = "unknown"
 
 
 class StreamKind(IntEnum):

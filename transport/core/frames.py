@@ -6,6 +6,7 @@ decoder here serves calls and is the readable twin that tests compare with.
 
 from dataclasses import dataclass
 from enum import IntEnum
+from ipaddress import IPv6Address
 from typing import Final
 
 from native.codec import CodecError, decode, encode
@@ -13,6 +14,8 @@ from transport.errors import MalformedFrame
 from transport.limits import RPC_ERROR_CHARS_MAX, RPC_METHOD_CHARS_MAX
 
 HEADER_SIZE_BYTES: Final = 5
+PING_SIZE_BYTES: Final = 8
+OBSERVED_SIZE_BYTES: Final = 18  # an IPv6 address and a port
 _LENGTH_SIZE_BYTES: Final = 4
 _TIMEOUT_MS_MAX: Final = 2**32 - 1
 
@@ -22,6 +25,9 @@ class ControlType(IntEnum):
 
     HELLO = 1
     READY = 2  # the dialler has accepted the acceptor's HELLO
+    OBSERVED = 3  # where the sender sees the receiver; after admission and after every move
+    PING = 4
+    PONG = 5  # the body of the PING it answers
 
 
 class CallType(IntEnum):
@@ -79,6 +85,19 @@ class FrameDecoder:
             position = end
         del self._buffer[:position]
         return frames
+
+
+def encode_observed(address: str) -> bytes:
+    """Body of an OBSERVED frame, from `[address]:port`. A zone means nothing to the peer."""
+    host, _, port = address.rpartition(":")
+    return IPv6Address(host.strip("[]").partition("%")[0]).packed + int(port).to_bytes(2)
+
+
+def decode_observed(body: bytes) -> str:
+    """`[address]:port`; raises `MalformedFrame`."""
+    if len(body) != OBSERVED_SIZE_BYTES:
+        raise MalformedFrame("an OBSERVED of the wrong size")
+    return f"[{IPv6Address(body[:16])}]:{int.from_bytes(body[16:])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,14 +8,24 @@ import trio
 
 from native import quic
 from native.values import NodeId, PublicKey
-from transport.core.engine import Engine, Part
-from transport.core.events import ChannelKind, CloseReason, Closure, StreamKind
+from transport.core.engine import Buffer, Engine, Part
+from transport.core.events import (
+    KEY_EXCHANGES,
+    SIGNATURES,
+    UNKNOWN,
+    ChannelKind,
+    CloseReason,
+    Closure,
+    StreamKind,
+)
 from transport.core.hello import Hello
 from transport.core.pool import Candidate
 from transport.core.streams import is_bidirectional, is_dialler_stream
 from transport.errors import ChannelFull, ConnectionEnded, FrameTooLong
 from transport.limits import CLOSE_DETAIL_CHARS_MAX, RPC_TIMEOUT_S
 from transport.runtime import rpc
+from transport.runtime.control import Control
+from transport.runtime.datagrams import Datagrams
 from transport.runtime.streams import BidirectionalStream, ReceiveStream, SendStream
 
 if TYPE_CHECKING:
@@ -28,7 +38,13 @@ Stream: TypeAlias = BidirectionalStream | SendStream | ReceiveStream
 class ConnectionStatistics:
     """The path of one connection, and what waits on it."""
 
+    engine: str
+    key_exchange: str
+    signature: str
+    resumed: bool
+    key_updates: int
     rtt_s: float
+    rtt_min_s: float
     mtu_bytes: int
     congestion_window_bytes: int
     packets_sent: int
@@ -36,6 +52,8 @@ class ConnectionStatistics:
     bytes_sent: int
     bytes_received: int
     black_holes: int
+    congestion_events: int
+    datagrams_dropped: int  # received ones that nobody read in time
     streams: int
     votes_queued_bytes: int
     bulk_queued_bytes: int
@@ -93,9 +111,12 @@ class Connection:
         self.public_key: Final = public_key
         self.peer: Final[NodeId] = public_key.node_id
         self.hello: Final = hello
-        self.remote_address: Final = remote_address
+        self.remote_address = remote_address
         self.closed: Final = trio.Event()
         self.closure: Closure | None = None
+        self._session = self.engine.session(handle) or (0, 0, 0, 0)
+        self._control = Control(self)
+        self._datagrams = Datagrams(self)
         self._channels = {kind: FrameSender(self, kind) for kind in ChannelKind}
         self._streams: dict[int, Stream] = {}
         self._arrived: dict[bool, deque[int]] = {True: deque(), False: deque()}
@@ -128,6 +149,45 @@ class Connection:
     ) -> bytes:
         """Ask the peer. Raises `RPCError` (its refusal), `RPCTimeout`, `ConnectionEnded`."""
         return await rpc.call(self, method, request, timeout_s=timeout_s)
+
+    # datagrams: unreliable, unordered, one packet each (RFC 9221)
+
+    @property
+    def datagram_bytes_max(self) -> int | None:
+        """The longest datagram that fits this path now; None if the peer takes none."""
+        return self.engine.datagram_bytes_max(self.handle)
+
+    def send_datagram_nowait(self, data: Buffer) -> None:
+        """Queue one datagram. Raises `DatagramTooLong`, `DatagramsUnsupported`,
+        `DatagramQueueFull`, `ConnectionEnded`; nothing was queued then."""
+        self._datagrams.send_nowait(data)
+
+    async def send_datagram(self, data: Buffer) -> None:
+        """Queue one datagram, waiting for room. Raises as `send_datagram_nowait` does."""
+        await self._datagrams.send(data)
+
+    async def receive_datagram(self) -> bytes:
+        """The oldest datagram that waits; those that nobody reads are dropped, and counted."""
+        return await self._datagrams.receive()
+
+    async def ping(self) -> float:
+        """Seconds to the peer's program and back, its queues included. Raises
+        `ConnectionEnded`."""
+        return await self._control.ping()
+
+    @property
+    def observed_address(self) -> str | None:
+        """Where the peer says it sees us; None until it has said so."""
+        return self._control.observed_address
+
+    def update_key(self) -> None:
+        """Encrypt with new keys from now on, and make the peer do so. Raises
+        `ConnectionEnded`."""
+        try:
+            self.engine.update_key(self.handle)
+        except quic.ConnectionGone:
+            raise self.ended() from None
+        self.kick()
 
     async def open_stream(self) -> BidirectionalStream:
         """A new stream of the application; waits while the peer allows no more."""
@@ -184,16 +244,26 @@ class Connection:
     def statistics(self) -> ConnectionStatistics:
         """Counters of the engine; zeros once the connection is gone."""
         path = self.engine.path(self.handle) or (0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0)
-        rtt_s, _, mtu, window, sent, lost, bytes_sent, bytes_received, black_holes, _ = path
+        session = self.engine.session(self.handle) or self._session
+        rtt_s, rtt_min_s, mtu, window, sent, lost, bytes_sent, bytes_received, holes, events = path
+        key_exchange, signature, resumed, key_updates = session
         return ConnectionStatistics(
+            engine=self.endpoint.config.engine,
+            key_exchange=KEY_EXCHANGES.get(key_exchange, UNKNOWN),
+            signature=SIGNATURES.get(signature, UNKNOWN),
+            resumed=bool(resumed),
+            key_updates=key_updates,
             rtt_s=rtt_s,
+            rtt_min_s=rtt_min_s,
             mtu_bytes=mtu,
             congestion_window_bytes=window,
             packets_sent=sent,
             packets_lost=lost,
             bytes_sent=bytes_sent,
             bytes_received=bytes_received,
-            black_holes=black_holes,
+            black_holes=holes,
+            congestion_events=events,
+            datagrams_dropped=self._datagrams.dropped,
             streams=len(self._streams),
             votes_queued_bytes=self._channels[ChannelKind.VOTES].queued_bytes,
             bulk_queued_bytes=self._channels[ChannelKind.BULK].queued_bytes,
@@ -220,6 +290,27 @@ class Connection:
     def forget(self, stream: Stream) -> None:
         """Both directions are over for us."""
         self._streams.pop(stream.number, None)
+
+    def control_received(self, frame_type: int, body: bytes) -> None:
+        """A control frame after HELLO."""
+        self._control.received(frame_type, body)
+
+    def admitted(self) -> None:
+        """Both sides have agreed: what the peer should know at once."""
+        self._control.tell_address()
+
+    def moved(self, address: str) -> None:
+        """The peer is seen at another address, which it has proven to be its own."""
+        self.remote_address = address
+        self._control.tell_address()
+
+    def datagrams_arrived(self) -> None:
+        """Datagrams wait in the engine."""
+        self._datagrams.arrived()
+
+    def datagram_room(self) -> None:
+        """Datagrams can be queued again."""
+        self._datagrams.room()
 
     def stream_opened(self, number: int, kind: int) -> None:
         """The peer opened a stream."""
@@ -261,6 +352,8 @@ class Connection:
         self.closed.set()
         self._news.set()
         self._all_finished.set()
+        self._control.ended()
+        self._datagrams.ended()
         for stream in tuple(self._streams.values()):
             stream.wake()
             if isinstance(stream, BidirectionalStream):

@@ -81,6 +81,9 @@ _STOPPED: Final = int(EventKind.STOPPED)
 _AVAILABLE: Final = int(EventKind.AVAILABLE)
 _CLOSED: Final = int(EventKind.CLOSED)
 _WATCHED: Final = int(EventKind.WATCHED)
+_DATAGRAM: Final = int(EventKind.DATAGRAM)
+_DATAGRAM_ROOM: Final = int(EventKind.DATAGRAM_ROOM)
+_MOVED: Final = int(EventKind.MOVED)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -185,6 +188,17 @@ class Endpoint:
     def peer(self, node_id: NodeId) -> Connection | None:
         """The open connection to this node, if there is one."""
         return self._peers.get(node_id)
+
+    def rebind(self, listen: str) -> None:
+        """Move to another local address; connections come along (RFC 9000, section 9). Raises
+        `AddressInvalid`, `PortInUse` and `BindFailed`; the old address stays then."""
+        engine = self._running()
+        listen = checked_address(listen)
+        try:
+            engine.rebind(listen)
+        except OSError as error:
+            raise _bind_failed(listen, error) from None
+        self.kick()
 
     def offer(self, hello: HelloOffer) -> None:
         """Say this in later HELLOs; connections that exist are not told."""
@@ -400,6 +414,13 @@ class Endpoint:
                 connection.stream_stopped(a)
             elif kind == _AVAILABLE:
                 connection.streams_available()
+            elif kind == _DATAGRAM:
+                connection.datagrams_arrived()
+            elif kind == _DATAGRAM_ROOM:
+                connection.datagram_room()
+            elif kind == _MOVED:
+                assert isinstance(payload, str)
+                connection.moved(payload)
         if turn:
             for turned in self._on_turn:
                 turned()
@@ -430,8 +451,7 @@ class Endpoint:
         if handshake is None:
             connection = self._connections.get(handle)
             if connection is not None:
-                detail = f"control frame {frame_type} after HELLO"
-                connection.close_now(CloseReason.PROTOCOL_VIOLATION, detail)
+                connection.control_received(frame_type, body)
             return
         if handshake.public_key is None:
             return  # refused in this very turn
@@ -486,6 +506,7 @@ class Endpoint:
         self._connections[handle] = connection
         self._peers[connection.peer] = connection
         engine.admit(handle)
+        connection.admitted()
         _log.debug(
             "transport.connected",
             peer=connection.peer.hex()[:16],
@@ -586,6 +607,12 @@ class Endpoint:
                 self._running()
             return self._peers[node_id]
         raise DialFailed(closure)
+
+
+def _bind_failed(listen: str, error: OSError) -> BindFailed:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUse(listen, "another process holds it")
+    return BindFailed(listen, os.strerror(error.errno or 0))
 
 
 def checked_address(address: str) -> str:

@@ -12,7 +12,7 @@ from native.quic import ConnectionGone, StreamClosed, StreamReset, StreamStopped
 from transport.core.engine import Buffer
 from transport.core.streams import ResetCode
 from transport.errors import ConnectionEnded
-from transport.limits import READ_SIZE_BYTES
+from transport.limits import READ_SIZE_BYTES, STREAM_PRIORITY_MAX, STREAM_PRIORITY_MIN
 
 if TYPE_CHECKING:
     from transport.runtime.connection import Connection
@@ -93,6 +93,12 @@ class SendStream(_Half, trio.abc.SendStream):
         """Returns at once; `send_all` itself waits for room."""
         await trio.lowlevel.checkpoint()
         self._enter()
+
+    def set_priority(self, priority: int) -> None:
+        """Send this before streams of a lower priority; 0 is what a stream begins with."""
+        if not STREAM_PRIORITY_MIN <= priority <= STREAM_PRIORITY_MAX:
+            raise ValueError(f"a priority is from {STREAM_PRIORITY_MIN} to {STREAM_PRIORITY_MAX}")
+        self._engine.set_priority(self._handle, self.number, priority)
 
     async def aclose(self) -> None:
         """Say that no more comes. What was written is still delivered."""
@@ -186,6 +192,29 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
         data, self._finished = self._read(max_bytes)
         return data
 
+    async def receive_into(self, buffer: bytearray | memoryview) -> int:
+        """Like `receive_some`, straight into the caller's memory: how many bytes came; 0 once the
+        peer finished."""
+        if not memoryview(buffer).nbytes:
+            raise ValueError("an empty buffer")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._enter()
+        self._busy = True
+        try:
+            while not self._finished:
+                size, self._finished = self._read_into(buffer)
+                if size or self._finished:
+                    self._connection.kick()  # the peer may send as much again
+                if size:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return size
+                if not self._finished:
+                    await self._wait()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return 0
+        finally:
+            self._busy = False
+
     async def aclose(self) -> None:
         """Want no more; the peer is told if it has not finished."""
         self.stop()
@@ -202,14 +231,30 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
         self._wake.set()
 
     def _read(self, size: int) -> tuple[bytes, bool]:
-        if self._closed:
-            raise trio.ClosedResourceError("this stream was closed")
+        self._check_open()
         try:
             return self._engine.read(self._handle, self.number, size)
-        except StreamReset as error:
-            raise self._broken(f"the peer gave the stream up (code {error.args[0]})") from error
-        except (ConnectionGone, StreamClosed):
-            raise self._broken("the connection is over") from self._ended()
+        except (StreamReset, ConnectionGone, StreamClosed) as error:
+            raise self._unreadable(error) from self._cause(error)
+
+    def _read_into(self, buffer: bytearray | memoryview) -> tuple[int, bool]:
+        self._check_open()
+        try:
+            return self._engine.read_into(self._handle, self.number, buffer)
+        except (StreamReset, ConnectionGone, StreamClosed) as error:
+            raise self._unreadable(error) from self._cause(error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+
+    def _unreadable(self, error: Exception) -> trio.BrokenResourceError:
+        if isinstance(error, StreamReset):
+            return self._broken(f"the peer gave the stream up (code {error.args[0]})")
+        return self._broken("the connection is over")
+
+    def _cause(self, error: Exception) -> Exception | None:
+        return error if isinstance(error, StreamReset) else self._ended()
 
 
 class BidirectionalStream(trio.abc.HalfCloseableStream):
@@ -241,6 +286,14 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See `ReceiveStream.receive_some`."""
         return await self.receiver.receive_some(max_bytes)
+
+    async def receive_into(self, buffer: bytearray | memoryview) -> int:
+        """See `ReceiveStream.receive_into`."""
+        return await self.receiver.receive_into(buffer)
+
+    def set_priority(self, priority: int) -> None:
+        """See `SendStream.set_priority`."""
+        self.sender.set_priority(priority)
 
     async def aclose(self) -> None:
         """Finish sending and want no more."""
