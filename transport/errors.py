@@ -5,6 +5,8 @@ Streams raise trio's own `BrokenResourceError` and `ClosedResourceError`, with o
 cause where there is more to say.
 """
 
+from collections.abc import Mapping
+
 from transport.core.events import CloseReason, Closure
 
 
@@ -82,9 +84,20 @@ class ConnectionEnded(TransportError):
 
 
 class DialFailed(ConnectionEnded):
-    """No connection to the node that was asked for came about."""
+    """No connection to the node that was asked for came about. `problems` has a text for every
+    address that was tried, if they were several; `closure` is the one that says most."""
 
     code = "HM-T-006"
+
+    def __init__(self, closure: Closure, problems: Mapping[str, str] | None = None) -> None:
+        super().__init__(closure)
+        self.problems = dict(problems or {})
+
+    def __str__(self) -> str:
+        """Every address with its problem, or the only problem."""
+        if not self.problems:
+            return super().__str__()
+        return "; ".join(f"{address}: {problem}" for address, problem in self.problems.items())
 
     @property
     def hint(self) -> str:
@@ -209,3 +222,26 @@ class DatagramQueueFull(TransportError):
     @property
     def hint(self) -> str:
         return "drop it, or wait for room with `await connection.send_datagram(data)`"
+
+
+class AddressUnknown(TransportError):
+    """A pool was asked for a node that it knows no address of."""
+
+    code = "HM-T-018"
+
+    def __init__(self, peer: str) -> None:
+        super().__init__(f"no address of node {peer} is known")
+
+    @property
+    def hint(self) -> str:
+        return "tell the pool with `pool.set_addresses(node_id, addresses)`"
+
+
+class PoolFull(TransportError):
+    """Every connection of a pool is in use; none can make room."""
+
+    code = "HM-T-019"
+
+    @property
+    def hint(self) -> str:
+        return "finish streams and calls that are open, or make the pool with more connections"

@@ -56,6 +56,10 @@ RPC_TIMEOUT_S: Final = 10.0
 
 DIAL_BACKOFF_S_MIN: Final = 0.05
 DIAL_BACKOFF_S_MAX: Final = 2.0  # a restarted peer is back within this
+DIAL_STAGGER_S: Final = 0.25  # head start of an address before the next one (RFC 8305, section 8)
+DIAL_ADDRESSES_MAX: Final = 8  # of one node; each may cost a handshake
+POOL_CONNECTIONS_MAX: Final = 64  # dialled on demand or kept; a quarter of an endpoint's
+POOL_IDLE_TIMEOUT_S: Final = 60.0  # a new handshake a minute costs less than a connection kept
 DIAL_TIMEOUT_S: Final = 2.0  # two round trips over any ocean, with one loss
 
 UDP_PAYLOAD_BYTES_MAX: Final = 65_527  # what an IPv6 datagram holds without jumbograms

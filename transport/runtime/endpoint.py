@@ -56,9 +56,10 @@ from transport.errors import (
     TransportError,
 )
 from transport.identity import Identity, PeerVerifier
-from transport.limits import CLOSE_DETAIL_CHARS_MAX, RECEIVE_BATCHES_PER_TURN
+from transport.limits import CLOSE_DETAIL_CHARS_MAX, DIAL_ADDRESSES_MAX, RECEIVE_BATCHES_PER_TURN
 from transport.metrics import EndpointStatistics
 from transport.runtime.connection import Connection
+from transport.runtime.dialling import first_admitted
 from transport.runtime.engines.rust import rust_engine
 from transport.runtime.rpc import CallServer, Handler
 
@@ -206,15 +207,16 @@ class Endpoint:
 
     # --- connecting
 
-    async def dial(self, address: str, node_id: NodeId) -> Connection:
+    async def dial(self, addresses: str | Sequence[str], node_id: NodeId) -> Connection:
         """An open connection to this very node: the existing one, or a new one that both sides
-        accepted. Raises `DialFailed`, `AddressInvalid`, `EndpointStopped`."""
-        engine = self._running()
+        accepted. Of several addresses, best first, the first that is admitted wins. Raises
+        `DialFailed`, `AddressInvalid`, `EndpointStopped`."""
+        self._running()
         existing = self._peers.get(node_id)
         if existing is not None:
             await trio.lowlevel.checkpoint()
             return existing
-        address = checked_address(address)
+        checked = checked_addresses(addresses)
         if node_id == self.identity.node_id:
             refused = Closure(
                 cause=Cause.REFUSED,
@@ -222,6 +224,12 @@ class Endpoint:
                 detail="this is our own NodeId",
             )
             raise DialFailed(refused)
+        if len(checked) == 1:
+            return await self._dial(checked[0], node_id)
+        return await first_admitted(checked, lambda address: self._dial(address, node_id))
+
+    async def _dial(self, address: str, node_id: NodeId) -> Connection:
+        engine = self._running()
         try:
             handle = engine.connect(address, node_id)
         except (OSError, NativeError) as error:
@@ -629,4 +637,20 @@ def checked_address(address: str) -> str:
     return address
 
 
-__all__ = ["ConnectionCallback", "Endpoint", "FrameCallback", "TransportError", "checked_address"]
+def checked_addresses(addresses: str | Sequence[str]) -> tuple[str, ...]:
+    """Each address once, in order; raises `AddressInvalid`, also for none or too many."""
+    listed = (addresses,) if isinstance(addresses, str) else tuple(addresses)
+    if not 1 <= len(listed) <= DIAL_ADDRESSES_MAX:
+        problem = f"{len(listed)} addresses; one to {DIAL_ADDRESSES_MAX} can be dialled"
+        raise AddressInvalid(", ".join(listed[:DIAL_ADDRESSES_MAX]), problem)
+    return tuple(dict.fromkeys(map(checked_address, listed)))
+
+
+__all__ = [
+    "ConnectionCallback",
+    "Endpoint",
+    "FrameCallback",
+    "TransportError",
+    "checked_address",
+    "checked_addresses",
+]
