@@ -25,8 +25,6 @@ from node.cli.base import (
 from node.errors import InvalidArgument, NotReachable, StoqUnfit
 
 app = noun("Reach nodes over STOQ and measure the way.")
-bench = noun("Measure throughput between two machines, or on this one.")
-app.add_typer(bench, name="bench")
 
 PeerAddress = Annotated[str, typer.Argument(metavar="ADDRESS", help="IPv6 address and UDP port.")]
 PeerNodeId = Annotated[str, typer.Argument(metavar="NODE_ID", help="64 hexadecimal digits.")]
@@ -152,95 +150,115 @@ def peers(
     emit(output, rows, text)
 
 
-@bench.command(
-    epilog=examples("hypermesh stoq bench serve", "hypermesh stoq bench serve --listen [::]:9999")
-)
-def serve(
-    listen: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "[::1]:0",
-    mtu: PathMTU = 1_452,
-    output: Output = OutputFormat.TEXT,
-) -> None:
-    """Receive for `bench run` on another machine until stopped with Ctrl-C."""
-    import trio
-
-    _warnings_only()
-    from node.stoq import throughput
-    from transport import TransportConfig
-
-    acceptor = throughput.endpoint(listen, TransportConfig(mtu_bytes_max=mtu))
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(acceptor.run)
-            data = {"address": acceptor.address, "node_id": acceptor.identity.node_id.hex()}
-            line = f"hypermesh stoq bench run {data['address']} {data['node_id']}"
-            if output is OutputFormat.JSON:
-                import json
-
-                typer.echo(json.dumps(data))  # one line: a program may read it
-            else:
-                note("receiving; on the other machine run")
-                typer.echo(line)
-            await throughput.serve(acceptor)
-
-    trio.run(main)
-
-
-@bench.command(
+@app.command(
     epilog=examples(
-        f"hypermesh stoq bench run [2001:db8::7]:9999 {_SAMPLE_NODE}",
-        f"hypermesh stoq bench run [::1]:9999 {_SAMPLE_NODE} --size-mb 1000 --streams 4",
+        "hypermesh stoq bench",
+        "hypermesh stoq bench --serve --listen [::]:9999",
+        f"hypermesh stoq bench [2001:db8::7]:9999 {_SAMPLE_NODE} --size-mb 1000 --streams 4",
     )
 )
-def run(
-    address: PeerAddress,
-    node_id: PeerNodeId,
+def bench(
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="ADDRESS", help="A machine that runs `bench --serve`."),
+    ] = None,
+    node_id: Annotated[
+        str | None, typer.Argument(metavar="NODE_ID", help="What that machine printed.")
+    ] = None,
+    receive: Annotated[
+        bool, typer.Option("--serve", help="Receive from others until stopped with Ctrl-C.")
+    ] = False,
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where --serve listens.")
+    ] = "[::1]:0",
     size_mb: Annotated[int, typer.Option(min=1, max=65_536, help="How much to send.")] = 256,
     streams: Annotated[int, typer.Option(min=1, max=256, help="Over how many streams.")] = 1,
     mtu: PathMTU = 1_452,
     congestion: Annotated[str, typer.Option(help="cubic or bbr.")] = "cubic",
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Send to a machine that runs `bench serve`; MB are 1,000,000 bytes, CPU is this side's."""
+    """Measure throughput to another machine, or between two processes of this one.
+
+    MB are 1,000,000 bytes; CPU is that of the sending side. No real chain is touched.
+    """
+    if congestion not in ("cubic", "bbr"):
+        raise InvalidArgument(f"{congestion!r} is no congestion control", hint="cubic or bbr")
+    if (address is None) != (node_id is None):
+        raise InvalidArgument(
+            "an address without a NodeId", hint="name both, as `bench --serve` prints them"
+        )
+    _warnings_only()
+    settings = {"mtu_bytes_max": mtu, "congestion": congestion}
+    if receive:
+        _receive(listen, settings, output)
+    elif address is None or node_id is None:
+        _send_here(size_mb, streams, settings, output)
+    else:
+        _send(address, _node_id(node_id), size_mb, streams, settings, output)
+
+
+def _receive(listen: str, settings: dict[str, Any], output: OutputFormat) -> None:
+    import json
+
     import trio
 
-    _warnings_only()
     from node.stoq import throughput
     from transport import TransportConfig
 
-    if congestion not in ("cubic", "bbr"):
-        raise InvalidArgument(f"{congestion!r} is no congestion control", hint="cubic or bbr")
-    wanted = _node_id(node_id)
-    config = TransportConfig.model_validate({"mtu_bytes_max": mtu, "congestion": congestion})
+    acceptor = throughput.endpoint(listen, TransportConfig.model_validate(settings))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(acceptor.run)
+            there = {"address": acceptor.address, "node_id": acceptor.identity.node_id.hex()}
+            if output is OutputFormat.JSON:
+                typer.echo(json.dumps(there))  # one line: a program may read it
+            else:
+                note("receiving; run this elsewhere, with an address of this machine:")
+                typer.echo(f"hypermesh stoq bench {there['address']} {there['node_id']}")
+            await throughput.serve(acceptor)
+
+    trio.run(main)
+
+
+def _send(
+    address: str,
+    node_id: Any,
+    size_mb: int,
+    streams: int,
+    settings: dict[str, Any],
+    output: OutputFormat,
+) -> None:
+    import trio
+
+    from node.stoq import throughput
+    from transport import TransportConfig
+
+    config = TransportConfig.model_validate(settings)
+    size_bytes = size_mb * throughput.MEGA
 
     async def main() -> Any:
         return await throughput.run(
-            address, wanted, size_bytes=size_mb * throughput.MEGA, streams=streams, config=config
+            address, node_id, size_bytes=size_bytes, streams=streams, config=config
         )
 
     _show(output, trio.run(main))
 
 
-@bench.command(
-    epilog=examples("hypermesh stoq bench local", "hypermesh stoq bench local --mtu 8900")
-)
-def local(
-    size_mb: Annotated[int, typer.Option(min=1, max=65_536, help="How much to send.")] = 256,
-    streams: Annotated[int, typer.Option(min=1, max=256, help="Over how many streams.")] = 1,
-    mtu: PathMTU = 1_452,
-    output: Output = OutputFormat.TEXT,
-) -> None:
-    """Send to a second process on this machine: what its processor can do without a network."""
+def _send_here(size_mb: int, streams: int, settings: dict[str, Any], output: OutputFormat) -> None:
+    """To a second process on this machine: what its processor can do without a network."""
     import json
     import subprocess
     import sys
 
-    words = ["-m", "node.cli", "stoq", "bench", "serve", "--mtu", str(mtu), "--output", "json"]
+    words = ["-m", "node.cli", "stoq", "bench", "--serve", "--output", "json"]
+    words += ["--mtu", str(settings["mtu_bytes_max"])]
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         try:
             there = json.loads(server.stdout.readline())
-            run(there["address"], there["node_id"], size_mb, streams, mtu, "cubic", output)
+            node_id = _node_id(there["node_id"])
+            _send(there["address"], node_id, size_mb, streams, settings, output)
         finally:
             server.terminate()
 

@@ -104,6 +104,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
         "wallet": {"new", "balance", "send", "history"},
         "cert": {"issue", "show", "verify"},
         "ctlog": {"head", "proof", "verify"},
+        "stoq": {"ping", "bench", "netcheck", "peers"},
     }
 
 

@@ -42,7 +42,9 @@ def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, 
         (("ping", "[::1]:9292", "zz" * 32), 2, "64 hexadecimal digits"),
         (("ping", "[::1]:9292", STRANGER, "--count", "0"), 2, "count"),
         (("ping", "[::1]:9292", STRANGER, "--timeout", "soon"), 2, "60s"),
-        (("bench", "run", "[::1]:9", STRANGER, "--congestion", "reno"), 2, "bbr"),
+        (("bench", "--congestion", "reno"), 2, "bbr"),
+        (("bench", "[::1]:9"), 2, "name both"),
+        (("bench", "[::1]:9", "12"), 2, "64 hexadecimal digits"),
         (("netcheck", "--peer", "10.0.0.1:1"), 2, "IPv6 only"),
     ],
 )
@@ -118,7 +120,7 @@ def test_throughput_counts_what_arrived() -> None:
 
 
 def test_the_local_bench_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
-    ended, shown, _ = command(capsys, "bench", "local", "--size-mb", "5", "--output", "json")
+    ended, shown, _ = command(capsys, "bench", "--size-mb", "5", "--output", "json")
     assert ended == 0
     assert json.loads(shown)["bytes_moved"] == 5_000_000
 
