@@ -1,7 +1,7 @@
 """Turn what `make bench` printed into docs/benchmarks.md: `python scripts/benchmarks.py FILE`.
 
 Figures are copied, never typed. A goal that was missed is shown like one that was met. With
-`--part`, figures that FILE does not have stay as the page has them.
+`--part`, figures that FILE does not have stay as the page has them, and so does the machine.
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ def main() -> int:
     options = parser.parse_args()
     documents = [json.loads(path.read_text()) for path in options.file]
     results = [result for document in documents for result in document["results"]]
-    machine = _machine(documents[0]["machine"])
     page = PAGE.read_text()
+    machine = _machine(documents[0]["machine"])
     rows = _rows(results)
     if options.part:
+        machine = page.split("## Machine\n\n")[1].split("\n\n")[0]
         rows = _merged(rows, page)
     figures = "\n".join(["| figure | value | goal | conditions |", "|---|---:|---|---|", *rows])
     _, separator, prose = page.partition(PROSE)
