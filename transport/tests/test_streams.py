@@ -124,6 +124,33 @@ async def test_a_closed_stream_stays_closed(start: Start, identities: list[Ident
         await stream.receive_some()
 
 
+async def test_a_peer_that_uses_its_first_streams_may_open_all_of_them(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities, streams_max=128)
+    with trio.fail_after(10):
+        streams = [await ours.open_stream() for _ in range(120)]
+        for number, stream in enumerate(streams):
+            await stream.send_last(number.to_bytes(2))
+        others = [await theirs.accept_stream() for _ in streams]
+        heard = [int.from_bytes(await other.receive_some()) for other in others]
+    assert sorted(heard) == list(range(120))
+
+
+async def test_a_stream_read_to_its_end_gives_the_peer_its_credit_back(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(
+        start, identities, stream_window_bytes=65_536, connection_window_bytes=65_536
+    )
+    with trio.fail_after(10):
+        for _ in range(20):
+            stream = await ours.open_stream()
+            await stream.send_last(bytes(60_000))
+            other = await theirs.accept_stream()
+            assert sum([len(part) async for part in other]) == 60_000
+
+
 async def test_streams_over_the_limit_wait_for_a_free_one(
     start: Start, identities: list[Identity]
 ) -> None:
