@@ -114,12 +114,14 @@ def _outcome_row(member: Any) -> tuple[str, str, str, str]:
 
 def _metrics() -> str:
     from node import metrics
+    from transport.metrics import METRICS, PREFIX, metric_type
 
     rows = [(row.name, "gauge", row.text) for row in metrics.STATUS_GAUGES]
     rows.append((metrics.READY_NAME, "gauge", metrics.READY_TEXT))
     for family in metrics.Metrics().registry.collect():
         suffix = "_total" if family.type == "counter" else ""
         rows.append((family.name + suffix, family.type, family.documentation))
+    rows += [(PREFIX + name, metric_type(name), text) for name, text in METRICS.items()]
     return _page(
         "Metrics",
         "What `/metrics` shows, in base units. Beside these, each room's statistics appear as "

@@ -35,6 +35,7 @@ CLOSE_TIMEOUT_S: Final = 1.0  # what a graceful close waits for acknowledgements
 CLOSE_DETAIL_CHARS_MAX: Final = 500  # words that travel with a close
 
 RECEIVE_BATCHES_PER_TURN: Final = 16  # up to 32 datagrams of 64 KiB each; more starves other tasks
+TURN_LATE_S: Final = 0.05  # callbacks that take longer show in round trips and in votes
 READ_SIZE_BYTES: Final = 1_048_576  # what one `receive_some` takes when not told
 
 DATAGRAMS_RECEIVED_MAX: Final = 4_096  # unread ones of a connection; the oldest makes room

@@ -64,6 +64,7 @@ from node.runtime.submissions import Submissions
 from node.status import to_json
 from transport import Connection, Endpoint, HelloOffer, Identity, TransportConfig
 from transport.errors import RPCError
+from transport.metrics import TransportMetrics
 from trustchain.runtime.application import LogApplication
 from trustchain.runtime.authority import Authority
 from trustchain.runtime.cosigner import METHOD as COSIGN_METHOD
@@ -359,7 +360,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     endpoint.serve("caesar.submit", _serve_submit(parts))
     endpoint.serve("node.status", _serve_status(service))
     parts.metrics.watch_status(lambda: (service.status(), service.findings()))
-    parts.metrics.watch("transport", endpoint.statistics)
+    TransportMetrics(endpoint.statistics, parts.metrics.registry)
     parts.metrics.watch("consensus", driver.replica.statistics)
     parts.metrics.watch("consensus_driver", driver.statistics)
     parts.metrics.watch("mempool", lambda: MempoolCounters.of(parts.mempool.statistics()))

@@ -84,6 +84,7 @@ class Datagrams:
         while len(self._waiting) > DATAGRAMS_RECEIVED_MAX or self._waiting_bytes > bytes_max:
             self._waiting_bytes -= len(self._waiting.popleft())
             self.dropped += 1
+            connection.endpoint.datagrams_unread += 1
         self._arrival.set()
 
     def room(self) -> None:

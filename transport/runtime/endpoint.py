@@ -12,7 +12,8 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Final, Self, TypeAlias
 
 import structlog
@@ -25,6 +26,9 @@ from transport.config import TransportConfig
 from transport.core.engine import Engine, Part
 from transport.core.events import (
     HELLO_REFUSALS,
+    KEY_EXCHANGES,
+    SIGNATURES,
+    UNKNOWN,
     Cause,
     ChannelKind,
     CloseReason,
@@ -42,6 +46,7 @@ from transport.core.hello import (
     Step,
     encode_hello,
 )
+from transport.core.measures import DurationCounter
 from transport.core.pool import Candidate, replaces
 from transport.errors import (
     AddressInvalid,
@@ -56,11 +61,18 @@ from transport.errors import (
     TransportError,
 )
 from transport.identity import Identity, PeerVerifier
-from transport.limits import CLOSE_DETAIL_CHARS_MAX, DIAL_ADDRESSES_MAX, RECEIVE_BATCHES_PER_TURN
-from transport.metrics import EndpointStatistics
+from transport.limits import (
+    CLOSE_DETAIL_CHARS_MAX,
+    DIAL_ADDRESSES_MAX,
+    RECEIVE_BATCHES_PER_TURN,
+    TURN_LATE_S,
+)
+from transport.metrics import HANDSHAKE_BUCKETS_S, EndpointStatistics, HandshakeResult
 from transport.runtime.connection import Connection
 from transport.runtime.dialling import first_admitted
 from transport.runtime.engines.rust import rust_engine
+from transport.runtime.kernel import receive_drops
+from transport.runtime.network import NetworkCounter
 from transport.runtime.rpc import CallServer, Handler
 
 FrameCallback: TypeAlias = Callable[[Connection, ChannelKind, int, bytes], object]
@@ -93,6 +105,7 @@ class _Handshake:
 
     handle: int
     exchange: HelloExchange
+    began_s: float = field(default_factory=trio.current_time)
     public_key: PublicKey | None = None
     expected: NodeId | None = None
     done: trio.Event | None = None  # a task waits in `dial`
@@ -133,6 +146,12 @@ class Endpoint:
         self._on_connection: list[ConnectionCallback] = []
         self._on_closed: list[ConnectionCallback] = []
         self._hello_refused = dict.fromkeys(HELLO_REFUSALS.values(), 0)
+        self._handshakes_ended: dict[tuple[HandshakeResult, str, str], int] = {}
+        self._handshake_times = DurationCounter(HANDSHAKE_BUCKETS_S)
+        self._network = NetworkCounter()
+        self._turns_late = 0
+        self.backpressure_s = 0.0  # counted by the streams
+        self.datagrams_unread = 0  # counted by the connections
         self._closing = False
         self._closed = trio.Event()
 
@@ -337,15 +356,22 @@ class Endpoint:
 
     def statistics(self) -> EndpointStatistics:
         """Counters since `run` began."""
+        engine = self.engine
         return EndpointStatistics.of(
-            self.engine.statistics(),
+            engine.statistics(),
             refused=self._hello_refused,
+            calls=self.calls,
+            network=self._network.read(engine, self._connections),
             connections=len(self._connections),
             handshakes=len(self._handshakes),
             streams=sum(connection.stream_count for connection in self._connections.values()),
-            calls_active=self.calls.active,
-            calls_served_total=self.calls.served_total,
-            calls_refused_total=self.calls.refused_total,
+            turns_late_total=self._turns_late,
+            backpressure_seconds_total=self.backpressure_s,
+            datagrams_unread_total=self.datagrams_unread,
+            kernel_receive_drops_total=receive_drops(engine.address()),
+            handshake_seconds=self._handshake_times.read(),
+            handshakes_ended_total=self._handshakes_ended,
+            engine_info=self.config.engine,
         )
 
     # --- the pump
@@ -356,8 +382,10 @@ class Endpoint:
             more, events = engine.step(RECEIVE_BATCHES_PER_TURN)
             if events:
                 kicked, self._kicked = self._kicked, True  # the flush below is the kick
+                began_s = perf_counter()
                 self._dispatch(events)
                 engine.flush()
+                self._turns_late += perf_counter() - began_s > TURN_LATE_S
                 self._kicked = kicked
             timeout_s = engine.timeout()
             if more:
@@ -503,6 +531,7 @@ class Endpoint:
         if existing is not None:
             existing.close_now(CloseReason.DUPLICATE, "another connection takes its place")
         del self._handshakes[handle]
+        self._ended(handshake, HandshakeResult.ADMITTED)
         connection = Connection(
             self,
             handle=handle,
@@ -535,7 +564,8 @@ class Endpoint:
         key = handshake.public_key
         peer = None if key is None else key.node_id.hex()[:16]
         _log.info("transport.peer_refused", reason=refusal.value, peer=peer, detail=detail)
-        self._handshakes.pop(handshake.handle, None)
+        if self._handshakes.pop(handshake.handle, None) is not None:
+            self._ended(handshake, HandshakeResult.REFUSED)
         handshake.public_key = None
         detail = detail[:CLOSE_DETAIL_CHARS_MAX]
         self.engine.close(handshake.handle, reason, detail)
@@ -545,11 +575,13 @@ class Endpoint:
         """A connection ended, on whichever side; later news about it is nobody's."""
         handshake = self._handshakes.pop(handle, None)
         if handshake is not None:
+            self._ended(handshake, HandshakeResult.FAILED)
             self._settle(handshake, closure)
             return
         connection = self._connections.pop(handle, None)
         if connection is None:
             return
+        self._network.forget(handle)
         if self._peers.get(connection.peer) is connection:
             del self._peers[connection.peer]
         if connection in self._accepted:
@@ -593,6 +625,18 @@ class Endpoint:
         self.engine.send(handle, StreamKind.CONTROL, frame_type, body)
         self.kick()
 
+    def _ended(self, handshake: _Handshake, result: HandshakeResult) -> None:
+        """Count it; not called twice for one handshake."""
+        key_exchange, signature, _, _ = self.engine.session(handshake.handle) or (0, 0, 0, 0)
+        names = (
+            result,
+            KEY_EXCHANGES.get(key_exchange, UNKNOWN),
+            SIGNATURES.get(signature, UNKNOWN),
+        )
+        self._handshakes_ended[names] = self._handshakes_ended.get(names, 0) + 1
+        if handshake.exchange.dialled and result is HandshakeResult.ADMITTED:
+            self._handshake_times.observe(trio.current_time() - handshake.began_s)
+
     def _settle(self, handshake: _Handshake, outcome: Connection | Closure) -> None:
         if handshake.outcome is None:
             handshake.outcome = outcome
@@ -602,6 +646,7 @@ class Endpoint:
     def _abandon(self, handshake: _Handshake) -> None:
         """The task in `dial` was cancelled; a connection that is there already stays."""
         if self._handshakes.pop(handshake.handle, None) is not None and not self._closing:
+            self._ended(handshake, HandshakeResult.GIVEN_UP)
             self.engine.close(handshake.handle, CloseReason.UNUSED, "the dialler gave up")
             self.kick()
 

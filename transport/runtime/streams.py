@@ -67,7 +67,7 @@ class SendStream(_Half, trio.abc.SendStream):
                 taken = self._write(data, offset)
                 offset += taken
                 if not taken:
-                    await self._wait()
+                    await self._wait_for_room()
             await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
             self._busy = False
@@ -83,7 +83,7 @@ class SendStream(_Half, trio.abc.SendStream):
                 taken = self._write(data, offset)
                 offset += taken
                 if not taken:
-                    await self._wait()
+                    await self._wait_for_room()
         finally:
             self._busy = False
         if not self._finish_nowait():
@@ -112,6 +112,13 @@ class SendStream(_Half, trio.abc.SendStream):
             self._engine.reset(self._handle, self.number, code)
             self._connection.kick()
         self._wake.set()
+
+    async def _wait_for_room(self) -> None:
+        began_s = trio.current_time()
+        try:
+            await self._wait()
+        finally:
+            self._connection.endpoint.backpressure_s += trio.current_time() - began_s
 
     def _write(self, data: Buffer, offset: int) -> int:
         if self._closed:
