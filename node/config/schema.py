@@ -98,12 +98,11 @@ class TransportSection(Section):
     listen: Address = Field(
         default="[::]:9292", description="IPv6 address and UDP port other nodes dial."
     )
-    path_mtu_bytes_max: int = Field(
+    path_mtu_bytes_max: Annotated[int, Field(ge=1200, le=65_000)] | Literal["link"] = Field(
         default=1452,
-        ge=1200,
-        le=65_507,
         description="Biggest UDP payload that path MTU discovery may try. Raise it only on "
-        "networks with jumbo frames.",
+        'networks with jumbo frames, or write "link": the largest MTU of the interfaces that are '
+        "up, less headers.",
     )
     idle_timeout_ms: int = Field(
         default=10_000,

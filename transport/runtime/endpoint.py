@@ -162,6 +162,7 @@ class Endpoint:
         if self._engine is not None or self._closing:
             raise EndpointStopped("an endpoint runs once")
         self._engine = self._bind()
+        self._warn()
         try:
             for fd in self._watched:
                 self._engine.watch(fd)
@@ -602,6 +603,21 @@ class Endpoint:
                 raise PortInUse(listen, "another process holds it") from None
             problem = os.strerror(error.errno) if error.errno else str(error)
             raise BindFailed(listen, problem) from None
+
+    def _warn(self) -> None:
+        """What an operator may have left on by mistake."""
+        if self.config.key_log_path:
+            _log.warning(
+                "transport.key_log_is_on",
+                path=self.config.key_log_path,
+                meaning="whoever reads this file reads all traffic of this node",
+            )
+        if self.config.qlog_folder:
+            _log.warning(
+                "transport.qlog_is_on",
+                folder=self.config.qlog_folder,
+                meaning="traces slow this node and show whom it talks to",
+            )
 
     def _shut_down(self) -> None:
         """Say goodbye to whoever is left; the packets leave now or never."""

@@ -3,8 +3,10 @@
 import socket
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import structlog
 import trio
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import ValidationError
@@ -24,7 +26,8 @@ from transport.errors import DialFailed
 from transport.identity import AcceptAll
 from transport.limits import TURN_LATE_S
 from transport.metrics import METRICS, EndpointStatistics, TransportMetrics
-from transport.runtime.kernel import receive_drops
+from transport.runtime.engines.settings import engine_settings
+from transport.runtime.kernel import link_mtu_bytes, receive_drops
 from transport.tests.conftest import Start, offer, pair
 
 
@@ -183,3 +186,47 @@ def test_metrics_register_before_the_endpoint_runs(identities: list[Identity]) -
 def test_configuration_is_strict(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TransportConfig.model_validate(wrong)
+
+
+def test_every_field_of_the_configuration_says_what_it_is() -> None:
+    for name, field in TransportConfig.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def interface(folder: Path, name: str, *, flags: int, state: str, mtu: int) -> None:
+    place = folder / name
+    place.mkdir()
+    for file, text in (("flags", hex(flags)), ("operstate", state), ("mtu", str(mtu))):
+        (place / file).write_text(text + "\n")
+
+
+def test_the_mtu_of_the_link_is_that_of_the_widest_interface_that_is_up(tmp_path: Path) -> None:
+    assert link_mtu_bytes(tmp_path) == 1_452
+    interface(tmp_path, "lo", flags=0x9, state="unknown", mtu=65_536)
+    assert link_mtu_bytes(tmp_path) == 32_000
+    interface(tmp_path, "narrow", flags=0x1003, state="up", mtu=1_000)
+    assert link_mtu_bytes(tmp_path) == 1_200
+    interface(tmp_path, "jumbo", flags=0x1003, state="up", mtu=9_000)
+    interface(tmp_path, "unplugged", flags=0x1003, state="down", mtu=16_000)
+    interface(tmp_path, "off", flags=0x1002, state="unknown", mtu=16_000)
+    (tmp_path / "bonding_masters").write_text("")
+    assert link_mtu_bytes(tmp_path) == 8_952
+
+
+def test_an_engine_is_told_the_mtu_of_the_link() -> None:
+    settings = engine_settings(TransportConfig(mtu_bytes_max="link"))
+    assert settings.mtu_bytes_max == link_mtu_bytes()
+    assert 1_200 <= settings.mtu_bytes_max <= 32_000
+
+
+async def test_a_key_log_and_traces_are_warned_of(
+    start: Start, identities: list[Identity], tmp_path: Path
+) -> None:
+    with structlog.testing.capture_logs() as silent:
+        await start(identities[0])
+    assert [line for line in silent if line["log_level"] == "warning"] == []
+    with structlog.testing.capture_logs() as loud:
+        await start(identities[0], key_log_path=str(tmp_path / "keys"), qlog_folder=str(tmp_path))
+    warned = [line["event"] for line in loud if line["log_level"] == "warning"]
+    assert warned == ["transport.key_log_is_on", "transport.qlog_is_on"]

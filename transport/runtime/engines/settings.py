@@ -3,12 +3,13 @@
 from transport import limits
 from transport.config import TransportConfig
 from transport.core.engine import EngineSettings
+from transport.runtime.kernel import link_mtu_bytes
 
 
 def engine_settings(config: TransportConfig) -> EngineSettings:
     """Settings of one engine."""
     return EngineSettings(
-        mtu_bytes_max=config.mtu_bytes_max,
+        mtu_bytes_max=link_mtu_bytes() if config.mtu_bytes_max == "link" else config.mtu_bytes_max,
         socket_buffer_bytes=config.socket_buffer_bytes,
         stream_window_bytes=config.stream_window_bytes,
         connection_window_bytes=config.connection_window_bytes,
