@@ -545,6 +545,7 @@ pub enum HandshakeFault {
     ClassicalOnly,
     NoRawKey,
     OtherProtocol,
+    BadKeyShare,
     Other,
 }
 
@@ -575,6 +576,8 @@ pub fn handshake_fault(reason: &str) -> HandshakeFault {
         || incompatible(PeerIncompatible::NoSignatureSchemesInCommon)
     {
         Fault::NoRawKey
+    } else if is(PeerMisbehaved::InvalidKeyShare.into()) {
+        Fault::BadKeyShare
     } else if is(Error::NoApplicationProtocol) {
         Fault::OtherProtocol
     } else {

@@ -109,6 +109,7 @@ class RefusalReason(StrEnum):
     MEMORY_FULL = "memory_full"
     SHORT_INITIAL = "short_initial"
     REPLAYED_TICKET = "replayed_ticket"
+    BAD_KEY_SHARE = "bad_key_share"
     # from here on: judged after the handshake, by HELLO
     BAD_HELLO = "bad_hello"
     OTHER_CHAIN = "other_chain"

@@ -111,16 +111,16 @@ FORGERIES = {
     ),
     "an ML-KEM key with coefficients beyond the modulus": (
         Forgery(share=lambda share: b"\xff" * MLKEM_KEY_BYTES + share[MLKEM_KEY_BYTES:]),
-        RefusalReason.TLS_FAILURE,
+        RefusalReason.BAD_KEY_SHARE,
     ),
-    "a key share cut short": (Forgery(share=lambda share: share[:-1]), RefusalReason.TLS_FAILURE),
+    "a key share cut short": (Forgery(share=lambda share: share[:-1]), RefusalReason.BAD_KEY_SHARE),
     "a key share with a trailing byte": (
         Forgery(share=lambda share: share + b"\x00"),
-        RefusalReason.TLS_FAILURE,
+        RefusalReason.BAD_KEY_SHARE,
     ),
     "an X25519 point of small order": (
         Forgery(share=lambda share: share[:-X25519_BYTES] + bytes(X25519_BYTES)),
-        RefusalReason.TLS_FAILURE,
+        RefusalReason.BAD_KEY_SHARE,
     ),
 }
 

@@ -54,11 +54,12 @@ pub enum Refusal {
     MemoryFull,
     ShortInitial,
     ReplayedTicket,
+    BadKeyShare,
 }
 
 impl Refusal {
     /// Stable names, in the order of the variants.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 25] = [
         "wrong_key",
         "bad_signature",
         "bad_key_encoding",
@@ -83,6 +84,7 @@ impl Refusal {
         "memory_full",
         "short_initial",
         "replayed_ticket",
+        "bad_key_share",
     ];
 }
 
@@ -96,6 +98,7 @@ impl From<HandshakeFault> for Refusal {
             HandshakeFault::ClassicalOnly => Self::ClassicalOnly,
             HandshakeFault::NoRawKey => Self::NoRawKey,
             HandshakeFault::OtherProtocol => Self::OtherProtocol,
+            HandshakeFault::BadKeyShare => Self::BadKeyShare,
             HandshakeFault::Other => Self::TlsFailure,
         }
     }

@@ -208,15 +208,17 @@ fn proves_address(ids: &HashedConnectionIdGenerator, datagram: &[u8]) -> bool {
     id.is_some_and(|id| ids.validate(&ConnectionId::new(id)).is_ok())
 }
 
-/// Why a handshake failed; `None` when the peer closed it with an application code.
+/// Why a handshake failed; `None` when we gave it up ourselves.
 pub(super) fn handshake_refusal(reason: &ConnectionError) -> Option<Refusal> {
     match reason {
         ConnectionError::TransportError(error) => Some(tls::handshake_fault(&error.reason).into()),
-        ConnectionError::ConnectionClosed(_) => Some(Refusal::RefusedByPeer),
+        ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_) => {
+            Some(Refusal::RefusedByPeer)
+        }
         ConnectionError::TimedOut => Some(Refusal::HandshakeTimeout),
         ConnectionError::VersionMismatch => Some(Refusal::OtherQuicVersion),
         ConnectionError::Reset => Some(Refusal::RefusedByPeer),
         ConnectionError::CidsExhausted => Some(Refusal::ConnectionsFull),
-        ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed => None,
+        ConnectionError::LocallyClosed => None,
     }
 }
