@@ -10,11 +10,13 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 ADDRESS_EXAMPLE: Final = '"[::1]:9292"'
 NAME_PATTERN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 NODE_ID_PATTERN: Final = re.compile(r"[0-9a-f]{64}")
+PATH_MTU_BYTES_MIN: Final = 1_200  # RFC 9000, section 14
+PATH_MTU_BYTES_MAX: Final = 65_000
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -70,6 +72,21 @@ def _node_id(text: str) -> str:
     return text
 
 
+def _path_mtu(value: object) -> int | Literal["link"]:
+    """One check for both forms, so that a wrong value is one problem."""
+    if value == "link":
+        return "link"
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 5:
+        value = int(value)
+    if isinstance(value, int) and PATH_MTU_BYTES_MIN <= value <= PATH_MTU_BYTES_MAX:
+        return value
+    raise ValueError(
+        f'must be from {PATH_MTU_BYTES_MIN:,} to {PATH_MTU_BYTES_MAX:,}, or "link" for what the '
+        "interfaces of this machine carry"
+    )
+
+
+PathMTU = Annotated[int | Literal["link"], PlainValidator(_path_mtu)]
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
 NodeIdText = Annotated[str, AfterValidator(_node_id)]
@@ -98,7 +115,7 @@ class TransportSection(Section):
     listen: Address = Field(
         default="[::]:9292", description="IPv6 address and UDP port other nodes dial."
     )
-    path_mtu_bytes_max: Annotated[int, Field(ge=1200, le=65_000)] | Literal["link"] = Field(
+    path_mtu_bytes_max: PathMTU = Field(
         default=1452,
         description="Biggest UDP payload that path MTU discovery may try. Raise it only on "
         'networks with jumbo frames, or write "link": the largest MTU of the interfaces that are '

@@ -209,3 +209,21 @@ def test_the_index_finds_every_key_of_a_simple_file(tables: dict[str, dict[str, 
 
 def test_the_default_configuration_is_valid() -> None:
     assert load_config(None).config == NodeConfig()
+
+
+@pytest.mark.parametrize("written", ["1200", "8952", '"link"'])
+def test_the_path_mtu_is_a_number_or_that_of_the_link(tmp_path: Path, written: str) -> None:
+    path = write(tmp_path, f"[transport]\npath_mtu_bytes_max = {written}\n")
+    plain = written.strip('"')
+    variable = {"HYPERMESH_TRANSPORT_PATH_MTU_BYTES_MAX": plain}
+    for environment in ({}, variable):
+        found = load_config(path, environment=environment).config.transport.path_mtu_bytes_max
+        assert found == (plain if plain == "link" else int(plain))
+
+
+@pytest.mark.parametrize("wrong", ["1199", "65001", "true", "1.5", '"lnk"', '"99999999"', "[]"])
+def test_a_wrong_path_mtu_is_one_problem(tmp_path: Path, wrong: str) -> None:
+    path = write(tmp_path, f"[transport]\npath_mtu_bytes_max = {wrong}\n")
+    text = refusal(path)
+    assert text.startswith("node.toml: 1 problem")
+    assert 'must be from 1,200 to 65,000, or "link"' in text
