@@ -12,7 +12,7 @@ class TransportConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["rust"] = Field(default="rust", description="What moves packets.")
+    engine: Literal["rust", "aioquic"] = Field(default="rust", description="What moves packets.")
     mtu_bytes_max: (
         Annotated[int, Field(ge=limits.MTU_BYTES_MIN, le=limits.MTU_BYTES_MAX)] | Literal["link"]
     ) = Field(

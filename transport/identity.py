@@ -13,12 +13,18 @@ class Identity:
     """A node's own key: Falcon-512, Falcon-1024 or ML-DSA-65. Raises `native.errors.KeyInvalid` for
     others."""
 
-    __slots__ = ("node_id", "public_key", "signer")
+    __slots__ = ("_secret", "node_id", "public_key", "signer")
 
     def __init__(self, secret: SecretKey) -> None:
         self.signer: FalconSigner | MLDSASigner = secret.handshake_signer
         self.public_key: PublicKey = secret.public
         self.node_id: NodeId = secret.node_id
+        self._secret = secret
+
+    @property
+    def secret(self) -> SecretKey:
+        """The key itself, for the engine that signs outside the extension."""
+        return self._secret
 
 
 class PeerVerifier(Protocol):

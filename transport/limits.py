@@ -8,6 +8,8 @@ HELLO_ITEMS_MAX: Final = 32  # roles, and capabilities
 HELLO_CONTEXT_BYTES_MAX: Final = 1_024  # an epoch and a height take 20
 HELLO_CREDENTIAL_BYTES_MAX: Final = 32_768
 
+HANDSHAKE_MESSAGE_BYTES_MAX: Final = 65_535  # a dialler nobody knows yet may make us keep no more
+
 FRAME_SIZE_BYTES_MAX: Final = 16_777_216  # two batch bodies of 8 MiB
 CHANNEL_QUEUE_BYTES_MAX: Final = 67_108_864  # four such frames; a slower peer is cut off, not kept
 

@@ -70,7 +70,7 @@ from transport.limits import (
 from transport.metrics import HANDSHAKE_BUCKETS_S, EndpointStatistics, HandshakeResult
 from transport.runtime.connection import Connection
 from transport.runtime.dialling import first_admitted
-from transport.runtime.engines.rust import rust_engine
+from transport.runtime.engines import make_engine
 from transport.runtime.kernel import receive_drops
 from transport.runtime.network import NetworkCounter
 from transport.runtime.rpc import CallServer, Handler
@@ -123,7 +123,7 @@ class Endpoint:
         hello: HelloOffer,
         verifier: PeerVerifier,
         config: TransportConfig | None = None,
-        engine_factory: EngineFactory = rust_engine,
+        engine_factory: EngineFactory = make_engine,
     ) -> None:
         self.identity: Final = identity
         self.config: Final = config or TransportConfig()

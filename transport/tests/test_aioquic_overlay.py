@@ -277,3 +277,26 @@ def test_windows_wait_for_the_reader() -> None:
     for _ in range(20):
         pair.turn()
     assert pair.server.next_event() is None
+
+
+def test_a_handshake_message_over_the_limit_is_not_kept() -> None:
+    pair = Pair()
+    context = pair.server.context
+    assert context is not None
+    with pytest.raises(tls.AlertDecodeError, match="over the limit"):
+        context.handle_message(b"\x0b\xff\xff\xff" + bytes(1_000), {})
+    assert context._receive_buffer == b""
+    assert context.fault is RefusalReason.TLS_FAILURE
+
+
+def test_an_acceptor_that_asks_for_no_key_is_refused() -> None:
+    def modest(pair: Pair) -> None:
+        original = pair.server._plain_initialize
+
+        def initialize(peer_cid: bytes) -> None:
+            original(peer_cid)
+            pair.server.tls._request_client_certificate = False
+
+        pair.server._plain_initialize = initialize
+
+    assert Pair(tamper=modest).faults == (RefusalReason.NO_PEER_KEY, None)

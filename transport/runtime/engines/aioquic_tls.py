@@ -30,6 +30,7 @@ from native.errors import KeyInvalid
 from native.keys import SecretKey
 from native.values import Algorithm, NodeId, PublicKey
 from transport.core.events import RefusalReason
+from transport.limits import HANDSHAKE_MESSAGE_BYTES_MAX
 
 AIOQUIC_VERSION: Final = "1.7.2"
 ALPN: Final = "stoq/1"
@@ -233,6 +234,18 @@ def _checked_client_hello(buffer: Buffer) -> tls.ClientHello:
             tls.AlertDescription.handshake_failure,
             "no post-quantum key exchange was offered",
         )
+    if not any(group == X25519MLKEM768 for group, _ in hello.key_share or ()):
+        raise Refused(
+            RefusalReason.CLASSICAL_ONLY,
+            tls.AlertDescription.handshake_failure,
+            "no post-quantum key share was sent",  # aioquic knows no HelloRetryRequest
+        )
+    if not set(SCHEMES) & set(hello.signature_algorithms or ()):
+        raise Refused(
+            RefusalReason.NO_RAW_KEY,
+            tls.AlertDescription.handshake_failure,
+            "no post-quantum signature scheme was offered",
+        )
     if ALPN not in (hello.alpn_protocols or ()):
         raise Refused(
             RefusalReason.OTHER_PROTOCOL,
@@ -314,6 +327,10 @@ class StoqContext(tls.Context):
         """As aioquic does, and remember why it failed."""
         try:
             super().handle_message(input_data, output_buf)
+            announced = int.from_bytes(self._receive_buffer[1:4])
+            if len(self._receive_buffer) >= 4 and announced > HANDSHAKE_MESSAGE_BYTES_MAX:
+                self._receive_buffer = b""
+                raise tls.AlertDecodeError("a handshake message over the limit")
         except Refused as refused:
             self.fault = self.fault or refused.reason  # the first one; what follows is noise
             raise
@@ -367,6 +384,12 @@ class StoqContext(tls.Context):
 
     def _client_handle_certificate(self, input_buf: Buffer) -> None:
         _check_not_empty(input_buf)
+        if self._certificate_request is None:
+            raise Refused(
+                RefusalReason.NO_PEER_KEY,
+                tls.AlertDescription.missing_extension,
+                "the acceptor does not want our key",
+            )
         super()._client_handle_certificate(input_buf)
 
     def _server_handle_certificate(self, input_buf: Buffer) -> None:
@@ -451,9 +474,32 @@ class StoqConnection(quic.QuicConnection):
     def __init__(
         self, *, configuration: QuicConfiguration, expected: NodeId | None = None, **how: Any
     ) -> None:
+        self.priorities: dict[int, int] = {}  # streams that are not served in turn
         super().__init__(configuration=configuration, **how)
         self._expected = expected
         self.unread: dict[int, int] = {}  # bytes of each stream its owner has not taken yet
+        self.packets_lost = 0
+        self.congestion_events = 0
+        self._report_lost = self._loss._on_packets_lost
+        self._loss._on_packets_lost = self._packets_lost  # type: ignore[method-assign]
+
+    def _packets_lost(self, *, packets: Any, congestion_event: bool = True, **how: Any) -> None:
+        packets = list(packets)
+        if congestion_event:
+            self.packets_lost += len(packets)
+            self.congestion_events += 1
+        self._report_lost(packets=packets, congestion_event=congestion_event, **how)
+
+    @property
+    def _streams_queue(self) -> list[Any]:
+        """The streams in the order in which the next packet serves them."""
+        if self.priorities:
+            self._served.sort(key=lambda stream: -self.priorities.get(stream.stream_id, 0))
+        return self._served
+
+    @_streams_queue.setter
+    def _streams_queue(self, streams: list[Any]) -> None:
+        self._served = streams
 
     _plain_initialize = _with_names(quic.QuicConnection._initialize, _QUIC_NAMES)
 
