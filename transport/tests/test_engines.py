@@ -128,3 +128,12 @@ async def test_a_log_of_keys_is_for_its_owner_only(
         await dialler.dial(acceptor.address, identities[1].node_id)
     assert log.stat().st_mode & 0o777 == 0o600
     assert "CLIENT_TRAFFIC_SECRET_0" in log.read_text()
+
+
+async def test_both_engines_count_the_same_things(start: Start, identities: list[Identity]) -> None:
+    rust = (await start(identities[0])).engine.statistics()
+    other = (await start(identities[1], engine="aioquic")).engine.statistics()
+    assert rust.keys() == other.keys()
+    assert isinstance(rust["refused"], dict)
+    assert isinstance(other["refused"], dict)
+    assert list(rust["refused"]) == list(other["refused"])

@@ -2,7 +2,8 @@
 
 It owns one UDP socket and does nothing between turns. Limits are those of the default engine; what
 it lacks is a search for the path's MTU (every packet may be as large as the configuration says), a
-choice of congestion controller, and a wait for peers that reset many streams.
+choice of congestion controller, a cap on the sending rate, resumption, and a wait for peers that
+reset many streams.
 """
 
 import contextlib
