@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
+from wire_profile import MARK, PROFILE, limit_rows, profile_tables
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ROOT / "docs" / "reference"
@@ -55,6 +56,8 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "configuration.md", _configuration()
     yield "cli.md", _commands()
     yield "http.md", _http()
+    yield "limits.md", _limits()
+    yield "stoq.md", _stoq()
 
 
 def _exit_codes() -> str:
@@ -275,6 +278,24 @@ def _http() -> str:
         "parameter that is not named here is refused.",
         "\n\n".join(parts),
     )
+
+
+def _limits() -> str:
+    columns = ("name", "value", "unit", "reason")
+    parts = [f"## {name}\n\n{_table(columns, limit_rows(name))}" for name in PACKAGES]
+    return _page(
+        "Limits",
+        "Every bound, from `limits.py` of each package. Those with a key in `node.toml` are "
+        "defaults there: see [configuration](configuration.md).",
+        "\n\n".join(parts),
+    )
+
+
+def _stoq() -> str:
+    tables = profile_tables()
+    text = PROFILE.read_text(encoding="utf-8").strip()
+    lead, _, body = text.partition("\n\n")
+    return _page("STOQ/1", lead, MARK.sub(lambda mark: _table(*tables[mark[1]]), body))
 
 
 def _modules(package: str) -> Iterable[Any]:

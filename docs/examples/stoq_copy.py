@@ -48,14 +48,16 @@ async def send(source: Path, address: str, node_id: NodeId) -> None:
         await nursery.start(client.run)
         connection = await client.dial(address, node_id)
         stream = await connection.open_stream()
+        size_bytes = 0
         with source.open("rb") as file:
             while data := file.read(CHUNK_BYTES):
                 await stream.send_all(data)
+                size_bytes += len(data)
         await stream.send_eof()
         answer = b"".join([data async for data in stream])
         await client.close()
         nursery.cancel_scope.cancel()
-    if int.from_bytes(answer) != source.stat().st_size:
+    if int.from_bytes(answer) != size_bytes:
         raise SystemExit("the receiver did not get the whole file")
 
 

@@ -96,4 +96,4 @@ def test_a_call_is_a_request_and_one_answer() -> None:
 
 def test_the_length_counts_the_type_and_the_body() -> None:
     frame = FRAMES["channel frame of type 7, body 'vote'"]
-    assert frame == bytes.fromhex("00000005" "07") + b"vote" == encode_frame(7, b"vote")
+    assert frame == bytes.fromhex("0000000507") + b"vote" == encode_frame(7, b"vote")
