@@ -39,7 +39,7 @@ def profile_tables() -> dict[str, Table]:
 
     vectors: dict[str, Any] = json.loads(VECTORS.read_text(encoding="utf-8"))
     kinds = [kind for kind in StreamKind if kind is not StreamKind.CONTROL]
-    keys = [
+    keys: list[tuple[str, ...]] = [
         (
             row["algorithm"],
             f"`0x{row['scheme']:04X}`",
@@ -51,8 +51,16 @@ def profile_tables() -> dict[str, Table]:
         )
         for row in vectors["keys"]
     ]
-    frames = [(row["name"], f"`{row['hex']}`") for row in vectors["frames"]]
-    columns = ("key", "scheme", "OID", "raw bytes", "SPKI prefix", "first byte", "NodeId")
+    frames: list[tuple[str, ...]] = [(row["name"], f"`{row['hex']}`") for row in vectors["frames"]]
+    columns: tuple[str, ...] = (
+        "key",
+        "scheme",
+        "OID",
+        "raw bytes",
+        "SPKI prefix",
+        "first byte",
+        "NodeId",
+    )
     return {
         "keys": (columns, keys),
         "streams": _numbers("kind", kinds),
