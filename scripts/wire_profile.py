@@ -105,7 +105,7 @@ def _unit(name: str) -> str:
     words = [word for word in name.split("_") if word not in ROLES]
     if "PER" in words:
         return " ".join(words[words.index("PER") - 1 :]).lower()
-    return UNITS.get(words[-1], "")
+    return next((UNITS[word] for word in reversed(words) if word in UNITS), "")
 
 
 def _reason(node: ast.AnnAssign, lines: list[str], comments: dict[int, str]) -> str:
