@@ -279,14 +279,18 @@ async def test_a_spoofed_close_does_not_end_a_connection(
 # --- traces
 
 
+@pytest.mark.parametrize(("engine", "suffix"), [("rust", ".sqlog"), ("aioquic", ".qlog")])
 async def test_traces_are_written_for_their_owner_only(
-    start: Start, identities: list[Identity], tmp_path: Path
+    start: Start, identities: list[Identity], tmp_path: Path, engine: str, suffix: str
 ) -> None:
-    ours, _ = await pair(start, identities, qlog_folder=str(tmp_path))
+    ours, theirs = await pair(start, identities, qlog_folder=str(tmp_path), engine=engine)
     await ours.close()
-    await ours.endpoint.close()
+    await theirs.closed.wait()
+    with trio.fail_after(10):
+        while len(os.listdir(tmp_path)) < 2:
+            await trio.lowlevel.checkpoint()
     traces = os.listdir(tmp_path)
-    assert {Path(name).suffix for name in traces} == {".sqlog"}
+    assert {Path(name).suffix for name in traces} == {suffix}
     assert len(traces) >= 2
     for name in traces:
         assert stat.S_IMODE(os.stat(tmp_path / name).st_mode) == 0o600
@@ -303,10 +307,11 @@ async def test_the_key_log_is_written_for_its_owner_only(
     assert {"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} <= labels
 
 
+@pytest.mark.parametrize("engine", ["rust", "aioquic"])
 async def test_a_key_log_that_others_can_read_is_refused(
-    start: Start, identities: list[Identity], tmp_path: Path
+    start: Start, identities: list[Identity], tmp_path: Path, engine: str
 ) -> None:
     path = tmp_path / "keys.log"
     os.close(os.open(path, os.O_CREAT, 0o644))
     with pytest.raises(BindFailed, match="chmod 600"):
-        await start(identities[0], key_log_path=str(path))
+        await start(identities[0], key_log_path=str(path), engine=engine)

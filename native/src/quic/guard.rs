@@ -197,6 +197,18 @@ impl Guard {
         given
     }
 
+    /// A connection is over: what it was granted beyond the first is free before it has drained.
+    /// Returns what it keeps until then.
+    pub(super) fn released(&mut self, address: SocketAddr, dialled: bool, granted: u64) -> u64 {
+        let kept = granted.min(GRANT_BYTES_MIN);
+        let freed = granted - kept;
+        self.memory_bytes = self.memory_bytes.saturating_sub(freed);
+        if !dialled && let Some(prefix) = self.prefixes.get_mut(&prefix(address)) {
+            prefix.memory_bytes = prefix.memory_bytes.saturating_sub(freed);
+        }
+        kept
+    }
+
     /// A connection and what it was granted are gone.
     pub(super) fn closed(&mut self, address: SocketAddr, dialled: bool, granted: u64) {
         self.connections = self.connections.saturating_sub(1);
@@ -350,7 +362,9 @@ mod tests {
         }
         assert!(granted[0].1 > granted[granted.len() - 1].1);
         for (network, bytes) in granted {
-            guard.closed(at(network, 1), false, bytes);
+            let kept = guard.released(at(network, 1), false, bytes);
+            assert_eq!(kept, GRANT_BYTES_MIN);
+            guard.closed(at(network, 1), false, kept);
         }
         assert_eq!((guard.memory_bytes(), guard.connections), (0, 0));
     }

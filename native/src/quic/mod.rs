@@ -551,6 +551,9 @@ impl Engine {
             let spoofed = !link.amplification.validated;
             self.guard.settled(link.first_remote, link.dialled, spoofed);
         }
+        link.granted_bytes =
+            self.guard
+                .released(link.first_remote, link.dialled, link.granted_bytes);
         // A dialled-in peer that never proved its key is nobody: only counted.
         if link.connected || link.dialled {
             self.events.push(Event::Closed {

@@ -9,6 +9,7 @@ reset many streams.
 import contextlib
 import ipaddress
 import itertools
+import json
 import os
 import select
 import time
@@ -22,7 +23,7 @@ from aioquic._buffer import BufferReadError
 from aioquic.quic import events as quic
 from aioquic.quic.connection import QuicConnectionState
 from aioquic.quic.crypto import CryptoPair
-from aioquic.quic.logger import QuicFileLogger
+from aioquic.quic.logger import QLOG_VERSION, QuicFileLogger, QuicLoggerTrace
 from aioquic.quic.packet import (
     QuicErrorCode,
     QuicFrameType,
@@ -153,6 +154,30 @@ def prefix_of(address: Address) -> str:
     return str(ipaddress.IPv6Network((address[0].partition("%")[0], 64), strict=False))
 
 
+class _PrivateTraces(QuicFileLogger):
+    """Traces in files that nobody else can read and that are never written over."""
+
+    def end_trace(self, trace: QuicLoggerTrace) -> None:
+        """Write the trace of a connection that has ended."""
+        told = trace.to_dict()
+        document = {"qlog_format": "JSON", "qlog_version": QLOG_VERSION, "traces": [told]}
+        name = f"{told['common_fields']['ODCID']}-{os.urandom(4).hex()}.qlog"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(Path(self.path) / name, flags, 0o600), "w") as file:
+            json.dump(document, file)
+        self._traces.remove(trace)
+
+
+def _open_key_log(path: str) -> IO[str]:
+    """To append to; raises `OSError` for a link and for a file that others can read."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.fdopen(os.open(path, flags, 0o600), "a")
+    if os.fstat(file.fileno()).st_mode & 0o077:
+        file.close()
+        raise OSError("the key log can be read by others; run chmod 600")
+    return file
+
+
 class AioquicEngine:
     """See `transport.core.engine.Engine`."""
 
@@ -169,12 +194,11 @@ class AioquicEngine:
         self._writable_wanted = False
         self._key_log: IO[str] | None = None
         if settings.key_log_path:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            self._key_log = os.fdopen(os.open(settings.key_log_path, flags, 0o600), "a")
+            self._key_log = _open_key_log(settings.key_log_path)
         self._qlog: QuicFileLogger | None = None
         if settings.qlog_folder:
             Path(settings.qlog_folder).mkdir(parents=True, exist_ok=True)
-            self._qlog = QuicFileLogger(settings.qlog_folder)
+            self._qlog = _PrivateTraces(settings.qlog_folder)
         self._retry: Final = QuicRetryTokenHandler()
         self._links: dict[int, _Link] = {}
         self._routes: dict[bytes, _Link] = {}
@@ -1004,6 +1028,8 @@ class AioquicEngine:
             self._arrived(link, event.stream_id, b"", reset=event.error_code)
         elif isinstance(event, quic.StopSendingReceived):
             link.stopped[event.stream_id] = event.error_code
+            if len(link.stopped) > 2 * self._settings.streams_max:
+                link.stopped.pop(next(iter(link.stopped)))  # the oldest; its writer is long gone
             link.finishing.pop(event.stream_id, None)
             link.blocked.discard(event.stream_id)
             self._events.append(

@@ -151,8 +151,17 @@ class HybridSecret:
         return _LateShare(self)
 
     def exchange(self, peer: HybridShare) -> bytes:
-        """The secret, ML-KEM's part first; raises `ValueError` for a share that is not valid."""
-        data = peer.public_bytes()
+        """The secret, ML-KEM's part first; raises `Refused` for a share that is not valid."""
+        try:
+            return self._agree(peer.public_bytes())
+        except ValueError as error:
+            raise Refused(
+                RefusalReason.BAD_KEY_SHARE,
+                tls.AlertDescription.illegal_parameter,
+                f"key share: {error}",
+            ) from None
+
+    def _agree(self, data: bytes) -> bytes:
         head, theirs = data[:-_X25519_BYTES], data[-_X25519_BYTES:]
         other = x25519.X25519PublicKey.from_public_bytes(theirs)
         if self._mlkem is not None:
