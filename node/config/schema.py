@@ -115,6 +115,11 @@ class TransportSection(Section):
     listen: Address = Field(
         default="[::]:9292", description="IPv6 address and UDP port other nodes dial."
     )
+    engine: Literal["rust", "aioquic"] = Field(
+        default="rust",
+        description="Which QUIC engine carries the connections. aioquic is the reference: the same "
+        "wire, slowly, without path MTU discovery, ECN and resumption.",
+    )
     path_mtu_bytes_max: PathMTU = Field(
         default=1452,
         description="Biggest UDP payload that path MTU discovery may try. Raise it only on "

@@ -280,6 +280,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
 
 def _transport_config(section: TransportSection) -> TransportConfig:
     return TransportConfig(
+        engine=section.engine,
         mtu_bytes_max=section.path_mtu_bytes_max,
         idle_timeout_s=section.idle_timeout_ms / 1000,
         congestion=section.congestion,
