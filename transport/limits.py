@@ -42,9 +42,11 @@ RECEIVE_BATCHES_PER_TURN: Final = 16  # up to 32 datagrams of 64 KiB each; more 
 TURN_LATE_S: Final = 0.05  # callbacks that take longer show in round trips and in votes
 READ_SIZE_BYTES: Final = 1_048_576  # what one `receive_some` takes when not told
 
+TRACE_EVENTS_MAX: Final = 100_000  # of one connection on aioquic, in memory until it ends
 DATAGRAMS_RECEIVED_MAX: Final = 4_096  # unread ones of a connection; the oldest makes room
 PINGS_OUTSTANDING_MAX: Final = 8  # of ours; more would measure our own queue
 PINGS_PER_S_MAX: Final = 50  # of ours: half of what a peer bears
+OBSERVED_PER_S_MAX: Final = 10  # of ours; with our pings well within what a peer bears
 CONTROL_FRAMES_PER_S_MAX: Final = 100  # of the peer; each may cost an answer
 CONTROL_FRAMES_AT_ONCE_MAX: Final = 100  # a second's worth, held up by a lost packet
 CONTROL_QUEUE_BYTES_MAX: Final = 65_536  # one HELLO; more is a peer that asks and does not read
@@ -52,6 +54,8 @@ STREAM_PRIORITY_MIN: Final = -10
 STREAM_PRIORITY_MAX: Final = 9  # votes have 10: nothing of an application goes before them
 
 RPC_MESSAGE_SIZE_BYTES_MAX: Final = 16_777_216  # one batch body of 8 MiB, and room
+RPC_PENDING_BYTES_MAX: Final = 67_108_864  # requests that have begun, of all peers
+RPC_PENDING_BYTES_PER_CONNECTION_MAX: Final = 33_554_432  # two of the largest
 RPC_CALLS_MAX: Final = 256  # served at a time, over all connections
 RPC_CALLS_PER_CONNECTION_MAX: Final = 96  # no single peer takes all places
 RPC_REQUEST_TIMEOUT_S: Final = 5.0  # a caller that opens a stream has its request ready

@@ -30,9 +30,17 @@ impl KeyLogFile {
             .append(true)
             .create(true)
             .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(path)?;
-        if file.metadata()?.mode() & 0o077 != 0 {
+        let status = file.metadata()?;
+        // SAFETY: a system call without arguments that cannot fail.
+        if !status.is_file() || status.uid() != unsafe { libc::geteuid() } {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the key log is no file of this user's",
+            ));
+        }
+        if status.mode() & 0o077 != 0 {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "the key log can be read by others; run chmod 600",

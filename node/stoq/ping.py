@@ -18,7 +18,7 @@ from native.quic import QuicEngine
 from native.values import Algorithm, NodeId
 from transport import CloseReason, Closure, Identity, TransportConfig
 from transport.core.engine import key_exchange_name, signature_name
-from transport.core.events import EventKind
+from transport.core.events import Cause, EventKind
 from transport.errors import DialFailed
 from transport.limits import RECEIVE_BATCHES_PER_TURN
 from transport.runtime.endpoint import checked_address
@@ -27,6 +27,7 @@ from transport.runtime.engines.settings import engine_settings
 if TYPE_CHECKING:
     from transport.core.engine import EngineEvent
 
+ADMISSION_TIMEOUT_S_MAX: Final = 60.0  # what an engine can be told
 MTU_SETTLE_S: Final = 1.0  # path MTU discovery is done by then, or the path is bad
 PING_COUNT_MAX: Final = 100
 
@@ -87,7 +88,9 @@ async def ping(
 ) -> PingReport:
     """Dial `count` times; raises `AddressInvalid`, `DialFailed`, `trio.TooSlowError`."""
     address = checked_address(address)
-    probe = _Probe(TransportConfig(mtu_bytes_max=mtu_bytes_max, admission_timeout_s=timeout_s))
+    # Our own engine must outlast what we wait for it; the peer's patience is the peer's.
+    patience_s = min(timeout_s + 2 * MTU_SETTLE_S, ADMISSION_TIMEOUT_S_MAX)
+    probe = _Probe(TransportConfig(mtu_bytes_max=mtu_bytes_max, admission_timeout_s=patience_s))
     took, trips, resumed, mtu = [], [], 0, 0
     session = None
     for number in range(count):
@@ -97,8 +100,12 @@ async def ping(
             if number == 0:
                 await probe.settle(handle)
             path, session = probe.engine.path(handle), probe.engine.session(handle)
-        assert path is not None
-        assert session is not None
+        if path is None or session is None:
+            raise DialFailed(
+                Closure(
+                    cause=Cause.TIMED_OUT, detail="it ended the connection while it was measured"
+                )
+            )
         trips.append(path[0] * 1000)
         mtu = max(mtu, path[2])
         resumed += session[2]

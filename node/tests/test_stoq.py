@@ -94,6 +94,17 @@ def test_a_ping_shows_the_path_and_how_the_key_was_proven() -> None:
     assert report.handshake_ms_later is not None
 
 
+@pytest.mark.parametrize("timeout_s", [0.3, 90.0])
+def test_a_ping_works_with_any_patience(timeout_s: float) -> None:
+    async def check(acceptor: Any) -> Any:
+        node_id = acceptor.identity.node_id
+        return await ping(
+            acceptor.address, node_id, count=1, timeout_s=timeout_s, mtu_bytes_max=1_452
+        )
+
+    assert with_acceptor(check).dials == 1
+
+
 def test_a_ping_of_another_node_than_named_is_refused() -> None:
     async def check(acceptor: Any) -> Any:
         wrong = NodeId(bytes.fromhex(STRANGER))

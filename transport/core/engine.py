@@ -24,7 +24,7 @@ from native.batches import Batch
 #   WATCHED     a = descriptor                               connection = 0
 #   DATAGRAM    datagrams wait for `receive_datagrams`, told once until it is called
 #   DATAGRAM_ROOM   the datagram queue has room again after `send_datagram` gave False
-#   MOVED       the peer's address changed and was validated   payload = new address text
+#   MOVED           the peer sends from another address       payload = its text
 EngineEvent: TypeAlias = tuple[int, int, int, int, bytes | str | None]
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Part: TypeAlias = Buffer | Batch  # the body of a batch is shared, not copied

@@ -300,7 +300,8 @@ class Connection:
         self._control.tell_address()
 
     def moved(self, address: str) -> None:
-        """The peer is seen at another address, which it has proven to be its own."""
+        """The peer sends from another address, which QUIC asks it to prove (RFC 9000, section
+        8.2); should it not, the connection moves back and this is called again."""
         self.remote_address = address
         self._control.tell_address()
 

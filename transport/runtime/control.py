@@ -13,6 +13,7 @@ from transport.limits import (
     CONTROL_FRAMES_AT_ONCE_MAX,
     CONTROL_FRAMES_PER_S_MAX,
     CONTROL_QUEUE_BYTES_MAX,
+    OBSERVED_PER_S_MAX,
     PINGS_OUTSTANDING_MAX,
     PINGS_PER_S_MAX,
 )
@@ -42,6 +43,7 @@ class Control:
         self._asked = 0
         self._room = trio.Event()
         self._ours = Bucket(per_s_max=PINGS_PER_S_MAX, at_once_max=PINGS_OUTSTANDING_MAX)
+        self._tellings = Bucket(per_s_max=OBSERVED_PER_S_MAX, at_once_max=OBSERVED_PER_S_MAX)
         self._theirs = Bucket(
             per_s_max=CONTROL_FRAMES_PER_S_MAX, at_once_max=CONTROL_FRAMES_AT_ONCE_MAX
         )
@@ -74,8 +76,8 @@ class Control:
         return ping.rtt_s
 
     def tell_address(self) -> None:
-        """Tell the peer where we see it."""
-        if self._connection.remote_address:
+        """Tell the peer where we see it; not at every packet of one whose address flaps."""
+        if self._connection.remote_address and self._tellings.take(trio.current_time()):
             body = encode_observed(self._connection.remote_address)
             self._say(ControlType.OBSERVED, body)
 

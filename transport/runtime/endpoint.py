@@ -217,6 +217,8 @@ class Endpoint:
         listen = checked_address(listen)
         try:
             engine.rebind(listen)
+        except NativeError as error:
+            raise AddressInvalid(listen, str(error)) from None
         except OSError as error:
             raise _bind_failed(listen, error) from None
         self.kick()
@@ -283,7 +285,8 @@ class Endpoint:
         self._running()
         while True:
             while not self._accepted:
-                self._arrival = trio.Event()
+                if self._arrival.is_set():
+                    self._arrival = trio.Event()
                 await self._arrival.wait()
                 self._running()
             connection = self._accepted.popleft()

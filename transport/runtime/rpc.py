@@ -27,6 +27,8 @@ from transport.limits import (
     RPC_CALLS_PER_CONNECTION_MAX,
     RPC_MESSAGE_SIZE_BYTES_MAX,
     RPC_METHOD_CHARS_MAX,
+    RPC_PENDING_BYTES_MAX,
+    RPC_PENDING_BYTES_PER_CONNECTION_MAX,
     RPC_REQUEST_TIMEOUT_S,
 )
 from transport.runtime.streams import BidirectionalStream
@@ -68,6 +70,30 @@ async def call(
     raise RPCTimeout(method, timeout_s)
 
 
+class _Overloaded(Exception):
+    """What has begun to arrive is more than there is room for."""
+
+
+class _Pending:
+    """Bytes of one request that has begun, counted against its connection's share and the whole."""
+
+    def __init__(self, server: "CallServer", connection: "Connection") -> None:
+        self._server = server
+        self._connection = connection
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """The request has grown to `size` bytes; raises `_Overloaded`."""
+        if not self._server.hold(self._connection, size - self._held):
+            raise _Overloaded
+        self._held = size
+
+    def release(self) -> None:
+        """The request is whole, or given up."""
+        self._server.hold(self._connection, -self._held)
+        self._held = 0
+
+
 class CallServer:
     """Runs handlers for calls from any connection, at most `calls_max` at a time."""
 
@@ -76,6 +102,8 @@ class CallServer:
         self._calls_max = calls_max
         self._nursery: trio.Nursery | None = None
         self._active_by: dict[Connection, int] = {}
+        self._pending_by: dict[Connection, int] = {}
+        self.pending_bytes = 0
         self.active = 0
         self.served_total = 0
         self.refused_total = 0
@@ -105,6 +133,21 @@ class CallServer:
         self._active_by[connection] = theirs + 1
         self._nursery.start_soon(self._serve, connection, stream, name="transport.rpc")
 
+    def hold(self, connection: "Connection", more: int) -> bool:
+        """Count bytes of requests that have begun; False, and nothing counted, when too many."""
+        theirs = self._pending_by.get(connection, 0) + more
+        if more > 0 and (
+            theirs > RPC_PENDING_BYTES_PER_CONNECTION_MAX
+            or self.pending_bytes + more > RPC_PENDING_BYTES_MAX
+        ):
+            return False
+        self.pending_bytes += more
+        if theirs:
+            self._pending_by[connection] = theirs
+        else:
+            self._pending_by.pop(connection, None)
+        return True
+
     async def _serve(self, connection: "Connection", stream: BidirectionalStream) -> None:
         try:
             await self._answer(connection, stream)
@@ -112,6 +155,9 @@ class CallServer:
         except MalformedFrame:
             self.refused_total += 1
             stream.abort(ResetCode.MALFORMED)
+        except _Overloaded:
+            self.refused_total += 1
+            stream.abort(ResetCode.OVERLOADED)
         except trio.BrokenResourceError:
             self.refused_total += 1  # the caller is gone
             stream.abort()
@@ -127,11 +173,14 @@ class CallServer:
         data = stream.receiver.receive_nowait(READ_SIZE_BYTES)
         frame = lone_frame(data)
         if frame is None:
+            pending = _Pending(self, connection)
             try:
                 with trio.fail_after(RPC_REQUEST_TIMEOUT_S):
-                    frame = await _read_frame(stream, data)
+                    frame = await _read_frame(stream, data, pending.hold)
             except trio.TooSlowError:
                 raise MalformedFrame("a call whose request did not come") from None
+            finally:
+                pending.release()
         kind, body = frame
         if kind != CallType.REQUEST:
             raise MalformedFrame(f"call of an unknown type {kind}")
@@ -178,9 +227,11 @@ def _error(code_text: str, message: str) -> bytes:
     return encode_frame(CallType.ERROR, encode_error(code_text, message))
 
 
-async def _read_frame(stream: BidirectionalStream, data: bytes = b"") -> tuple[int, bytes]:
+async def _read_frame(
+    stream: BidirectionalStream, data: bytes = b"", hold: Callable[[int], None] | None = None
+) -> tuple[int, bytes]:
     """The one frame of this direction, which `data` begins; raises `MalformedFrame`. A checkpoint
-    only if it has to wait."""
+    only if it has to wait. `hold` hears how many bytes wait for the rest, and may raise."""
     if not data:
         data = await stream.receiver.receive_soon(READ_SIZE_BYTES)
     frame = lone_frame(data)
@@ -193,5 +244,7 @@ async def _read_frame(stream: BidirectionalStream, data: bytes = b"") -> tuple[i
             raise MalformedFrame("more than one frame in a call")
         if frames:
             return frames[0]
+        if hold is not None:
+            hold(decoder.pending_bytes)
         data = await stream.receiver.receive_soon(READ_SIZE_BYTES)
     raise MalformedFrame("a call that ended before its frame")

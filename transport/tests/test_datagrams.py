@@ -96,3 +96,20 @@ async def test_waiting_for_a_datagram_ends_with_the_connection(
     nursery.start_soon(ours.close)
     with trio.fail_after(10), pytest.raises(ConnectionEnded):
         await theirs.receive_datagram()
+
+
+@pytest.mark.parametrize("engine", ["rust", "aioquic"])
+async def test_datagrams_that_travel_with_the_last_of_hello_are_not_lost(
+    start: Start, identities: list[Identity], engine: str
+) -> None:
+    """The dialler is admitted before the acceptor knows, so its first datagrams come early."""
+    dialler = await start(identities[0], engine=engine)
+    acceptor = await start(identities[1], engine=engine)
+    dialler.on_connection(lambda connection: connection.send_datagram_nowait(b"early"))
+    ours = await dialler.dial(acceptor.address, identities[1].node_id)
+    theirs = await acceptor.accept()
+    with trio.fail_after(10):
+        assert await theirs.receive_datagram() == b"early"
+        for number in range(3):
+            ours.send_datagram_nowait(bytes((number,)))
+            assert await theirs.receive_datagram() == bytes((number,))

@@ -20,6 +20,7 @@ from transport import (
     RefusalReason,
 )
 from transport.errors import (
+    AddressInvalid,
     ChannelFull,
     ConnectionEnded,
     EndpointStopped,
@@ -299,3 +300,40 @@ async def test_a_dial_that_is_cancelled_leaves_nothing(
     with trio.move_on_after(0.01):
         await endpoint.dial("[::1]:1", identities[1].node_id)
     assert endpoint.statistics().handshakes == 0
+
+
+async def test_every_task_that_accepts_gets_its_connection_and_hears_of_the_end(
+    start: Start, identities: list[Identity]
+) -> None:
+    acceptor = await start(identities[0])
+    accepted: list[Connection] = []
+    stopped = 0
+
+    async def accept() -> None:
+        nonlocal stopped
+        try:
+            accepted.append(await acceptor.accept())
+        except EndpointStopped:
+            stopped += 1
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as tasks:
+            for _ in range(4):
+                tasks.start_soon(accept)
+            await trio.testing.wait_all_tasks_blocked()
+            for identity in identities[1:3]:
+                await (await start(identity)).dial(acceptor.address, identities[0].node_id)
+            while len(accepted) < 2:
+                await trio.lowlevel.checkpoint()
+            await acceptor.close()
+    assert stopped == 2
+
+
+async def test_a_move_to_an_address_that_is_none_is_refused(
+    start: Start, identities: list[Identity]
+) -> None:
+    endpoint = await start(identities[0])
+    before = endpoint.address
+    with pytest.raises(AddressInvalid):
+        endpoint.rebind("[zzz]:1")
+    assert endpoint.address == before

@@ -1,5 +1,6 @@
 """Strangers and peers that mean harm: what they can cost is bounded, and others do not notice."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -10,9 +11,11 @@ import trio
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicProtocolVersion
 
+from native.quic import StreamClosed, StreamStopped
 from transport import Connection, Endpoint, Identity, RefusalReason
-from transport.core.events import StreamKind
+from transport.core.events import EventKind, StreamKind
 from transport.errors import BindFailed, DialFailed
+from transport.limits import RPC_MESSAGE_SIZE_BYTES_MAX, RPC_PENDING_BYTES_PER_CONNECTION_MAX
 from transport.tests.adversary import Adversary
 from transport.tests.conftest import Start, pair
 from transport.tests.test_refusals import port_of
@@ -315,3 +318,104 @@ async def test_a_key_log_that_others_can_read_is_refused(
     os.close(os.open(path, os.O_CREAT, 0o644))
     with pytest.raises(BindFailed, match="chmod 600"):
         await start(identities[0], key_log_path=str(path), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["rust", "aioquic"])
+async def test_a_trace_that_cannot_be_written_costs_no_connection(
+    start: Start, identities: list[Identity], tmp_path: Path, engine: str
+) -> None:
+    folder = tmp_path / "traces"
+    dialler = await start(identities[0], qlog_folder=str(folder), engine=engine)
+    acceptor = await start(identities[1], qlog_folder=str(folder), engine=engine)
+    await (await dialler.dial(acceptor.address, identities[1].node_id)).close()
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    os.rename(folder, tmp_path / "gone")
+    await (await dialler.dial(acceptor.address, identities[1].node_id)).close()
+
+
+async def test_every_connection_has_a_trace_of_its_own(
+    start: Start, identities: list[Identity], tmp_path: Path
+) -> None:
+    acceptor = await start(identities[1])
+    for _ in range(2):
+        dialler = await start(identities[0], qlog_folder=str(tmp_path))
+        for _ in range(2):
+            await (await dialler.dial(acceptor.address, identities[1].node_id)).close()
+        await dialler.close()
+    assert len(os.listdir(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("engine", ["rust", "aioquic"])
+async def test_a_key_log_that_is_no_file_is_refused(
+    start: Start, identities: list[Identity], tmp_path: Path, engine: str
+) -> None:
+    path = tmp_path / "keys.log"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(BindFailed):
+        await start(identities[0], key_log_path=str(path), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["rust", "aioquic"])
+async def test_frames_that_never_end_cannot_hold_more_memory_than_there_is(
+    start: Start, identities: list[Identity], engine: str
+) -> None:
+    endpoint = await start(identities[0], memory_bytes_max=8 << 20, engine=engine)
+    other = Adversary(identities[1])
+    handle = await other.admitted(endpoint.address, identities[0].node_id)
+    await endpoint.accept()
+    other.engine.send(handle, StreamKind.BULK, 1, bytes((16 << 20) - 2))
+    other.engine.flush()
+    await other.event(EventKind.CLOSED)
+    assert endpoint.statistics().refused_total[RefusalReason.MEMORY_FULL] == 1
+    assert endpoint.statistics().memory_granted_bytes <= 8 << 20
+    honest = await start(identities[2])
+    assert (await honest.dial(endpoint.address, identities[0].node_id)).closure is None
+
+
+async def test_requests_that_never_end_cannot_hold_more_memory_than_their_share(
+    start: Start, identities: list[Identity]
+) -> None:
+    endpoint = await start(identities[0])
+    other = Adversary(identities[1])
+    handle = await other.admitted(endpoint.address, identities[0].node_id)
+    await endpoint.accept()
+    size = RPC_MESSAGE_SIZE_BYTES_MAX - 1
+    part = size.to_bytes(4) + b"\x01" + bytes(size - 2)  # one byte is missing
+    waiting = {}
+    for _ in range(5):
+        stream = other.engine.open(handle, True, StreamKind.RPC)
+        assert stream is not None
+        waiting[stream] = 0
+    with trio.fail_after(20):
+        while endpoint.statistics().calls_refused_total == 0:
+            for stream, offset in waiting.items():
+                if offset < len(part):
+                    with contextlib.suppress(StreamStopped, StreamClosed):
+                        taken = other.engine.write(handle, stream, part, offset)
+                        waiting[stream] += taken
+            other.engine.flush()
+            other.seen += other.engine.step(16)[1]
+            await trio.lowlevel.checkpoint()
+    assert endpoint.calls.pending_bytes <= RPC_PENDING_BYTES_PER_CONNECTION_MAX
+
+
+async def test_calls_that_are_refused_count_as_reset(
+    start: Start, identities: list[Identity]
+) -> None:
+    """A peer whose calls are refused for ever is made to wait, whoever gave them up."""
+    endpoint = await start(identities[0], rpc_calls_max=1, stream_resets_per_s_max=1)
+    other = Adversary(identities[1])
+    handle = await other.admitted(endpoint.address, identities[0].node_id)
+    await endpoint.accept()
+    held = other.engine.open(handle, True, StreamKind.RPC)
+    assert held is not None
+    with trio.fail_after(10):
+        while endpoint.statistics().streams_throttled_total == 0:
+            stream = other.engine.open(handle, True, StreamKind.RPC)
+            other.engine.flush()
+            await trio.lowlevel.checkpoint()
+            other.seen += other.engine.step(16)[1]
+            if stream is not None:
+                other.engine.reset(handle, stream, 0)
+                other.engine.stop(handle, stream, 0)
+    assert endpoint.statistics().streams_throttled_total == 1

@@ -13,7 +13,7 @@ use quinn_proto::{Dir, FinishError, SendDatagramError, VarInt, WriteError};
 use super::{
     Engine, io_error,
     link::{End, Inbound, channel_index, read_chunks, stream_id, stream_number},
-    names::{Fault, kind},
+    names::{Event, Fault, kind},
 };
 use crate::{
     frame::{self, Splitter},
@@ -51,7 +51,7 @@ impl Engine {
     /// When the address cannot be dialled at all.
     pub fn connect(&mut self, address: SocketAddrV6, expected: NodeId) -> io::Result<u64> {
         let mut config = quinn_proto::ClientConfig::new(self.client.clone());
-        config.transport_config(self.transport("dialler")?);
+        config.transport_config(self.transport("dialler"));
         config.token_store(self.tokens.clone());
         let now = Instant::now();
         let (handle, inner) = self
@@ -89,6 +89,10 @@ impl Engine {
         link.inner.set_receive_window(window);
         link.inner.set_send_window(link.granted_bytes - receive);
         link.readable.extend(link.inbound.keys().copied());
+        if link.datagrams_early {
+            link.datagrams_told = true;
+            self.events.push(Event::Datagram { connection });
+        }
         self.touch(handle);
         self.poller.kick();
     }
@@ -276,9 +280,12 @@ impl Engine {
     /// Ask the peer to send no more on a stream. Does nothing to a stream that is over.
     pub fn stop(&mut self, connection: u64, stream: u64, code: u64) {
         if let (Ok(link), Some(id)) = (self.link(connection), stream_id(stream)) {
+            let known = link.inbound.remove(&id).is_some();
+            if known && code != 0 {
+                link.was_reset(id); // refused is as good as reset: its own reset is not seen
+            }
             let code = VarInt::from_u64(code).unwrap_or(VarInt::MAX);
             let _ = link.inner.recv_stream(id).stop(code);
-            link.inbound.remove(&id);
             self.touch_id(connection);
         }
     }

@@ -197,6 +197,31 @@ impl Guard {
         given
     }
 
+    /// What a connection holds outside of its windows has changed. `false`, and nothing changed:
+    /// there is no room for it.
+    pub(super) fn hold(
+        &mut self,
+        address: SocketAddr,
+        dialled: bool,
+        before: u64,
+        after: u64,
+    ) -> bool {
+        let memory = self.memory_bytes - before + after;
+        let grows = after > before;
+        if grows && memory > self.memory_bytes_max {
+            return false;
+        }
+        if !dialled && let Some(prefix) = self.prefixes.get_mut(&prefix(address)) {
+            let theirs = prefix.memory_bytes - before + after;
+            if grows && theirs > self.memory_bytes_max / PREFIX_SHARE {
+                return false;
+            }
+            prefix.memory_bytes = theirs;
+        }
+        self.memory_bytes = memory;
+        true
+    }
+
     /// A connection is over: what it was granted beyond the first is free before it has drained.
     /// Returns what it keeps until then.
     pub(super) fn released(&mut self, address: SocketAddr, dialled: bool, granted: u64) -> u64 {
@@ -344,6 +369,21 @@ mod tests {
         assert_eq!(accepted, 100);
         now += Duration::from_millis(100);
         assert_eq!(guard.judge(at(1, 1), true, true, now), Verdict::Accept);
+    }
+
+    #[test]
+    fn what_is_held_outside_of_windows_counts_too() {
+        let (mut guard, now) = (guard(RetryPolicy::Auto), Instant::now());
+        let most = guard.memory_bytes_max / PREFIX_SHARE - GRANT_BYTES_MIN;
+        guard.opened(at(1, 1), false, now);
+        assert!(guard.hold(at(1, 1), false, 0, most));
+        assert!(!guard.hold(at(1, 1), false, most, most + 1));
+        assert!(guard.hold(at(1, 1), false, most, 10));
+        guard.opened(at(2, 1), true, now);
+        let rest = guard.memory_bytes_max - guard.memory_bytes();
+        assert!(!guard.hold(at(2, 1), true, 0, rest + 1));
+        assert!(guard.hold(at(2, 1), true, 0, rest));
+        assert_eq!(guard.memory_bytes(), guard.memory_bytes_max);
     }
 
     #[test]

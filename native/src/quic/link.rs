@@ -67,6 +67,12 @@ pub(super) struct Link {
     pub(super) verified: bool,
     pub(super) key_updates: u64,
     pub(super) datagrams_told: bool,
+    /// Datagrams came before the peer was admitted.
+    pub(super) datagrams_early: bool,
+    /// Bytes of frames that have begun, as far as they count against the memory of all.
+    pub(super) held_bytes: u64,
+    /// Bytes of the frame that has begun, by channel.
+    pub(super) pending_bytes: [u64; 3],
     /// Streams of the peer wait to be accepted.
     pub(super) throttled: bool,
     /// Bytes of this connection's windows that count against the memory of all.

@@ -416,19 +416,17 @@ impl Engine {
     }
 
     /// The transport parameters of the next connection: those of all, or with a trace.
-    fn transport(&self, role: &str) -> io::Result<Arc<TransportConfig>> {
+    fn transport(&self, role: &str) -> Arc<TransportConfig> {
         if self.settings.qlog_folder.is_empty() {
-            return Ok(self.transport.clone());
+            return self.transport.clone();
         }
-        let name = format!(
-            "{}-{}-{}-{role}",
-            std::process::id(),
-            self.address()?.port(),
-            self.next_id
-        );
+        let stream = qlog::stream(self.settings.qlog_folder.as_ref(), role);
+        let Ok(stream) = stream else {
+            return self.transport.clone(); // a full disk must not end a node
+        };
         let mut config = transport_config(&self.settings);
-        config.qlog_stream(qlog::stream(self.settings.qlog_folder.as_ref(), &name)?);
-        Ok(Arc::new(config))
+        config.qlog_stream(stream);
+        Arc::new(config)
     }
 
     fn add(
@@ -469,6 +467,9 @@ impl Engine {
             verified: false,
             key_updates: 0,
             datagrams_told: false,
+            datagrams_early: false,
+            held_bytes: 0,
+            pending_bytes: [0; 3],
             throttled: false,
             granted_bytes: self.guard.opened(remote, dialled, now),
             rate: (rate > 0).then(|| Bucket::new(rate, rate / RATE_BURST_DIVISOR, now)),
@@ -676,14 +677,14 @@ impl Engine {
                 link.dirty = false;
                 if link.inner.is_drained() {
                     let id = link.id;
-                    self.guard
-                        .closed(link.first_remote, link.dialled, link.granted_bytes);
                     self.mark_closed(handle, Cause::TimedOut, 0, String::new());
                     self.handles.remove(&id);
-                    if let Some(link) = self.links[handle].take()
-                        && let Some(at) = link.scheduled
-                    {
-                        self.deadlines.remove(&(at, handle));
+                    if let Some(link) = self.links[handle].take() {
+                        self.guard
+                            .closed(link.first_remote, link.dialled, link.granted_bytes);
+                        if let Some(at) = link.scheduled {
+                            self.deadlines.remove(&(at, handle));
+                        }
                     }
                 }
             }

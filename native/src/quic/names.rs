@@ -23,6 +23,7 @@ pub mod kind {
 pub mod code {
     pub const PROTOCOL_VIOLATION: u64 = 1;
     pub const HELLO_TIMEOUT: u64 = 7;
+    pub const OVERLOADED: u64 = 8;
 }
 
 /// Why a peer or its bytes never reached the application. The order is the index in

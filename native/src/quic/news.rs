@@ -6,7 +6,8 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     Engine, STREAMS_AT_FIRST, earlier,
-    link::{End, Inbound, read_chunks, stream_number, text},
+    guard::GRANT_BYTES_MIN,
+    link::{End, Inbound, channel_index, read_chunks, stream_number, text},
     names::{Cause, Event, Refusal, code, kind},
     receive::handshake_refusal,
 };
@@ -32,7 +33,8 @@ impl Engine {
         let Some(link) = self.links[handle].as_mut() else {
             return;
         };
-        if std::mem::take(&mut link.throttled) {
+        if link.throttled && link.resets.available(Instant::now()) > 0 {
+            link.throttled = false;
             self.accept_streams(handle, Dir::Bi);
             self.accept_streams(handle, Dir::Uni);
         }
@@ -117,7 +119,10 @@ impl Engine {
                 });
             }
             Quic::DatagramReceived => {
-                if link.admitted && !std::mem::replace(&mut link.datagrams_told, true) {
+                // quinn tells of the first one of a queue only, so `admit` has to know of it.
+                if !link.admitted {
+                    link.datagrams_early = true;
+                } else if !std::mem::replace(&mut link.datagrams_told, true) {
                     self.events.push(Event::Datagram { connection });
                 }
             }
@@ -132,14 +137,15 @@ impl Engine {
             return;
         };
         let now = Instant::now();
-        loop {
-            if link.resets.available(now) == 0 {
+        if link.resets.available(now) == 0 {
+            if !std::mem::replace(&mut link.throttled, true) {
                 self.statistics.streams_throttled += 1;
-                let later = now + link.resets.wait(1, now);
-                link.resume_at = earlier(link.resume_at, later);
-                link.throttled = true;
-                return;
             }
+            let later = now + link.resets.wait(1, now);
+            link.resume_at = earlier(link.resume_at, later);
+            return;
+        }
+        loop {
             let Some(id) = link.inner.streams().accept(dir) else {
                 return;
             };
@@ -225,8 +231,31 @@ impl Engine {
             {
                 let refusal = Some(Refusal::ProtocolViolation);
                 self.close_link(handle, code::PROTOCOL_VIOLATION, &detail, refusal);
+            } else if !self.hold_frames(handle) {
+                let refusal = Some(Refusal::MemoryFull);
+                self.close_link(handle, code::OVERLOADED, "frames that never end", refusal);
             }
         }
+    }
+
+    /// Frames that have begun lie outside of every window. What they hold beyond a first allowance
+    /// counts against the memory of all. `false`: there is no room for them.
+    fn hold_frames(&mut self, handle: usize) -> bool {
+        let Some(link) = self.links[handle].as_mut().filter(|link| !link.closed) else {
+            return true;
+        };
+        let held = link.pending_bytes.iter().sum::<u64>();
+        let held = held.saturating_sub(GRANT_BYTES_MIN);
+        if held == link.held_bytes {
+            return true;
+        }
+        let (before, address, dialled) = (link.held_bytes, link.first_remote, link.dialled);
+        if !self.guard.hold(address, dialled, before, held) {
+            return false;
+        }
+        link.granted_bytes = link.granted_bytes - before + held;
+        link.held_bytes = held;
+        true
     }
 
     /// Bytes of one stream: its kind, its frames, or a word to the owner. An error is the peer's.
@@ -304,12 +333,14 @@ impl Engine {
                         })
                         .map_err(|error| error.to_string())?;
                 }
+                link.pending_bytes[channel_index(kind)] = splitter.pending() as u64;
                 match end {
                     End::Blocked | End::Limit => Ok(()),
                     End::Finished | End::Reset(_) if kind == kind::CONTROL => {
                         Err("control stream ended".to_owned())
                     }
                     End::Finished | End::Reset(_) => {
+                        link.pending_bytes[channel_index(kind)] = 0;
                         link.inbound.remove(&id);
                         Ok(())
                     }

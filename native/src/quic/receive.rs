@@ -166,10 +166,8 @@ impl Engine {
                 return self.endpoint.ignore(incoming);
             }
         }
-        // A trace that cannot be written is no reason to lose a peer.
         let traced = (!self.settings.qlog_folder.is_empty())
-            .then(|| self.transport("acceptor").ok())
-            .flatten()
+            .then(|| self.transport("acceptor"))
             .map(|transport| {
                 let mut server = (*self.server).clone();
                 server.transport_config(transport);

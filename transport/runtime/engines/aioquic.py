@@ -12,11 +12,12 @@ import itertools
 import json
 import os
 import select
+import stat
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from aioquic._buffer import Buffer as QuicBuffer
 from aioquic._buffer import BufferReadError
@@ -62,7 +63,12 @@ from transport.core.frames import FrameDecoder, encode_frame
 from transport.core.streams import is_bidirectional, is_dialler_stream
 from transport.errors import MalformedFrame
 from transport.identity import Identity
-from transport.limits import MTU_BYTES_MIN, UDP_PAYLOAD_BYTES_MAX
+from transport.limits import (
+    DATAGRAMS_RECEIVED_MAX,
+    MTU_BYTES_MIN,
+    TRACE_EVENTS_MAX,
+    UDP_PAYLOAD_BYTES_MAX,
+)
 from transport.runtime.engines.aioquic_socket import Address, DatagramSocket, parsed, shown
 from transport.runtime.engines.aioquic_tls import (
     X25519MLKEM768,
@@ -81,6 +87,14 @@ _STREAMS_KEPT_FACTOR: Final = 4  # ended streams wait for their reader; more is 
 _BATCH: Final = 32
 _VERSION: Final = 1
 _CHANNELS: Final = (StreamKind.CONTROL, StreamKind.VOTES, StreamKind.BULK)
+# What spoofed addresses can bring about, and proven ones get past.
+_RETRY_FIRST: Final = (
+    RefusalReason.PREFIX_CONNECTIONS_FULL,
+    RefusalReason.PREFIX_HANDSHAKES_FULL,
+    RefusalReason.HANDSHAKE_RATE,
+)
+_GRANT_SHARE: Final = 4
+_PREFIX_SHARE: Final = 2
 _PRIORITIES: Final = {int(StreamKind.CONTROL): 20, int(StreamKind.VOTES): 10}
 # What aioquic may raise for bytes it has no name for, beside its own errors.
 _BROKEN: Final = (AssertionError, BufferReadError, IndexError, KeyError, ValueError)
@@ -124,13 +138,16 @@ class _Link:
         self.remote = remote
         self.heard = now
         self.spoke = now
+        self.began = False  # its first Initial was sealed as it must be
         self.connected = False
         self.admitted = False
         self.closed = False
         self.key_updates = 0
+        self.key_packet: int | None = None  # the first one under the newest keys
         self.bytes_sent = 0
         self.bytes_received = 0
         self.granted_bytes = 0
+        self.held_bytes = 0  # of frames that have begun, beyond what every connection may
         self.inbound: dict[int, _Inbound] = {}
         self.over: set[int] = set()  # streams whose rest nobody wants
         self.blocked: set[int] = set()  # streams with a short write
@@ -157,25 +174,70 @@ def prefix_of(address: Address) -> str:
 class _PrivateTraces(QuicFileLogger):
     """Traces in files that nobody else can read and that are never written over."""
 
+    def start_trace(self, is_client: bool, odcid: bytes) -> QuicLoggerTrace:
+        """A bounded trace of a connection that begins."""
+        trace = _BoundedTrace(is_client=is_client, odcid=odcid)
+        self._traces.append(trace)
+        return trace
+
     def end_trace(self, trace: QuicLoggerTrace) -> None:
-        """Write the trace of a connection that has ended."""
+        """Write the trace of a connection that has ended; a full disk must not end a node."""
+        if trace not in self._traces:
+            return
+        self._traces.remove(trace)
+        with contextlib.suppress(OSError):
+            self._write(trace)
+
+    def _write(self, trace: QuicLoggerTrace) -> None:
         told = trace.to_dict()
         document = {"qlog_format": "JSON", "qlog_version": QLOG_VERSION, "traces": [told]}
         name = f"{told['common_fields']['ODCID']}-{os.urandom(4).hex()}.qlog"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with os.fdopen(os.open(Path(self.path) / name, flags, 0o600), "w") as file:
             json.dump(document, file)
-        self._traces.remove(trace)
 
 
-def _open_key_log(path: str) -> IO[str]:
-    """To append to; raises `OSError` for a link and for a file that others can read."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    file = os.fdopen(os.open(path, flags, 0o600), "a")
-    if os.fstat(file.fileno()).st_mode & 0o077:
-        file.close()
-        raise OSError("the key log can be read by others; run chmod 600")
-    return file
+class _BoundedTrace(QuicLoggerTrace):
+    """A trace that forgets what comes after its limit: it is held in memory until the end."""
+
+    def log_event(self, *, category: str, event: str, data: dict[str, Any]) -> None:
+        """One event more, while there is room."""
+        if len(self._events) < TRACE_EVENTS_MAX:
+            super().log_event(category=category, event=event, data=data)
+
+
+class _KeyLog:
+    """Where aioquic writes secrets; a full disk must not end a handshake, let alone a node."""
+
+    def __init__(self, path: str) -> None:
+        """To append to; raises `OSError` for what is no file of our own that only we can read."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        status = os.fstat(descriptor)
+        problem = None
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            problem = "the key log is no file of this user's"
+        elif status.st_mode & 0o077:
+            problem = "the key log can be read by others; run chmod 600"
+        if problem:
+            os.close(descriptor)
+            raise OSError(problem)
+        self._file: Final = os.fdopen(descriptor, "a")
+
+    def write(self, text: str) -> None:
+        """One line."""
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """To the file."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def close(self) -> None:
+        """No more."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class AioquicEngine:
@@ -192,12 +254,12 @@ class AioquicEngine:
         self._epoll.register(self._socket.fileno(), select.EPOLLIN)
         self._epoll.register(self._kick, select.EPOLLIN)
         self._writable_wanted = False
-        self._key_log: IO[str] | None = None
+        self._key_log: _KeyLog | None = None
         if settings.key_log_path:
-            self._key_log = _open_key_log(settings.key_log_path)
+            self._key_log = _KeyLog(settings.key_log_path)
         self._qlog: QuicFileLogger | None = None
         if settings.qlog_folder:
-            Path(settings.qlog_folder).mkdir(parents=True, exist_ok=True)
+            Path(settings.qlog_folder).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._qlog = _PrivateTraces(settings.qlog_folder)
         self._retry: Final = QuicRetryTokenHandler()
         self._links: dict[int, _Link] = {}
@@ -210,7 +272,9 @@ class AioquicEngine:
         self._handshakes_at: Counter[str] = Counter()
         self._begun_at: Counter[str] = Counter()
         self._begun_second = 0
+        self._retry_above = settings.handshakes_max // 2
         self._granted_bytes = 0
+        self._granted_at: Counter[str] = Counter()
         self._draining = False
         self._counters: Counter[str] = Counter()
         self._refused: dict[str, int] = {reason.value: 0 for reason in ENGINE_REFUSALS}
@@ -400,16 +464,18 @@ class AioquicEngine:
         link.admitted = True
         settings = self._settings
         wanted = settings.connection_window_bytes + settings.send_window_bytes
-        more = min(
-            max(wanted - link.granted_bytes, 0),
-            max(settings.memory_bytes_max - self._granted_bytes, 0),
-        )
-        link.granted_bytes += more
-        self._granted_bytes += more
+        # All it wants while there is plenty, else a share, as `native/src/quic/guard.rs` does.
+        left = max(settings.memory_bytes_max - self._granted_bytes, 0)
+        more = min(max(wanted - link.granted_bytes, 0), left // _GRANT_SHARE)
+        if not link.dialled:
+            share = settings.memory_bytes_max // _PREFIX_SHARE - self._granted_at[link.prefix]
+            more = min(more, max(share, 0) // _GRANT_SHARE)
+        self._grant(link, more)
         receive = link.granted_bytes * settings.connection_window_bytes // wanted
         link.inner.configuration.max_data = max(receive, _HANDSHAKE_WINDOW_BYTES)
         for stream in tuple(link.inbound):
             self._read_inbound(link, stream)
+        self._tell_datagrams(link)
         self._touch(link)
         self.kick()
 
@@ -422,8 +488,12 @@ class AioquicEngine:
     def update_key(self, connection: int) -> None:
         """Begin to use the next keys."""
         link = self._link(connection)
+        space = link.inner._spaces[Epoch.ONE_RTT]
+        if link.key_packet is not None and space.largest_acked_packet < link.key_packet:
+            return  # the peer has not shown yet that it knows the newest keys (RFC 9001, 6.1)
         link.inner.request_key_update()
         link.inner.send_ping(0)
+        link.key_packet = link.inner._packet_number
         link.key_updates += 1
         self._touch(link)
 
@@ -720,8 +790,7 @@ class AioquicEngine:
         for limit in (inner._local_max_streams_bidi, inner._local_max_streams_uni):
             limit.value = limit.sent = self._settings.streams_max
         link = _Link(next(self._numbers), inner, remote, now, dialled=dialled)
-        link.granted_bytes = 2 * _HANDSHAKE_WINDOW_BYTES
-        self._granted_bytes += link.granted_bytes
+        self._grant(link, 2 * _HANDSHAKE_WINDOW_BYTES)
         self._links[link.handle] = link
         self._route(link, inner.host_cid)
         if not dialled:
@@ -734,15 +803,51 @@ class AioquicEngine:
         link.ids.add(cid)
         self._routes[cid] = link
 
+    def _grant(self, link: _Link, more: int) -> None:
+        link.granted_bytes += more
+        self._granted_bytes += more
+        if not link.dialled:
+            self._granted_at[link.prefix] += more
+            if not self._granted_at[link.prefix]:
+                del self._granted_at[link.prefix]
+
+    def _hold_frames(self, link: _Link) -> bool:
+        """Frames that have begun lie outside of every window. False: there is no room for them."""
+        pending = sum(
+            inbound.decoder.pending_bytes
+            for inbound in link.inbound.values()
+            if inbound.decoder is not None
+        )
+        held = max(pending - 2 * _HANDSHAKE_WINDOW_BYTES, 0)
+        more = held - link.held_bytes
+        limit = self._settings.memory_bytes_max
+        theirs = 0 if link.dialled else self._granted_at[link.prefix] + more
+        if more > 0 and (self._granted_bytes + more > limit or theirs > limit // _PREFIX_SHARE):
+            return False
+        self._grant(link, more)
+        link.held_bytes = held
+        return True
+
     def _settled(self, link: _Link) -> None:
         """It counts as a handshake no more."""
         if not link.dialled and not link.admitted and not link.closed:
             self._handshakes_at[link.prefix] -= 1
             self._handshakes_at += Counter()
+            if not link.began:
+                return
+            paths = link.inner._network_paths
+            if paths and paths[0].is_validated:
+                highest = self._settings.handshakes_max // 2
+                self._retry_above = min(self._retry_above + 1, highest)
+            else:
+                self._retry_above //= 2
 
     def _forget(self, link: _Link) -> None:
         self._mark_closed(link, Cause.TIMED_OUT, 0, "")
-        self._granted_bytes -= link.granted_bytes
+        self._grant(link, -link.granted_bytes)
+        trace = link.inner._quic_logger
+        if trace is not None and self._qlog is not None:
+            self._qlog.end_trace(trace)  # aioquic ends those of connections that began
         if not link.dialled:
             self._connections_at[link.prefix] -= 1
             self._connections_at += Counter()
@@ -855,12 +960,14 @@ class AioquicEngine:
                 self._refuse(RefusalReason.BAD_INITIAL)
                 return
             proven, retried = True, header.destination_cid
-        refusal = self._judge(prefix_of(remote), now)
-        if refusal is not None:
+        prefix = prefix_of(remote)
+        refusal = self._judge(prefix, now)
+        may_retry = not proven and self._settings.retry != "never"
+        if refusal is not None and not (may_retry and refusal in _RETRY_FIRST):
             self._refuse(refusal)
             self._answer(header, QuicErrorCode.CONNECTION_REFUSED, remote)
             return
-        if not proven and self._must_retry():
+        if may_retry and (self._must_retry(prefix) or refusal is not None):
             source = os.urandom(_ID_BYTES)
             token = self._retry.create_token(
                 address=remote,
@@ -891,6 +998,8 @@ class AioquicEngine:
         if not inner._close_event and (space is None or len(space.ack_queue) == 0):
             self._refuse(RefusalReason.BAD_INITIAL)
             self._forget(link)
+        else:
+            link.began = True
 
     def _judge(self, prefix: str, now: float) -> RefusalReason | None:
         settings = self._settings
@@ -924,10 +1033,14 @@ class AioquicEngine:
                 return reason
         return None
 
-    def _must_retry(self) -> bool:
+    def _must_retry(self, prefix: str) -> bool:
+        """The marks of `native/src/quic/guard.rs`: of all, tuned by what spoofing looks like, and
+        half of what one network may have."""
         settings = self._settings
         if settings.retry == "auto":
-            return 2 * self._handshakes_at.total() >= settings.handshakes_max
+            crowded = 2 * self._handshakes_at[prefix] >= settings.handshakes_per_prefix_max
+            crowded |= 2 * self._connections_at[prefix] >= settings.connections_per_prefix_max
+            return crowded or self._handshakes_at.total() >= self._retry_above
         return settings.retry == "always"
 
     def _answer(self, header: QuicHeader, code: int, remote: Address) -> None:
@@ -1045,7 +1158,10 @@ class AioquicEngine:
             self._events.append((EventKind.CONNECTED, link.handle, int(link.dialled), 0, spki))
         elif isinstance(event, quic.DatagramFrameReceived):
             limit = self._settings.datagram_queue_bytes_max
-            while link.datagrams and link.datagram_bytes + len(event.data) > limit:
+            while link.datagrams and (
+                link.datagram_bytes + len(event.data) > limit
+                or len(link.datagrams) >= DATAGRAMS_RECEIVED_MAX
+            ):
                 link.datagram_bytes -= len(link.datagrams.popleft())  # older ones are worth less
             link.datagrams.append(event.data)
             link.datagram_bytes += len(event.data)
@@ -1121,6 +1237,10 @@ class AioquicEngine:
         for frame_type, body in frames:
             self._counters["frames_received"] += 1
             self._events.append((EventKind.FRAME, link.handle, kind, frame_type, body))
+        if not self._hold_frames(link):
+            detail = "frames that never end"
+            self._close(link, CloseReason.OVERLOADED, detail, RefusalReason.MEMORY_FULL)
+            return
         if inbound.ended or inbound.reset is not None:
             if kind == StreamKind.CONTROL:
                 self._violation(link, "control stream ended")
