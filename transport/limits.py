@@ -42,6 +42,9 @@ RECEIVE_BATCHES_PER_TURN: Final = 16  # up to 32 datagrams of 64 KiB each; more 
 TURN_LATE_S: Final = 0.05  # callbacks that take longer show in round trips and in votes
 READ_SIZE_BYTES: Final = 1_048_576  # what one `receive_some` takes when not told
 
+SESSIONS_MAX: Final = 1_024  # tickets given out on aioquic; the rust engine keeps as many
+TICKETS_PER_NODE_MAX: Final = 8  # more dials of one node at a time are rare
+TICKET_NODES_MAX: Final = 256  # as many as there are connections
 TRACE_EVENTS_MAX: Final = 100_000  # of one connection on aioquic, in memory until it ends
 DATAGRAMS_RECEIVED_MAX: Final = 4_096  # unread ones of a connection; the oldest makes room
 PINGS_OUTSTANDING_MAX: Final = 8  # of ours; more would measure our own queue

@@ -118,7 +118,7 @@ class TransportSection(Section):
     engine: Literal["rust", "aioquic"] = Field(
         default="rust",
         description="Which QUIC engine carries the connections. aioquic is the reference: the same "
-        "wire, slowly, without path MTU discovery, ECN and resumption.",
+        "wire, slowly, without path MTU discovery and ECN.",
     )
     path_mtu_bytes_max: PathMTU = Field(
         default=1452,

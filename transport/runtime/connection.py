@@ -221,7 +221,8 @@ class Connection:
             self.kick()
             with trio.move_on_after(self.endpoint.config.close_timeout_s):
                 while self._unfinished and self.closure is None:
-                    self._all_finished = trio.Event()
+                    if self._all_finished.is_set():
+                        self._all_finished = trio.Event()
                     await self._all_finished.wait()
         self.close_now(reason, detail)
         await trio.lowlevel.checkpoint()
@@ -397,8 +398,9 @@ class Connection:
             if self.closure is not None:
                 raise self.ended()
             await self._wait_news()
+        number = queue.popleft()  # before other tasks run, which may wait for the same stream
         await trio.lowlevel.cancel_shielded_checkpoint()
-        return queue.popleft()
+        return number
 
     async def _wait_news(self) -> None:
         if self._news.is_set():

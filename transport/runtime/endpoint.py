@@ -9,6 +9,7 @@ raise, and may send; what they send leaves when the turn ends.
 """
 
 import errno
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -71,6 +72,7 @@ from transport.metrics import HANDSHAKE_BUCKETS_S, EndpointStatistics, Handshake
 from transport.runtime.connection import Connection
 from transport.runtime.dialling import first_admitted
 from transport.runtime.engines import make_engine
+from transport.runtime.flusher import Flusher
 from transport.runtime.kernel import receive_drops
 from transport.runtime.network import NetworkCounter
 from transport.runtime.rpc import CallServer, Handler
@@ -138,8 +140,7 @@ class Endpoint:
         self._peers: dict[NodeId, Connection] = {}
         self._accepted: deque[Connection] = deque()  # bounded: open connections only
         self._arrival = trio.Event()
-        self._kicked = False
-        self._flusher: trio.lowlevel.Task | None = None  # while it has nothing to do
+        self._flusher: Final = Flusher()
         self._watched: dict[int, Callable[[], object]] = {}
         self._on_frame: list[FrameCallback] = []
         self._on_turn: list[Callable[[], object]] = []
@@ -170,11 +171,12 @@ class Endpoint:
                 self._engine.refuse_all()
             async with trio.open_nursery() as nursery:
                 self.calls.start(nursery)
-                nursery.start_soon(self._flush_queued, self._engine, name="transport.flush")
+                self._flusher.start(self._engine)
                 task_status.started(self)
                 await self._pump(self._engine)
                 nursery.cancel_scope.cancel()
         finally:
+            self._flusher.stop()
             self._shut_down()
 
     async def close(self, reason: CloseReason = CloseReason.SHUTDOWN, detail: str = "") -> None:
@@ -229,10 +231,12 @@ class Endpoint:
 
     # --- connecting
 
-    async def dial(self, addresses: str | Sequence[str], node_id: NodeId) -> Connection:
+    async def dial(
+        self, addresses: str | Sequence[str], node_id: NodeId, *, timeout_s: float = math.inf
+    ) -> Connection:
         """An open connection to this very node: the existing one, or a new one that both sides
-        accepted. Of several addresses, best first, the first that is admitted wins. Raises
-        `DialFailed`, `AddressInvalid`, `EndpointStopped`."""
+        accepted. Of several addresses, best first, the first that is admitted wins. `timeout_s`
+        bounds them all together. Raises `DialFailed`, `AddressInvalid`, `EndpointStopped`."""
         self._running()
         existing = self._peers.get(node_id)
         if existing is not None:
@@ -246,9 +250,11 @@ class Endpoint:
                 detail="this is our own NodeId",
             )
             raise DialFailed(refused)
-        if len(checked) == 1:
-            return await self._dial(checked[0], node_id)
-        return await first_admitted(checked, lambda address: self._dial(address, node_id))
+        if len(checked) == 1 and timeout_s == math.inf:
+            return await self._dial(checked[0], node_id)  # the usual case needs no tasks
+        return await first_admitted(
+            checked, lambda address: self._dial(address, node_id), timeout_s=timeout_s
+        )
 
     async def _dial(self, address: str, node_id: NodeId) -> Connection:
         engine = self._running()
@@ -282,6 +288,7 @@ class Endpoint:
 
     async def accept(self) -> Connection:
         """The next connection that a peer dialled and both sides accepted."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._running()
         while True:
             while not self._accepted:
@@ -291,7 +298,8 @@ class Endpoint:
                 self._running()
             connection = self._accepted.popleft()
             if connection.closure is None:
-                await trio.lowlevel.checkpoint()
+                # Whoever is cancelled from here on still gets what nobody else could.
+                await trio.lowlevel.cancel_shielded_checkpoint()
                 return connection
 
     # --- callbacks, all run inside the pump
@@ -350,11 +358,7 @@ class Endpoint:
 
     def kick(self) -> None:
         """Have what was queued sent when the tasks that are ready have run."""
-        if not self._kicked and self._engine is not None:
-            self._kicked = True
-            if self._flusher is not None:
-                trio.lowlevel.reschedule(self._flusher)
-                self._flusher = None
+        self._flusher.wanted = True
 
     # --- what is going on
 
@@ -385,12 +389,11 @@ class Endpoint:
         while not self._closing:
             more, events = engine.step(RECEIVE_BATCHES_PER_TURN)
             if events:
-                kicked, self._kicked = self._kicked, True  # the flush below is the kick
                 began_s = perf_counter()
                 self._dispatch(events)
-                engine.flush()
                 self._turns_late += perf_counter() - began_s > TURN_LATE_S
-                self._kicked = kicked
+                self._flusher.wanted = True
+            self._flusher.check()
             timeout_s = engine.timeout()
             if more:
                 await trio.lowlevel.checkpoint()
@@ -399,23 +402,6 @@ class Endpoint:
             else:
                 with trio.move_on_after(timeout_s):
                     await trio.lowlevel.wait_readable(fd)
-
-    async def _flush_queued(self, engine: Engine) -> None:
-        """Send what tasks have queued, once those that are ready have run. Costs no system call but
-        the sending itself: the pump goes on waiting."""
-
-        def give_up(_: object) -> trio.lowlevel.Abort:
-            self._flusher = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        while True:
-            if not self._kicked:
-                self._flusher = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(give_up)
-            self._kicked = False
-            engine.flush()
-            if engine.timeout() is not None:
-                engine.kick()  # the pump has to look when to wake
 
     def _dispatch(self, events: Sequence[tuple[int, int, int, int, bytes | str | None]]) -> None:
         connections = self._connections
@@ -585,6 +571,7 @@ class Endpoint:
         connection = self._connections.pop(handle, None)
         if connection is None:
             return
+        self._network.read(self.engine, (handle,))
         self._network.forget(handle)
         if self._peers.get(connection.peer) is connection:
             del self._peers[connection.peer]

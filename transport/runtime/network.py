@@ -9,7 +9,7 @@ from transport.metrics import NetworkCounts
 
 class NetworkCounter:
     """Sums counters over connections, of which the engine forgets those that ended. What happened
-    between the last reading and the end of a connection is not counted."""
+    between the last reading and the end of a connection is not counted: the owner reads it then."""
 
     def __init__(self) -> None:
         self._totals = [0, 0, 0]  # packets sent, packets lost, black holes

@@ -17,11 +17,10 @@ import structlog
 import trio
 
 from native.values import NodeId
-from transport.core.events import Cause, ChannelKind, CloseReason, Closure
+from transport.core.events import ChannelKind, CloseReason
 from transport.core.pool import backoff_s
 from transport.errors import (
     AddressUnknown,
-    DialFailed,
     EndpointStopped,
     PoolFull,
     TransportError,
@@ -242,14 +241,11 @@ class Pool:
     async def _dial(self, node_id: NodeId, node: _Node) -> Connection:
         """One attempt; the first failure and every tenth are worth a line."""
         self._counts["dials"] += 1
-        detail = f"no answer within {DIAL_TIMEOUT_S:g} s"
-        problem: TransportError = DialFailed(Closure(cause=Cause.TIMED_OUT, detail=detail))
-        tried: tuple[str, ...] = ()
         try:
-            while tried != node.addresses:
+            while True:  # again only if the addresses have changed under way
                 tried = node.addresses
-                with trio.move_on_after(DIAL_TIMEOUT_S) as node.trying:
-                    return await self._endpoint.dial(tried, node_id)
+                with trio.CancelScope() as node.trying:
+                    return await self._endpoint.dial(tried, node_id, timeout_s=DIAL_TIMEOUT_S)
         except EndpointStopped:
             raise
         except TransportError as error:
@@ -284,7 +280,7 @@ class Pool:
                 try:
                     connection = await self._connect(node_id)
                 except EndpointStopped:
-                    raise
+                    return  # closed on purpose; nothing can be kept any more
                 except PoolFull:
                     await trio.sleep(backoff_s(16, self._random.random()))
                 except TransportError:

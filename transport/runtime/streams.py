@@ -181,9 +181,9 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
         try:
             while not self._finished:
                 data, self._finished = self._read(max_bytes)
+                if data or self._finished:
+                    self._connection.kick()  # the peer may send as much again
                 if data:
-                    if not self._finished:
-                        self._connection.kick()  # the peer may send as much again
                     return data
                 if not self._finished:
                     await self._wait()
@@ -197,6 +197,7 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
         if self._finished:
             return b""
         data, self._finished = self._read(max_bytes)
+        self._connection.kick()
         return data
 
     async def receive_into(self, buffer: bytearray | memoryview) -> int:

@@ -15,6 +15,7 @@ from native.keys import SecretKey
 from native.values import Algorithm, NodeId
 from transport.core.events import RefusalReason
 from transport.runtime.engines import aioquic_tls
+from transport.runtime.engines.aioquic_sessions import Sessions
 from transport.runtime.engines.aioquic_tls import (
     OverlayMismatch,
     RawKey,
@@ -53,16 +54,20 @@ class Pair:
         client_signer: Any = None,
         server_signer: Any = None,
         tamper: Callable[["Pair"], None] | None = None,
+        client_sessions: Sessions | None = None,
+        server_sessions: Sessions | None = None,
     ) -> None:
         self.now = 1.0
         node = secret(algorithm, 1).node_id
         self.client = StoqConnection(
             configuration=configuration(client_signer or signer(algorithm, 0), dialling=True),
             expected=expected or node,
+            sessions=client_sessions,
         )
         self.client.connect(SERVER, now=self.now)
         self.server = StoqConnection(
             configuration=configuration(server_signer or signer(algorithm, 1), dialling=False),
+            sessions=server_sessions,
             original_destination_connection_id=self.client.original_destination_connection_id,
         )
         if tamper is not None:
@@ -290,13 +295,82 @@ def test_a_handshake_message_over_the_limit_is_not_kept() -> None:
 
 
 def test_an_acceptor_that_asks_for_no_key_is_refused() -> None:
+    class Modest(aioquic_tls.StoqContext):
+        _request_client_certificate = False
+
     def modest(pair: Pair) -> None:
         original = pair.server._plain_initialize
 
         def initialize(peer_cid: bytes) -> None:
             original(peer_cid)
-            pair.server.tls._request_client_certificate = False
+            pair.server.tls.__class__ = Modest
 
         pair.server._plain_initialize = initialize
 
     assert Pair(tamper=modest).faults == (RefusalReason.NO_PEER_KEY, None)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [Algorithm.FALCON_512, Algorithm.FALCON_1024, Algorithm.ML_DSA_65]
+)
+def test_a_resumed_session_is_with_the_same_node_and_has_secrets_of_its_own(
+    algorithm: Algorithm,
+) -> None:
+    ours, theirs = Sessions(), Sessions()
+    first, second = (
+        Pair(algorithm=algorithm, client_sessions=ours, server_sessions=theirs) for _ in range(2)
+    )
+    assert second.faults == (None, None)
+    exported = []
+    for pair, resumed in ((first, False), (second, True)):
+        client, server = pair.client.context, pair.server.context
+        assert client is not None
+        assert server is not None
+        assert (client.session_resumed, server.session_resumed) == (resumed, resumed)
+        assert client.peer == secret(algorithm, 1).public
+        assert server.peer == secret(algorithm, 0).public
+        exported.append(client.export(b"label", b"context", 32))
+        assert exported[-1] == server.export(b"label", b"context", 32)
+    assert exported[0] != exported[1]
+
+
+def test_a_ticket_that_was_used_before_is_not_resumed_and_counted() -> None:
+    ours, theirs = Sessions(), Sessions()
+    Pair(client_sessions=ours, server_sessions=theirs)
+    session = ours.use(secret(Algorithm.FALCON_512, 1).node_id)
+    assert session is not None
+    for times in range(3):
+        stubborn = Sessions()
+        stubborn.keep(*session)
+        pair = Pair(client_sessions=stubborn, server_sessions=theirs)
+        assert pair.faults == (None, None)
+        assert pair.server.context is not None
+        assert pair.server.context.session_resumed is (times == 0)
+        assert pair.server.context.peer == secret(Algorithm.FALCON_512, 0).public
+        assert theirs.refused == times
+
+
+def test_a_session_with_another_node_is_refused() -> None:
+    """Whoever can hand a dialler a ticket under a wrong name does not become that node."""
+    ours, theirs = Sessions(), Sessions()
+    Pair(client_sessions=ours, server_sessions=theirs)
+    session = ours.use(secret(Algorithm.FALCON_512, 1).node_id)
+    assert session is not None
+    impersonated = SecretKey.generate(Algorithm.FALCON_512).public
+    ours.keep(session[0], impersonated)
+    ours._keys[impersonated.node_id] = session[1]
+    pair = Pair(expected=impersonated.node_id, client_sessions=ours, server_sessions=theirs)
+    assert pair.faults[0] is RefusalReason.WRONG_KEY
+    assert pair.client.context is not None
+    assert pair.client.context.peer is None
+
+
+def test_an_acceptor_that_forgot_its_sessions_shakes_hands_in_full() -> None:
+    ours = Sessions()
+    Pair(client_sessions=ours, server_sessions=Sessions())
+    forgetful = Sessions()
+    pair = Pair(client_sessions=ours, server_sessions=forgetful)
+    assert pair.faults == (None, None)
+    assert pair.server.context is not None
+    assert not pair.server.context.session_resumed
+    assert forgetful.refused == 1

@@ -93,6 +93,8 @@ async def conforms(
     assert condition.shows(counted.to_client)
     if condition.impairment.delay_s:
         assert ours.statistics().rtt_s >= 2 * condition.impairment.delay_s
+    # Nobody sends the end again (RFC 9000, section 10.2.1): it needs a link that loses nothing.
+    link.proxy.impair(CLEAN)
     await closes_cleanly(ours, theirs)
 
 

@@ -337,3 +337,18 @@ async def test_a_move_to_an_address_that_is_none_is_refused(
     with pytest.raises(AddressInvalid):
         endpoint.rebind("[zzz]:1")
     assert endpoint.address == before
+
+
+async def test_a_cancelled_accept_leaves_the_connection_to_the_next(
+    start: Start, identities: list[Identity]
+) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    await dialler.dial(acceptor.address, identities[1].node_id)
+    with trio.fail_after(5):
+        while not acceptor.connections:
+            await trio.lowlevel.checkpoint()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await acceptor.accept()
+        assert scope.cancelled_caught
+        assert await acceptor.accept() is acceptor.connections[0]

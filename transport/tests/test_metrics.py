@@ -230,3 +230,11 @@ async def test_a_key_log_and_traces_are_warned_of(
         await start(identities[0], key_log_path=str(tmp_path / "keys"), qlog_folder=str(tmp_path))
     warned = [line["event"] for line in loud if line["log_level"] == "warning"]
     assert warned == ["transport.key_log_is_on", "transport.qlog_is_on"]
+
+
+async def test_packets_of_a_connection_between_two_scrapes_count(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, _ = await pair(start, identities)
+    await ours.close()
+    assert ours.endpoint.statistics().packets_sent_total > 0

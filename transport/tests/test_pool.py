@@ -244,3 +244,50 @@ async def test_a_kept_node_follows_a_change_of_its_address(
         again = await pool.connection(peer)
     assert again.remote_address == elsewhere.address
     assert pool.statistics().dials_failed_total <= 1  # no time was lost at the silent address
+
+
+async def test_a_pool_names_every_address_that_it_could_not_use(
+    start: Start, identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that are silent when the pool's patience ends, before a handshake's does."""
+    monkeypatch.setattr("transport.runtime.pool.DIAL_TIMEOUT_S", 0.5)
+    dialler, wrong = await start(identities[0]), await start(identities[2])
+    peer = identities[1].node_id
+    pool = Pool(dialler, {peer: [SILENT, wrong.address]}, keep=())
+    with trio.fail_after(5), pytest.raises(DialFailed) as caught:
+        await pool.connection(peer)
+    assert "no answer within 0.5 s" in caught.value.problems[SILENT]
+    assert "wrong_key" in caught.value.problems[wrong.address]
+    assert caught.value.closure.name == "wrong_key"
+
+
+async def test_an_address_that_changes_back_under_way_is_no_failure(
+    start: Start, identities: list[Identity]
+) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    peer = identities[1].node_id
+    pool = Pool(dialler, {peer: acceptor.address}, keep=())
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.connection, peer)
+            while not dialler.statistics().handshakes:
+                await trio.lowlevel.checkpoint()
+            pool.set_addresses(peer, SILENT)
+            pool.set_addresses(peer, acceptor.address)
+    assert pool.statistics().dials_failed_total == 0
+
+
+async def test_a_pool_outlives_the_close_of_its_endpoint(
+    start: Start, identities: list[Identity]
+) -> None:
+    dialler, acceptor = await start(identities[0]), await start(identities[1])
+    pool = Pool(dialler, {identities[1].node_id: acceptor.address})
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(pool.run)
+            await pool.connection(identities[1].node_id)
+            await dialler.close()
+            while pool.statistics().dialling:
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            nursery.cancel_scope.cancel()

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from transport import CloseReason, Identity
+from transport import ChannelKind, CloseReason, Identity
 from transport.errors import ConnectionEnded
 from transport.tests.conftest import Start, pair
 
@@ -164,3 +164,36 @@ async def test_streams_over_the_limit_wait_for_a_free_one(
         assert await (await theirs.accept_uni()).receive_some() == b""
     with trio.fail_after(5):
         await ours.open_uni()
+
+
+async def test_tasks_that_wait_for_one_stream_share_it_out(
+    start: Start, identities: list[Identity]
+) -> None:
+    """The one that comes too late goes on waiting."""
+    ours, theirs = await pair(start, identities)
+    accepted: list[bytes] = []
+
+    async def accept() -> None:
+        stream = await theirs.accept_stream()
+        accepted.append(await stream.receive_some())
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(accept)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            for data in (b"one", b"two"):
+                await (await ours.open_stream()).send_all(data)
+                while data not in accepted:
+                    await trio.lowlevel.checkpoint()
+    assert accepted == [b"one", b"two"]
+
+
+async def test_two_tasks_may_close_one_connection(start: Start, identities: list[Identity]) -> None:
+    """Neither waits longer than the other."""
+    ours, _ = await pair(start, identities, close_timeout_s=30.0)
+    ours.channel(ChannelKind.BULK).send_nowait(1, b"last")
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(ours.close)

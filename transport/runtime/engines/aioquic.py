@@ -69,6 +69,7 @@ from transport.limits import (
     TRACE_EVENTS_MAX,
     UDP_PAYLOAD_BYTES_MAX,
 )
+from transport.runtime.engines.aioquic_sessions import Sessions
 from transport.runtime.engines.aioquic_socket import Address, DatagramSocket, parsed, shown
 from transport.runtime.engines.aioquic_tls import (
     X25519MLKEM768,
@@ -276,6 +277,7 @@ class AioquicEngine:
         self._granted_bytes = 0
         self._granted_at: Counter[str] = Counter()
         self._draining = False
+        self._sessions: Final = Sessions() if settings.resumption else None
         self._counters: Counter[str] = Counter()
         self._refused: dict[str, int] = {reason.value: 0 for reason in ENGINE_REFUSALS}
 
@@ -369,7 +371,12 @@ class AioquicEngine:
             "receive_buffer_bytes": receive_buffer,
             "send_buffer_bytes": send_buffer,
             "gso_segments": self._socket.segments,
-            "refused": dict(self._refused),
+            "refused": {
+                **self._refused,
+                RefusalReason.REPLAYED_TICKET.value: self._sessions.refused
+                if self._sessions
+                else 0,
+            },
         }
 
     def export(self, connection: int, label: bytes, context: bytes, length: int) -> bytes:
@@ -439,6 +446,8 @@ class AioquicEngine:
         self._unsent.clear()
         for link in self._links.values():
             if link.connected and not link.closed:
+                if link.dialled:
+                    link.inner.change_connection_id()  # not to be followed (RFC 9000, 9.5)
                 link.inner.send_ping(0)
                 self._touch(link)
         self.kick()
@@ -449,7 +458,10 @@ class AioquicEngine:
         """Begin to dial."""
         remote, now = parsed(address), time.monotonic()
         inner = StoqConnection(
-            configuration=self._configuration(dialling=True), expected=NodeId(node_id)
+            configuration=self._configuration(dialling=True),
+            expected=NodeId(node_id),
+            sessions=self._sessions,
+            patience_s=self._settings.admission_timeout_s,
         )
         inner.connect(remote, now=now)
         link = self._add(inner, remote, now, dialled=True)
@@ -987,6 +999,8 @@ class AioquicEngine:
             return
         inner = StoqConnection(
             configuration=self._configuration(dialling=False),
+            sessions=self._sessions,
+            patience_s=self._settings.admission_timeout_s,
             original_destination_connection_id=original,
             retry_source_connection_id=retried,
         )
@@ -1073,6 +1087,7 @@ class AioquicEngine:
         now = time.monotonic()
         for link in dirty.values():
             self._collect(link)
+            self._count_unread(link)
             sent = link.inner.datagrams_to_send(now=now) if link.inner._network_paths else ()
             if sent:
                 link.spoke = now
@@ -1088,6 +1103,13 @@ class AioquicEngine:
             self._writable_wanted = blocked
             wanted = select.EPOLLIN | (select.EPOLLOUT if blocked else 0)
             self._epoll.modify(self._socket.fileno(), wanted)
+
+    def _count_unread(self, link: _Link) -> None:
+        known = link.inner._streams
+        link.inner.unread_streams = {True: 0, False: 0}
+        for stream in link.inbound:
+            if stream not in known and is_dialler_stream(stream) != link.dialled:
+                link.inner.unread_streams[is_bidirectional(stream)] += 1
 
     def _collect(self, link: _Link) -> None:
         inner = link.inner

@@ -31,6 +31,7 @@ from native.keys import SecretKey
 from native.values import Algorithm, NodeId, PublicKey
 from transport.core.events import RefusalReason
 from transport.limits import HANDSHAKE_MESSAGE_BYTES_MAX
+from transport.runtime.engines.aioquic_sessions import Sessions
 
 AIOQUIC_VERSION: Final = "1.7.2"
 ALPN: Final = "stoq/1"
@@ -57,6 +58,7 @@ _PARAMETERS: Final[tuple[tuple[Callable[..., Any], tuple[str, ...]], ...]] = (
     (tls.Context._client_handle_finished, ("self", "input_buf", "output_buf")),
     (tls.Context._server_handle_hello, ("self", "input_buf", "initial_buf", "handshake_buf")),
     (tls.Context._server_handle_certificate, ("self", "input_buf")),
+    (tls.Context._server_handle_finished, ("self", "input_buf", "output_buf")),
     (tls.Context._check_certificate_verify_signature, ("self", "verify")),
     (tls.Context._set_peer_certificate, ("self", "certificate")),
     (tls.Context._setup_traffic_protection, ("self", "direction", "epoch", "label")),
@@ -270,6 +272,7 @@ def _checked_client_hello(buffer: Buffer) -> tls.ClientHello:
                 tls.AlertDescription.unsupported_certificate,
                 "raw public keys were not offered",
             )
+    hello.early_data = False  # whatever a resuming peer would like
     return hello
 
 
@@ -312,9 +315,10 @@ class StoqContext(tls.Context):
         super().__init__(is_client=is_client, **settings)
         self._supported_groups = [_Group(X25519MLKEM768)]  # type: ignore[list-item]
         self._signature_algorithms = list(SCHEMES)
-        self._request_client_certificate = not is_client
+        self._max_early_data = None
         self.expected: NodeId | None = None
         self.peer: PublicKey | None = None
+        self._peer_of_ticket: PublicKey | None = None
         self.fault: RefusalReason | None = None
         self._exporter_secret = b""
 
@@ -331,6 +335,49 @@ class StoqContext(tls.Context):
     @handshake_extensions.setter
     def handshake_extensions(self, value: list[tuple[int, bytes]]) -> None:
         self._extensions = value
+
+    @property
+    def _request_client_certificate(self) -> bool:
+        """aioquic asks this after it has decided whether to resume; a session has the key."""
+        return not self._is_client and not self._session_resumed
+
+    @_request_client_certificate.setter
+    def _request_client_certificate(self, _: bool) -> None:
+        """Not for aioquic to say."""
+
+    def use_sessions(self, sessions: Sessions) -> None:
+        """Resume what can be resumed, and remember this session for the next time."""
+        if not self._is_client:
+            self.get_session_ticket_cb = lambda ticket: self._redeemed(sessions, ticket)
+            self.new_session_ticket_cb = lambda ticket: sessions.give(ticket, self._proven())
+            return
+        assert self.expected is not None
+        self.new_session_ticket_cb = lambda ticket: sessions.keep(ticket, self._proven())
+        session = sessions.use(self.expected)
+        if session is not None:
+            self.session_ticket, self._peer_of_ticket = session
+
+    def _redeemed(self, sessions: Sessions, ticket: bytes) -> tls.SessionTicket | None:
+        session = sessions.redeem(ticket)
+        if session is None:
+            return None
+        found, self._peer_of_ticket = session
+        return found
+
+    def _proven(self) -> PublicKey:
+        assert self.peer is not None
+        return self.peer
+
+    def _resume(self) -> None:
+        """Take over the peer of a session that both sides have shown to know."""
+        peer = self._peer_of_ticket
+        if peer is None or self.expected not in (None, peer.node_id):
+            raise Refused(
+                RefusalReason.WRONG_KEY,
+                tls.AlertDescription.bad_certificate,
+                "the session is one with another node",
+            )
+        self.peer = peer
 
     def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer]) -> None:
         """As aioquic does, and remember why it failed."""
@@ -382,6 +429,9 @@ class StoqContext(tls.Context):
 
     def _client_handle_encrypted_extensions(self, input_buf: Buffer) -> None:
         super()._client_handle_encrypted_extensions(input_buf)
+        if self._session_resumed:
+            self._resume()
+            return
         answered = dict(self.received_extensions or ())
         for extension in (_EXTENSION_CLIENT_KEY_TYPE, _EXTENSION_SERVER_KEY_TYPE):
             if answered.get(extension) != bytes((_RAW_KEY,)):
@@ -404,6 +454,17 @@ class StoqContext(tls.Context):
     def _server_handle_certificate(self, input_buf: Buffer) -> None:
         _check_not_empty(input_buf)
         super()._server_handle_certificate(input_buf)
+
+    def _server_handle_finished(self, input_buf: Buffer, output_buf: Buffer) -> None:
+        if self._session_resumed:
+            self._resume()
+        if self.peer is None:
+            raise Refused(
+                RefusalReason.NO_PEER_KEY,
+                tls.AlertDescription.certificate_required,
+                "the peer has proven no key",
+            )
+        super()._server_handle_finished(input_buf, output_buf)
 
     def _set_peer_certificate(self, certificate: tls.Certificate) -> None:
         spki = bytes(certificate.certificates[0][0])
@@ -481,11 +542,20 @@ class StoqConnection(quic.QuicConnection):
     """A QUIC connection with the TLS above, and receive windows that wait for the reader."""
 
     def __init__(
-        self, *, configuration: QuicConfiguration, expected: NodeId | None = None, **how: Any
+        self,
+        *,
+        configuration: QuicConfiguration,
+        expected: NodeId | None = None,
+        sessions: Sessions | None = None,
+        patience_s: float = 0.0,
+        **how: Any,
     ) -> None:
         self.priorities: dict[int, int] = {}  # streams that are not served in turn
         super().__init__(configuration=configuration, **how)
         self._expected = expected
+        self._sessions = sessions
+        self._patience_s = patience_s  # with a handshake; its owner gives up by itself
+        self.unread_streams = {True: 0, False: 0}  # ended ones of the peer, by direction
         self.unread: dict[int, int] = {}  # bytes of each stream its owner has not taken yet
         self.packets_lost = 0
         self.congestion_events = 0
@@ -514,7 +584,15 @@ class StoqConnection(quic.QuicConnection):
 
     def _initialize(self, peer_cid: bytes) -> None:
         self._plain_initialize(peer_cid)
-        self.tls.expected = self._expected  # type: ignore[attr-defined]
+        context = self.context
+        assert context is not None
+        context.expected = self._expected
+        if self._sessions is not None:
+            context.use_sessions(self._sessions)
+
+    def _idle_timeout(self) -> float:
+        timeout_s = super()._idle_timeout()
+        return timeout_s if self._handshake_complete else max(timeout_s, self._patience_s)
 
     @property
     def context(self) -> StoqContext | None:
@@ -538,10 +616,20 @@ class StoqConnection(quic.QuicConnection):
             if target - limit.value >= window // 4:
                 limit.value = target
         used, limit.used = limit.used, 0
+        # A stream that has ended lets the peer open another one only when it was read.
+        streams = (
+            (self._local_max_streams_bidi, self.unread_streams[True]),
+            (self._local_max_streams_uni, self.unread_streams[False]),
+        )
+        earned = [allowed.value for allowed, _ in streams]
+        for allowed, unread in streams:
+            allowed.value = max(allowed.sent, allowed.value - unread)
         try:
             super()._write_connection_limits(builder, space)
         finally:
             limit.used = used
+            for (allowed, _), value in zip(streams, earned, strict=True):
+                allowed.value = value
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
         receiver = stream.receiver
@@ -567,6 +655,7 @@ def configuration(signer: Signer, *, dialling: bool, **settings: Any) -> QuicCon
         verify_mode=ssl.CERT_NONE,  # keys are judged above, not by authorities
         supported_versions=[1],
         connection_id_length=8,
+        initial_rtt=0.05,  # as quinn has it: how soon a lost first packet is sent again
         **settings,
     )
 
