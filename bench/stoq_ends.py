@@ -229,7 +229,7 @@ def idle(pipe: Pipe, plan: Plan) -> None:
 
 def calls(pipe: Pipe, plan: Plan) -> None:
     """Call `count` times, one after the other; says how long each took."""
-    pin(1)
+    pin(0 if plan.one_core else 1)
     address, node_id = pipe.recv()
     endpoint = _endpoint(plan, None)
     took: list[float] = []
@@ -253,7 +253,7 @@ def frames(pipe: Pipe, plan: Plan) -> None:
     """Send lone frames that come back; says how long there and back took."""
     from transport import ChannelKind
 
-    pin(1)
+    pin(0 if plan.one_core else 1)
     address, node_id = pipe.recv()
     endpoint = _endpoint(plan, None)
     took: list[float] = []

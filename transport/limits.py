@@ -61,6 +61,7 @@ RPC_PENDING_BYTES_MAX: Final = 67_108_864  # requests that have begun, of all pe
 RPC_PENDING_BYTES_PER_CONNECTION_MAX: Final = 33_554_432  # two of the largest
 RPC_CALLS_MAX: Final = 256  # served at a time, over all connections
 RPC_CALLS_PER_CONNECTION_MAX: Final = 96  # no single peer takes all places
+RPC_WORKERS_IDLE_MAX: Final = 64  # tasks kept for the next calls; as many as a burst has
 RPC_REQUEST_TIMEOUT_S: Final = 5.0  # a caller that opens a stream has its request ready
 RPC_METHOD_CHARS_MAX: Final = 128
 RPC_ERROR_CHARS_MAX: Final = 4_096

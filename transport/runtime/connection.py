@@ -362,12 +362,15 @@ class Connection:
                 stream.set_stopped()
         self._streams.clear()
 
-    async def open_call(self) -> BidirectionalStream:
-        """A stream for one call; nothing leaves before something is written."""
+    def open_call_nowait(self) -> BidirectionalStream | None:
+        """A stream for one call, if the peer allows one more; nothing leaves before something is
+        written."""
         number = self._open_nowait(True, StreamKind.RPC)
-        if number is None:
-            number = await self._open(True, StreamKind.RPC)
-        return self._bidirectional(number)
+        return None if number is None else self._bidirectional(number)
+
+    async def open_call(self) -> BidirectionalStream:
+        """A stream for one call, once the peer allows one more."""
+        return self._bidirectional(await self._open(True, StreamKind.RPC))
 
     def _bidirectional(self, number: int) -> BidirectionalStream:
         stream = BidirectionalStream(self, number)

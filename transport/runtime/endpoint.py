@@ -70,6 +70,7 @@ from transport.limits import (
 )
 from transport.metrics import HANDSHAKE_BUCKETS_S, EndpointStatistics, HandshakeResult
 from transport.runtime.connection import Connection
+from transport.runtime.deadlines import Deadlines
 from transport.runtime.dialling import first_admitted
 from transport.runtime.engines import make_engine
 from transport.runtime.flusher import Flusher
@@ -129,7 +130,8 @@ class Endpoint:
     ) -> None:
         self.identity: Final = identity
         self.config: Final = config or TransportConfig()
-        self.calls: Final = CallServer(self.config.rpc_calls_max)
+        self.deadlines: Final = Deadlines()
+        self.calls: Final = CallServer(self.config.rpc_calls_max, self.deadlines)
         self._listen = None if listen is None else checked_address(listen)
         self._hello = Hello.of(hello, os.urandom(INSTANCE_SIZE_BYTES))
         self.verifier: Final = verifier
@@ -171,6 +173,7 @@ class Endpoint:
                 self._engine.refuse_all()
             async with trio.open_nursery() as nursery:
                 self.calls.start(nursery)
+                nursery.start_soon(self.deadlines.run, name="transport.deadlines")
                 self._flusher.start(self._engine)
                 task_status.started(self)
                 await self._pump(self._engine)

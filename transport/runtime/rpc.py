@@ -5,6 +5,7 @@ caller that gives up resets the stream, which cancels the handler.
 """
 
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
@@ -30,7 +31,9 @@ from transport.limits import (
     RPC_PENDING_BYTES_MAX,
     RPC_PENDING_BYTES_PER_CONNECTION_MAX,
     RPC_REQUEST_TIMEOUT_S,
+    RPC_WORKERS_IDLE_MAX,
 )
+from transport.runtime.deadlines import Deadlines
 from transport.runtime.streams import BidirectionalStream
 
 if TYPE_CHECKING:
@@ -49,25 +52,37 @@ async def call(
     body = request.encode()
     if len(body) >= RPC_MESSAGE_SIZE_BYTES_MAX:
         raise FrameTooLong(f"the argument of {method} is over the limit")
-    with trio.move_on_after(timeout_s):
-        stream = await connection.open_call()
-        try:
-            await stream.send_last(encode_frame(CallType.REQUEST, body))
-            kind, answer = await _read_frame(stream)
-        except trio.BrokenResourceError as error:
-            if isinstance(error.__cause__, ConnectionEnded):
-                raise error.__cause__ from None
-            raise RPCError(_given_up(error), f"the peer gave up the call of {method}") from None
-        finally:
+    frame = encode_frame(CallType.REQUEST, body)
+    late_s = trio.current_time() + timeout_s
+    deadlines = connection.endpoint.deadlines
+    stream = connection.open_call_nowait()
+    try:
+        if stream is None:
+            with trio.fail_at(late_s):
+                stream = await connection.open_call()
+        taken = stream.sender.write_nowait(frame)
+        if taken < len(frame) or not stream.sender.finish_nowait():
+            with trio.fail_at(late_s):
+                await stream.send_last(frame, taken)
+        deadlines.add(stream.receiver, late_s)
+        kind, answer = await _read_frame(stream)
+    except trio.TooSlowError:
+        raise RPCTimeout(method, timeout_s) from None
+    except trio.BrokenResourceError as error:
+        if isinstance(error.__cause__, ConnectionEnded):
+            raise error.__cause__ from None
+        raise RPCError(_given_up(error), f"the peer gave up the call of {method}") from None
+    finally:
+        if stream is not None:
+            deadlines.discard(stream.receiver)
             stream.abort()
-        match kind:
-            case CallType.RESULT:
-                return answer
-            case CallType.ERROR:
-                raise RPCError(*decode_error(answer))
-            case _:
-                raise MalformedFrame(f"answer of an unknown type {kind}")
-    raise RPCTimeout(method, timeout_s)
+    match kind:
+        case CallType.RESULT:
+            return answer
+        case CallType.ERROR:
+            raise RPCError(*decode_error(answer))
+        case _:
+            raise MalformedFrame(f"answer of an unknown type {kind}")
 
 
 class _Overloaded(Exception):
@@ -97,10 +112,14 @@ class _Pending:
 class CallServer:
     """Runs handlers for calls from any connection, at most `calls_max` at a time."""
 
-    def __init__(self, calls_max: int) -> None:
+    def __init__(self, calls_max: int, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
         self._handlers: Final[dict[str, Handler]] = {}
         self._calls_max = calls_max
         self._nursery: trio.Nursery | None = None
+        self._context = copy_context()
+        self._idle: Final[list[trio.lowlevel.Task]] = []
+        self._handed: Final[dict[trio.lowlevel.Task, tuple[Connection, BidirectionalStream]]] = {}
         self._active_by: dict[Connection, int] = {}
         self._pending_by: dict[Connection, int] = {}
         self.pending_bytes = 0
@@ -117,6 +136,7 @@ class CallServer:
     def start(self, nursery: trio.Nursery) -> None:
         """Where handlers run."""
         self._nursery = nursery
+        self._context = copy_context()
 
     def accept(self, connection: "Connection", stream: BidirectionalStream) -> None:
         """Take a stream the peer opened for a call."""
@@ -131,7 +151,13 @@ class CallServer:
             return
         self.active += 1
         self._active_by[connection] = theirs + 1
-        self._nursery.start_soon(self._serve, connection, stream, name="transport.rpc")
+        if self._idle:
+            worker = self._idle.pop()
+            worker.context = self._context.copy()
+            self._handed[worker] = (connection, stream)
+            trio.lowlevel.reschedule(worker)
+        else:
+            self._nursery.start_soon(self._work, connection, stream, name="transport.rpc")
 
     def hold(self, connection: "Connection", more: int) -> bool:
         """Count bytes of requests that have begun; False, and nothing counted, when too many."""
@@ -148,9 +174,30 @@ class CallServer:
             self._pending_by.pop(connection, None)
         return True
 
-    async def _serve(self, connection: "Connection", stream: BidirectionalStream) -> None:
+    async def _work(self, connection: "Connection", stream: BidirectionalStream) -> None:
+        """Serve this call and those that come later: a task and a cancel scope for each would cost
+        more than most calls do. A call that is cancelled takes the worker along. Each call has the
+        context variables of `start`, whatever the last one has set."""
+        me = trio.lowlevel.current_task()
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            self._idle.remove(me)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with trio.CancelScope() as scope:
+            while True:
+                await self._serve(connection, stream, scope)
+                if len(self._idle) >= RPC_WORKERS_IDLE_MAX:
+                    return
+                self._idle.append(me)
+                await trio.lowlevel.wait_task_rescheduled(leave)
+                connection, stream = self._handed.pop(me)
+
+    async def _serve(
+        self, connection: "Connection", stream: BidirectionalStream, scope: trio.CancelScope
+    ) -> None:
         try:
-            await self._answer(connection, stream)
+            await self._answer(connection, stream, scope)
             self.served_total += 1
         except MalformedFrame:
             self.refused_total += 1
@@ -160,7 +207,9 @@ class CallServer:
             stream.abort(ResetCode.OVERLOADED)
         except trio.BrokenResourceError:
             self.refused_total += 1  # the caller is gone
-            stream.abort()
+        except trio.Cancelled:
+            self.refused_total += 1
+            raise
         finally:
             self.active -= 1
             left = self._active_by.pop(connection) - 1
@@ -168,7 +217,9 @@ class CallServer:
                 self._active_by[connection] = left
             stream.abort()
 
-    async def _answer(self, connection: "Connection", stream: BidirectionalStream) -> None:
+    async def _answer(
+        self, connection: "Connection", stream: BidirectionalStream, scope: trio.CancelScope
+    ) -> None:
         # Most requests came with the packet that opened their stream.
         data = stream.receiver.receive_nowait(READ_SIZE_BYTES)
         frame = lone_frame(data)
@@ -189,7 +240,7 @@ class CallServer:
         if handler is None:
             answer = _error("unknown_method", f"no method {request.method!r}")
         else:
-            answer = await self._run(handler, connection, stream, request)
+            answer = await self._run(handler, connection, stream, request, scope)
         await stream.send_last(answer)
 
     async def _run(
@@ -198,22 +249,24 @@ class CallServer:
         connection: "Connection",
         stream: BidirectionalStream,
         request: Request,
+        scope: trio.CancelScope,
     ) -> bytes:
         """The handler's answer as a frame; it is cancelled when nobody waits any more."""
-        answer = _error("timeout", "the caller's deadline passed")
-        with trio.move_on_after(request.timeout_ms / 1000) as scope:
-            stream.cancel_when_stopped(scope)
-            try:
-                result = await handler(connection, request.argument)
-                answer = encode_frame(CallType.RESULT, result)
-                if len(result) >= RPC_MESSAGE_SIZE_BYTES_MAX:
-                    answer = _error("too_large", "the answer is over the limit")
-            except RPCError as error:
-                answer = _error(error.code_text, error.message)
-            except Exception:
-                _log.exception("rpc.handler_failed", method=request.method)
-                answer = _error("internal", "the handler failed; see the log of that node")
-        return answer
+        stream.cancel_when_stopped(scope)
+        self._deadlines.add(stream, trio.current_time() + request.timeout_ms / 1000)
+        try:
+            result = await handler(connection, request.argument)
+        except RPCError as error:
+            return _error(error.code_text, error.message)
+        except Exception:
+            _log.exception("rpc.handler_failed", method=request.method)
+            return _error("internal", "the handler failed; see the log of that node")
+        finally:
+            stream.cancel_when_stopped(None)
+            self._deadlines.discard(stream)
+        if len(result) >= RPC_MESSAGE_SIZE_BYTES_MAX:
+            return _error("too_large", "the answer is over the limit")
+        return encode_frame(CallType.RESULT, result)
 
 
 def _given_up(error: trio.BrokenResourceError) -> str:

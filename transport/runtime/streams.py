@@ -26,17 +26,19 @@ class _Half:
         self._engine = connection.engine
         self._handle = connection.handle
         self.number = stream
-        self._wake = trio.Event()
+        self._news: trio.Event | None = None  # while a task waits
         self._busy = False
         self._closed = False
 
     def wake(self) -> None:
         """The engine has news for this half."""
-        self._wake.set()
+        if self._news is not None:
+            self._news.set()
 
     async def _wait(self) -> None:
-        self._wake = trio.Event()
-        await self._wake.wait()
+        if self._news is None or self._news.is_set():
+            self._news = trio.Event()
+        await self._news.wait()
 
     def _ended(self) -> ConnectionEnded | None:
         """What to raise from, when the stream broke because the connection ended."""
@@ -64,7 +66,7 @@ class SendStream(_Half, trio.abc.SendStream):
         try:
             offset, size = 0, memoryview(data).nbytes
             while offset < size:
-                taken = self._write(data, offset)
+                taken = self.write_nowait(data, offset)
                 offset += taken
                 if not taken:
                     await self._wait_for_room()
@@ -72,21 +74,21 @@ class SendStream(_Half, trio.abc.SendStream):
         finally:
             self._busy = False
 
-    async def send_last(self, data: Buffer) -> None:
-        """`send_all` and finish in one turn, so that the end travels with the data. A checkpoint
-        only if it has to wait: whoever sends a call waits for its answer next."""
+    async def send_last(self, data: Buffer, offset: int = 0) -> None:
+        """`send_all` from `offset`, and finish in one turn, so that the end travels with the data.
+        A checkpoint only if it has to wait: whoever sends a call waits for its answer next."""
         self._enter()
         self._busy = True
         try:
-            offset, size = 0, memoryview(data).nbytes
+            size = memoryview(data).nbytes
             while offset < size:
-                taken = self._write(data, offset)
+                taken = self.write_nowait(data, offset)
                 offset += taken
                 if not taken:
                     await self._wait_for_room()
         finally:
             self._busy = False
-        if not self._finish_nowait():
+        if not self.finish_nowait():
             await self._finish()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -111,7 +113,7 @@ class SendStream(_Half, trio.abc.SendStream):
             self._closed = True
             self._engine.reset(self._handle, self.number, code)
             self._connection.kick()
-        self._wake.set()
+        self.wake()
 
     async def _wait_for_room(self) -> None:
         began_s = trio.current_time()
@@ -120,7 +122,8 @@ class SendStream(_Half, trio.abc.SendStream):
         finally:
             self._connection.endpoint.backpressure_s += trio.current_time() - began_s
 
-    def _write(self, data: Buffer, offset: int) -> int:
+    def write_nowait(self, data: Buffer, offset: int = 0) -> int:
+        """Hand the engine what it takes from `offset` on; how many bytes that was."""
         if self._closed:
             raise trio.ClosedResourceError("this stream was closed")
         try:
@@ -138,14 +141,14 @@ class SendStream(_Half, trio.abc.SendStream):
             await trio.lowlevel.checkpoint()
             return
         try:
-            while not self._finish_nowait():
+            while not self.finish_nowait():
                 await self._wait()
         except trio.Cancelled:
             self.abort()
             raise
         await trio.lowlevel.checkpoint()
 
-    def _finish_nowait(self) -> bool:
+    def finish_nowait(self) -> bool:
         """Finish, unless the kind of the stream has still to be written."""
         try:
             if not self._engine.finish(self._handle, self.number):
@@ -153,7 +156,7 @@ class SendStream(_Half, trio.abc.SendStream):
         except (StreamStopped, ConnectionGone, StreamClosed):
             pass  # nobody wants the end
         self._closed = True
-        self._wake.set()
+        self.wake()
         self._connection.kick()
         return True
 
@@ -164,6 +167,7 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
     def __init__(self, connection: "Connection", stream: int) -> None:
         super().__init__(connection, stream)
         self._finished = False
+        self._expired = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """At least one byte, in order; `b""` once the peer finished."""
@@ -185,11 +189,18 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
                     self._connection.kick()  # the peer may send as much again
                 if data:
                     return data
+                if self._expired:
+                    raise trio.TooSlowError
                 if not self._finished:
                     await self._wait()
             return b""
         finally:
             self._busy = False
+
+    def expire(self) -> None:
+        """End `receive_soon` with `trio.TooSlowError`, unless something is there."""
+        self._expired = True
+        self.wake()
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         """What has arrived, in order, up to `max_bytes`; `b""` if nothing has."""
@@ -236,7 +247,7 @@ class ReceiveStream(_Half, trio.abc.ReceiveStream):
             if not self._finished:
                 self._engine.stop(self._handle, self.number, code)
                 self._connection.kick()
-        self._wake.set()
+        self.wake()
 
     def _read(self, size: int) -> tuple[bytes, bool]:
         self._check_open()
@@ -287,9 +298,9 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
         """Finish the sending direction only."""
         await self.sender._finish()
 
-    async def send_last(self, data: Buffer) -> None:
+    async def send_last(self, data: Buffer, offset: int = 0) -> None:
         """See `SendStream.send_last`."""
-        await self.sender.send_last(data)
+        await self.sender.send_last(data, offset)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See `ReceiveStream.receive_some`."""
@@ -322,10 +333,11 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
         self.sender.wake()
         self.receiver.wake()
 
-    def cancel_when_stopped(self, scope: trio.CancelScope) -> None:
-        """Cancel what is done for a peer that no longer waits, or whose connection ended."""
+    def cancel_when_stopped(self, scope: trio.CancelScope | None) -> None:
+        """Cancel what is done for a peer that no longer waits, or whose connection ended; None
+        when nothing is done any more."""
         self._waiting = scope
-        if self._stopped:
+        if self._stopped and scope is not None:
             scope.cancel()
 
     def set_stopped(self) -> None:
@@ -333,3 +345,7 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
         self._stopped = True
         if self._waiting is not None:
             self._waiting.cancel()
+
+    def expire(self) -> None:
+        """The peer's own deadline has passed."""
+        self.set_stopped()

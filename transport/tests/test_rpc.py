@@ -1,5 +1,7 @@
 """Calls: answers, typed refusals, deadlines, cancellation, limits."""
 
+from contextvars import ContextVar
+
 import pytest
 import trio
 
@@ -8,6 +10,7 @@ from transport.core.frames import CallType, Request, encode_frame
 from transport.errors import ConnectionEnded, FrameTooLong, RPCError, RPCTimeout
 from transport.limits import RPC_MESSAGE_SIZE_BYTES_MAX
 from transport.runtime import rpc
+from transport.runtime.streams import BidirectionalStream
 from transport.tests.conftest import Start, pair
 
 
@@ -204,3 +207,90 @@ async def test_a_malformed_call_is_given_up(
         await stream.receive_some()
     assert theirs.closure is None
     assert theirs.endpoint.statistics().calls_refused_total == 1
+
+
+async def test_calls_that_share_a_task_share_nothing_else(
+    start: Start, identities: list[Identity]
+) -> None:
+    """Neither the cancellation of a call nor the context variables of one reach a later one."""
+    ours, theirs = await pair(start, identities)
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+    entered = trio.Event()
+    cancelled = trio.Event()
+
+    async def remember(_: Connection, argument: bytes) -> bytes:
+        before = variable.get()
+        variable.set(argument.decode())
+        return before.encode()
+
+    async def hang(_: Connection, __: bytes) -> bytes:
+        entered.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    theirs.endpoint.serve("remember", remember)
+    theirs.endpoint.serve("hang", hang)
+    assert await ours.call("remember", b"first") == b"unset"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.call, "hang")
+        await entered.wait()
+        nursery.cancel_scope.cancel()
+    await cancelled.wait()
+    for argument in (b"second", b"third"):
+        assert await ours.call("remember", argument) == b"unset"
+    assert theirs.endpoint.calls.active == 0
+    assert theirs.endpoint.calls.served_total == 3
+    assert theirs.endpoint.calls.refused_total == 1
+
+
+async def test_a_handler_that_ends_as_it_is_cancelled_harms_no_later_call(
+    start: Start, identities: list[Identity]
+) -> None:
+    """The caller gives up while the handler does not look: the next call is served all the same."""
+    ours, theirs = await pair(start, identities)
+    entered, released = trio.Event(), trio.Event()
+
+    async def stubborn(_: Connection, __: bytes) -> bytes:
+        entered.set()
+        with trio.CancelScope(shield=True):
+            await released.wait()
+        return b"done"
+
+    theirs.endpoint.serve("stubborn", stubborn)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.call, "stubborn")
+        await entered.wait()
+        nursery.cancel_scope.cancel()
+    stream = next(iter(theirs._streams.values()))
+    assert isinstance(stream, BidirectionalStream)
+    with trio.fail_after(5):
+        while not stream._stopped:
+            await trio.lowlevel.checkpoint()
+    released.set()
+    assert await ours.call("stubborn") == b"done"
+
+
+async def test_a_caller_that_only_claims_to_wait_is_cut_off_in_time(
+    start: Start, identities: list[Identity]
+) -> None:
+    """The deadline in the request holds on the server, too."""
+    ours, theirs = await pair(start, identities)
+    cancelled = trio.Event()
+
+    async def hang(_: Connection, __: bytes) -> bytes:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    theirs.endpoint.serve("hang", hang)
+    stream = await ours.open_call()
+    body = Request(method="hang", timeout_ms=50, argument=b"").encode()
+    await stream.send_last(encode_frame(CallType.REQUEST, body))
+    with trio.fail_after(5):
+        await cancelled.wait()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+    stream.abort()
