@@ -5,7 +5,7 @@ same bytes stand in the handshake, in the NodeId and in certificates. Falcon is 
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NewType
 
@@ -117,6 +117,8 @@ class PublicKey:
 
     algorithm: Algorithm
     raw: bytes
+    node_id: NodeId = field(init=False, repr=False, compare=False)
+    """`SHA-256("hypermesh/node/v1" || SPKI)`."""
 
     def __post_init__(self) -> None:
         """Check length and, for Falcon, content."""
@@ -127,6 +129,8 @@ class PublicKey:
             )
         if self.algorithm.is_falcon:
             FalconVerifier(self.raw)
+        node_id = NodeId(hashlib.sha256(NODE_DOMAIN + self.spki).digest())
+        object.__setattr__(self, "node_id", node_id)  # asked for often, and the key is frozen
 
     @classmethod
     def from_spki(cls, spki: bytes) -> "PublicKey":
@@ -138,8 +142,3 @@ class PublicKey:
     def spki(self) -> bytes:
         """Canonical DER of the SubjectPublicKeyInfo."""
         return spki_encode(self.algorithm.value, self.raw)
-
-    @property
-    def node_id(self) -> NodeId:
-        """`SHA-256("hypermesh/node/v1" || SPKI)`."""
-        return NodeId(hashlib.sha256(NODE_DOMAIN + self.spki).digest())

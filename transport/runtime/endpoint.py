@@ -574,8 +574,7 @@ class Endpoint:
         connection = self._connections.pop(handle, None)
         if connection is None:
             return
-        self._network.read(self.engine, (handle,))
-        self._network.forget(handle)
+        self._network.ended(self.engine, handle)
         if self._peers.get(connection.peer) is connection:
             del self._peers[connection.peer]
         if connection in self._accepted:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from transport.core.engine import Engine
+from transport.core.engine import Engine, PathTuple
 from transport.core.measures import Spread
 from transport.metrics import NetworkCounts
 
 
 class NetworkCounter:
-    """Sums counters over connections, of which the engine forgets those that ended. What happened
-    between the last reading and the end of a connection is not counted: the owner reads it then."""
+    """Sums counters over connections, of which the engine forgets those that ended. The
+    owner says when one is about to end."""
 
     def __init__(self) -> None:
         self._totals = [0, 0, 0]  # packets sent, packets lost, black holes
@@ -21,18 +21,11 @@ class NetworkCounter:
         mtus: list[float] = []
         windows: list[float] = []
         for handle in handles:
-            path = engine.path(handle)
-            if path is None:
-                continue
-            rtt_s, _, mtu, window, sent, lost, _, _, holes, _ = path
-            rtts_s.append(rtt_s)
-            mtus.append(mtu)
-            windows.append(window)
-            now, before = (sent, lost, holes), self._seen.get(handle, (0, 0, 0))
-            # A migration begins a new path, whose counters begin at 0.
-            for place, (new, old) in enumerate(zip(now, before, strict=True)):
-                self._totals[place] += new - old if new >= old else new
-            self._seen[handle] = now
+            path = self._count(engine, handle)
+            if path is not None:
+                rtts_s.append(path[0])
+                mtus.append(path[2])
+                windows.append(path[3])
         sent_total, lost_total, holes_total = self._totals
         return NetworkCounts(
             packets_sent_total=sent_total,
@@ -43,6 +36,18 @@ class NetworkCounter:
             congestion_window_bytes=Spread.of(windows),
         )
 
-    def forget(self, handle: int) -> None:
-        """This connection ended."""
+    def ended(self, engine: Engine, handle: int) -> None:
+        """This connection is about to be forgotten by the engine."""
+        self._count(engine, handle)
         self._seen.pop(handle, None)
+
+    def _count(self, engine: Engine, handle: int) -> PathTuple | None:
+        path = engine.path(handle)
+        if path is None:
+            return None
+        now, before = (path[4], path[5], path[8]), self._seen.get(handle, (0, 0, 0))
+        # A migration begins a new path, whose counters begin at 0.
+        for place, (new, old) in enumerate(zip(now, before, strict=True)):
+            self._totals[place] += new - old if new >= old else new
+        self._seen[handle] = now
+        return path
