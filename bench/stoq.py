@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -20,7 +20,7 @@ from typing import Any, Final, get_args
 if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import aioquic_ends, rust_ends, stoq_ends
+from bench import aioquic_ends, rust_ends, stoq_ends, udp_ends
 from bench.processes import MEGA, Transfer, between
 from bench.report import Result, Suite, progress, rounded
 from bench.stoq_ends import Plan
@@ -249,6 +249,14 @@ def _handshake_later() -> Iterator[Result]:
         unit="ms",
         conditions=f"{LATER_DIALS} further dials of one process, no session resumed",
     )
+    took = between(stoq_ends.server, stoq_ends.handshakes, Plan(count=LATER_DIALS + 1))[1:]
+    yield Result(
+        name="stoq_handshake_resumed_p50_ms",
+        value=rounded(statistics.median(took) * 1_000),
+        unit="ms",
+        conditions=f"{LATER_DIALS} further dials that resume a session: a new key exchange, no "
+        "signature",
+    )
 
 
 def _accepts() -> Iterator[Result]:
@@ -270,14 +278,31 @@ def _accepts() -> Iterator[Result]:
 
 
 def _rpc() -> Iterator[Result]:
-    took = between(stoq_ends.server, stoq_ends.calls, Plan(count=CALLS, message=CALL_BYTES))
-    yield Result(
-        name="stoq_rpc_p50_us",
-        value=rounded(statistics.median(took) * MEGA),
-        unit="us",
-        conditions=f"{CALLS} calls one after the other, {CALL_BYTES}-byte argument and answer, "
-        "[::1], two processes",
-    )
+    """Calls on two cores, on one, and datagrams alone, in turn. On two, the machine's time to wake
+    the other core is in both figures; on one there is none, only work."""
+    apart = Plan(count=CALLS, message=CALL_BYTES)
+    together = replace(apart, one_core=True)
+    measured: dict[str, list[float]] = {"apart": [], "together": [], "udp": []}
+    for _ in range(ROUNDS):
+        measured["apart"] += between(stoq_ends.server, stoq_ends.calls, apart)
+        measured["together"] += between(stoq_ends.server, stoq_ends.calls, together)
+        measured["udp"] += between(udp_ends.server, udp_ends.round_trips, apart)
+    calls = f"{ROUNDS} x {CALLS} calls one after the other, {CALL_BYTES}-byte argument and answer, "
+    for name, key, conditions in (
+        ("stoq_rpc_p50_us", "apart", f"{calls}[::1], two processes on two cores"),
+        ("stoq_rpc_one_core_p50_us", "together", f"{calls}both processes on one core"),
+        (
+            "udp_round_trip_p50_us",
+            "udp",
+            f"{CALL_BYTES}-byte datagrams there and back between two cores, without QUIC, same run",
+        ),
+    ):
+        yield Result(
+            name=name,
+            value=rounded(statistics.median(measured[key]) * MEGA),
+            unit="us",
+            conditions=conditions,
+        )
 
 
 def _frame() -> Iterator[Result]:
@@ -305,9 +330,9 @@ def _idle() -> Iterator[Result]:
 
 LONE: Final[tuple[tuple[frozenset[str], Callable[[], Iterator[Result]]], ...]] = (
     (frozenset({"stoq_handshake_first_p50_ms"}), _handshake_first),
-    (frozenset({"stoq_handshake_later_p50_ms"}), _handshake_later),
+    (frozenset({"stoq_handshake_later_p50_ms", "stoq_handshake_resumed_p50_ms"}), _handshake_later),
     (frozenset({"stoq_accepts_per_s", "stoq_accepts_per_cpu_s"}), _accepts),
-    (frozenset({"stoq_rpc_p50_us"}), _rpc),
+    (frozenset({"stoq_rpc_p50_us", "stoq_rpc_one_core_p50_us", "udp_round_trip_p50_us"}), _rpc),
     (frozenset({"stoq_frame_p50_us"}), _frame),
     (frozenset({"stoq_idle_connection_kb"}), _idle),
 )
