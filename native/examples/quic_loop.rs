@@ -60,7 +60,7 @@ fn serve(plan: &Plan) -> Outcome<()> {
     let (mut engine, node_id) = engine(plan)?;
     println!(
         "{{\"address\": \"{}\", \"node_id\": \"{}\"}}",
-        engine.address()?,
+        engine.address(),
         to_hex(&node_id)
     );
     let (mut moved, mut started) = (0u64, None);

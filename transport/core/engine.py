@@ -93,6 +93,7 @@ class Engine(Protocol):
 
     # commands on the endpoint
     def refuse_all(self) -> None: ...
+    def release(self) -> None: ...  # forget every connection, give the port back
     def rebind(self, listen: str) -> None: ...  # new socket; connections migrate to it
 
     # commands on connections

@@ -6,7 +6,7 @@ decoder here serves calls and is the readable twin that tests compare with.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from socket import AF_INET6, inet_ntop, inet_pton
+from ipaddress import IPv6Address
 from typing import Final
 
 from native.codec import CodecError, decode, encode
@@ -90,14 +90,14 @@ class FrameDecoder:
 def encode_observed(address: str) -> bytes:
     """Body of an OBSERVED frame, from `[address]:port`. A zone means nothing to the peer."""
     host, _, port = address.rpartition(":")
-    return inet_pton(AF_INET6, host.strip("[]").partition("%")[0]) + int(port).to_bytes(2)
+    return IPv6Address(host.strip("[]").partition("%")[0]).packed + int(port).to_bytes(2)
 
 
 def decode_observed(body: bytes) -> str:
     """`[address]:port`; raises `MalformedFrame`."""
     if len(body) != OBSERVED_SIZE_BYTES:
         raise MalformedFrame("an OBSERVED of the wrong size")
-    return f"[{inet_ntop(AF_INET6, body[:16])}]:{int.from_bytes(body[16:])}"
+    return f"[{IPv6Address(body[:16])}]:{int.from_bytes(body[16:])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -621,6 +621,7 @@ class Endpoint:
             engine.close(handle, CloseReason.SHUTDOWN, "the node stops")
             self.connection_closed(handle, goodbye)
         engine.flush()
+        engine.release()
         self._arrival.set()
         self._closed.set()
 

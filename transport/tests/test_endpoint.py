@@ -352,3 +352,28 @@ async def test_a_cancelled_accept_leaves_the_connection_to_the_next(
             await acceptor.accept()
         assert scope.cancelled_caught
         assert await acceptor.accept() is acceptor.connections[0]
+
+
+@pytest.mark.parametrize("engine", ["rust", "aioquic"])
+async def test_a_closed_endpoint_gives_its_port_back_at_once(
+    start: Start, identities: list[Identity], engine: str
+) -> None:
+    """Whoever still holds the endpoint, or one of its connections, does not hold the port."""
+    ours, theirs = await pair(start, identities, engine=engine)
+    stream = await theirs.open_stream()
+    acceptor = theirs.endpoint
+    address, sent = acceptor.address, acceptor.statistics().datagrams_sent_total
+    await acceptor.close()
+    again = await start(identities[1], listen=address, engine=engine)
+    assert again.address == acceptor.address == address
+    assert acceptor.statistics().datagrams_sent_total >= sent
+    assert acceptor.statistics().receive_buffer_bytes > 0
+    assert acceptor.connections == ()
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.send_all(b"late")
+    with pytest.raises(ConnectionEnded):
+        await theirs.call("echo")
+    assert theirs.statistics().packets_sent == 0
+    with trio.fail_after(10):
+        await ours.closed.wait()
+        assert await ours.endpoint.dial(address, identities[1].node_id)

@@ -362,8 +362,8 @@ impl QuicEngine {
         None
     }
 
-    fn address(&self) -> PyResult<String> {
-        Ok(self.lock().address()?.to_string())
+    fn address(&self) -> String {
+        self.lock().address().to_string()
     }
 
     fn kick(&self) {
@@ -413,6 +413,11 @@ impl QuicEngine {
 
     fn refuse_all(&self) {
         self.lock().refuse_all();
+    }
+
+    /// Forget every connection and give the port back.
+    fn release(&self) {
+        self.lock().release();
     }
 
     fn rebind(&self, listen: &str) -> PyResult<()> {
@@ -623,7 +628,7 @@ impl QuicEngine {
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let engine = self.lock();
         let counters = engine.statistics();
-        let (receive_buffer, send_buffer) = engine.socket_buffers()?;
+        let (receive_buffer, send_buffer) = engine.socket_buffers();
         let refused = PyDict::new(py);
         for (name, count) in Refusal::NAMES.iter().zip(counters.refused) {
             refused.set_item(name, count)?;

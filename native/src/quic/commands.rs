@@ -13,7 +13,8 @@ use quinn_proto::{Dir, FinishError, SendDatagramError, VarInt, WriteError};
 use super::{
     Engine, io_error,
     link::{End, Inbound, channel_index, read_chunks, stream_id, stream_number},
-    names::{Event, Fault, kind},
+    names::{Cause, Event, Fault, kind},
+    socket::Socket,
 };
 use crate::{
     frame::{self, Splitter},
@@ -111,14 +112,13 @@ impl Engine {
     /// # Errors
     /// When the address cannot be bound; the old socket stays then.
     pub fn rebind(&mut self, listen: SocketAddrV6) -> io::Result<()> {
-        let (socket, state) = super::bind(listen, self.settings.socket_buffer_bytes)?;
+        let socket = Socket::bind(listen, self.settings.socket_buffer_bytes)?;
         self.poller
             .control(libc::EPOLL_CTL_ADD, socket.as_raw_fd(), libc::EPOLLIN)?;
         let old = self.socket.as_raw_fd();
         self.poller.control(libc::EPOLL_CTL_DEL, old, 0)?;
         self.poller.want_write = false;
         self.socket = socket;
-        self.state = state;
         self.unsent.clear();
         for handle in 0..self.links.len() {
             if let Some(link) = self.links[handle].as_mut() {
@@ -128,6 +128,21 @@ impl Engine {
         }
         self.poller.kick();
         Ok(())
+    }
+
+    /// Forget every connection and give the port back. Descriptors of the wait set stay until the
+    /// engine is dropped: somebody may still wait on them.
+    pub fn release(&mut self) {
+        for handle in 0..self.links.len() {
+            self.mark_closed(handle, Cause::Local, 0, String::new());
+        }
+        self.events.clear();
+        self.handles.clear();
+        self.links.clear();
+        self.dirty.clear();
+        self.deadlines.clear();
+        self.unsent.clear();
+        self.socket.close();
     }
 
     /// Begin to use the next keys (RFC 9001, section 6). Does nothing while an update is under way.

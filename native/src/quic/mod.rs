@@ -14,7 +14,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     io,
-    net::{SocketAddr, SocketAddrV6, UdpSocket},
+    net::SocketAddr,
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -38,6 +38,7 @@ mod news;
 mod poller;
 mod qlog;
 mod receive;
+mod socket;
 
 pub use names::{
     Cause, Congestion, Event, Fault, PathReport, Refusal, RetryPolicy, SessionReport, Settings,
@@ -53,6 +54,7 @@ use buffers::Buffers;
 use guard::Guard;
 use link::{Amplification, Channel, DETAIL_BYTES_MAX, Link, channel_index};
 use poller::Poller;
+use socket::Socket;
 
 /// One receive buffer must hold a whole GRO super-datagram; `recvmmsg` fills a batch of them.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
@@ -76,8 +78,7 @@ const RATE_BURST_DIVISOR: u64 = 20;
 
 /// See the module.
 pub struct Engine {
-    socket: UdpSocket,
-    state: quinn_udp::UdpSocketState,
+    socket: Socket,
     endpoint: quinn_proto::Endpoint,
     /// Recognises connection ids this key has made, also before a restart.
     ids: HashedConnectionIdGenerator,
@@ -143,22 +144,6 @@ fn transport_config(settings: &Settings) -> TransportConfig {
     config
 }
 
-/// An IPv6-only socket with the buffers that bursts need.
-fn bind(
-    listen: SocketAddrV6,
-    buffer_bytes: usize,
-) -> io::Result<(UdpSocket, quinn_udp::UdpSocketState)> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
-    socket.set_only_v6(true)?;
-    socket.set_recv_buffer_size(buffer_bytes)?;
-    socket.set_send_buffer_size(buffer_bytes)?;
-    socket.bind(&SocketAddr::V6(listen).into())?;
-    socket.set_nonblocking(true)?;
-    let socket: UdpSocket = socket.into();
-    let state = quinn_udp::UdpSocketState::new((&socket).into())?;
-    Ok((socket, state))
-}
-
 fn io_error(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
@@ -171,7 +156,7 @@ impl Engine {
     pub fn new(identity: Arc<Identity>, settings: Settings) -> io::Result<Self> {
         // First use of the generator costs tens of ms per process: not in someone's handshake.
         aws_lc_rs::rand::fill(&mut [0; 32]).map_err(io_error)?;
-        let (socket, state) = bind(settings.listen, settings.socket_buffer_bytes)?;
+        let socket = Socket::bind(settings.listen, settings.socket_buffer_bytes)?;
         let transport = Arc::new(transport_config(&settings));
         let sessions = tls::Sessions::new();
         let resumable = settings.resumption.then(|| sessions.clone());
@@ -203,14 +188,13 @@ impl Engine {
         let endpoint = quinn_proto::Endpoint::new(
             Arc::new(config),
             Some(server.clone()),
-            !state.may_fragment(),
+            !socket.state.may_fragment(),
             None,
         );
         let poller = Poller::new(socket.as_raw_fd())?;
         let guard = Guard::new(&settings);
         Ok(Self {
             socket,
-            state,
             endpoint,
             ids,
             client,
@@ -243,12 +227,10 @@ impl Engine {
         self.poller.epoll.as_raw_fd()
     }
 
-    /// Where we listen, with the port the kernel chose.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// Where we listen, or did, with the port the kernel chose.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.socket.address
     }
 
     #[must_use]
@@ -263,18 +245,15 @@ impl Engine {
     }
 
     /// Granted receive and send buffer, in bytes: the kernel may give less than was asked for.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub fn socket_buffers(&self) -> io::Result<(usize, usize)> {
-        let receive = self.state.recv_buffer_size((&self.socket).into())?;
-        Ok((receive, self.state.send_buffer_size((&self.socket).into())?))
+    #[must_use]
+    pub fn socket_buffers(&self) -> (usize, usize) {
+        self.socket.buffers_bytes
     }
 
     /// How many segments one send call may carry; 1 when the kernel has no GSO.
     #[must_use]
     pub fn gso_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.socket.state.max_gso_segments()
     }
 
     #[must_use]
@@ -633,18 +612,15 @@ impl Engine {
 
     /// Hand one datagram or GSO batch to the kernel. `false`: it has no room now.
     fn transmit(&mut self, transmit: &Transmit, contents: &[u8]) -> bool {
-        let result = self.state.try_send(
-            (&self.socket).into(),
-            &quinn_udp::Transmit {
-                destination: transmit.destination,
-                ecn: transmit
-                    .ecn
-                    .and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
-                contents: &contents[..transmit.size],
-                segment_size: transmit.segment_size,
-                src_ip: transmit.src_ip,
-            },
-        );
+        let result = self.socket.send(&quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit
+                .ecn
+                .and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents: &contents[..transmit.size],
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        });
         match result {
             Ok(()) => {
                 self.statistics.send_calls += 1;
@@ -702,6 +678,7 @@ impl Engine {
             };
             let mtu = usize::from(link.inner.current_mtu());
             let mut segments = self
+                .socket
                 .state
                 .max_gso_segments()
                 .min(self.settings.gso_segments_max)

@@ -26,11 +26,7 @@ impl Engine {
     /// One `recvmmsg`. `true`: more may be waiting, so that another one is worth its price.
     pub(super) fn receive_batch(&mut self) -> bool {
         let mut metas = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-        let received = self.state.recv(
-            (&self.socket).into(),
-            &mut self.buffers.targets(),
-            &mut metas,
-        );
+        let received = self.socket.receive(&mut self.buffers.targets(), &mut metas);
         // A pending ICMP error surfaces here once; the timers of its connection handle it.
         let Ok(count) = received else { return false };
         self.statistics.receive_calls += 1;

@@ -303,7 +303,7 @@ class AioquicEngine:
 
     def address(self) -> str:
         """Where we listen."""
-        return shown(self._socket.address())
+        return shown(self._socket.address)
 
     def remote_address(self, connection: int) -> str | None:
         """Where the peer is now."""
@@ -354,7 +354,7 @@ class AioquicEngine:
 
     def statistics(self) -> dict[str, int | dict[str, int]]:
         """Counters by name; refusals under `refused`, by reason."""
-        receive_buffer, send_buffer = self._socket.buffers()
+        receive_buffer, send_buffer = self._socket.buffers_bytes
         names = (
             "frames_received",
             "frames_sent",
@@ -433,6 +433,17 @@ class AioquicEngine:
     def refuse_all(self) -> None:
         """Accept nobody any more."""
         self._draining = True
+
+    def release(self) -> None:
+        """Forget every connection and give the port back."""
+        for link in tuple(self._links.values()):
+            self._forget(link)
+        self._dirty.clear()
+        self._unsent.clear()
+        if self._socket.fileno() >= 0:
+            self._epoll.unregister(self._socket.fileno())
+        self._socket.close()
+        self._writable_wanted = False
 
     def rebind(self, listen: str) -> None:
         """Move to a new socket; peers learn of it from the next packet."""

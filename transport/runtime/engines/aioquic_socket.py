@@ -67,6 +67,13 @@ class DatagramSocket:
         except OSError:
             self._socket.close()
             raise
+        host, port, flow, scope = self._socket.getsockname()
+        self.address: Final[Address] = (host, port, flow, scope)
+        option = self._socket.getsockopt
+        self.buffers_bytes: Final = (  # granted; the kernel may give less than was asked for
+            option(socket.SOL_SOCKET, socket.SO_RCVBUF),
+            option(socket.SOL_SOCKET, socket.SO_SNDBUF),
+        )
         self.segments = settings.gso_segments_max
         try:
             self._socket.setsockopt(_UDP_LEVEL, _UDP_SEGMENT, 0)  # does the kernel know it?
@@ -77,25 +84,12 @@ class DatagramSocket:
         self._counters: Counter[str] = Counter()
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The descriptor; -1 once it is closed."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close the descriptor."""
+        """Give the port back. What is asked of it afterwards is what it was."""
         self._socket.close()
-
-    def address(self) -> Address:
-        """Where it is bound."""
-        host, port, flow, scope = self._socket.getsockname()
-        return host, port, flow, scope
-
-    def buffers(self) -> tuple[int, int]:
-        """Granted receive and send buffer."""
-        option = self._socket.getsockopt
-        return (
-            option(socket.SOL_SOCKET, socket.SO_RCVBUF),
-            option(socket.SOL_SOCKET, socket.SO_SNDBUF),
-        )
 
     def counted(self) -> dict[str, int]:
         """Counters by name."""
