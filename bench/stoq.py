@@ -282,11 +282,12 @@ def _rpc() -> Iterator[Result]:
     the other core is in both figures; on one there is none, only work."""
     apart = Plan(count=CALLS, message=CALL_BYTES)
     together = replace(apart, one_core=True)
-    measured: dict[str, list[float]] = {"apart": [], "together": [], "udp": []}
+    measured: dict[str, list[float]] = {"apart": [], "together": [], "udp": [], "trio": []}
     for _ in range(ROUNDS):
         measured["apart"] += between(stoq_ends.server, stoq_ends.calls, apart)
         measured["together"] += between(stoq_ends.server, stoq_ends.calls, together)
         measured["udp"] += between(udp_ends.server, udp_ends.round_trips, apart)
+        measured["trio"] += between(udp_ends.trio_server, udp_ends.trio_round_trips, apart)
     calls = f"{ROUNDS} x {CALLS} calls one after the other, {CALL_BYTES}-byte argument and answer, "
     for name, key, conditions in (
         ("stoq_rpc_p50_us", "apart", f"{calls}[::1], two processes on two cores"),
@@ -296,6 +297,7 @@ def _rpc() -> Iterator[Result]:
             "udp",
             f"{CALL_BYTES}-byte datagrams there and back between two cores, without QUIC, same run",
         ),
+        ("trio_udp_round_trip_p50_us", "trio", "the same through trio's own sockets"),
     ):
         yield Result(
             name=name,
@@ -332,7 +334,17 @@ LONE: Final[tuple[tuple[frozenset[str], Callable[[], Iterator[Result]]], ...]] =
     (frozenset({"stoq_handshake_first_p50_ms"}), _handshake_first),
     (frozenset({"stoq_handshake_later_p50_ms", "stoq_handshake_resumed_p50_ms"}), _handshake_later),
     (frozenset({"stoq_accepts_per_s", "stoq_accepts_per_cpu_s"}), _accepts),
-    (frozenset({"stoq_rpc_p50_us", "stoq_rpc_one_core_p50_us", "udp_round_trip_p50_us"}), _rpc),
+    (
+        frozenset(
+            {
+                "stoq_rpc_p50_us",
+                "stoq_rpc_one_core_p50_us",
+                "udp_round_trip_p50_us",
+                "trio_udp_round_trip_p50_us",
+            }
+        ),
+        _rpc,
+    ),
     (frozenset({"stoq_frame_p50_us"}), _frame),
     (frozenset({"stoq_idle_connection_kb"}), _idle),
 )
