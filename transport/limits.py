@@ -43,6 +43,7 @@ TURN_LATE_S: Final = 0.05  # callbacks that take longer show in round trips and 
 READ_SIZE_BYTES: Final = 1_048_576  # what one `receive_some` takes when not told
 
 SESSIONS_MAX: Final = 1_024  # tickets given out on aioquic; the rust engine keeps as many
+TICKET_BYTES_MAX: Final = 1_024  # ours have 64 or less; a dial sends one before it knows the peer
 TICKETS_PER_NODE_MAX: Final = 8  # more dials of one node at a time are rare
 TICKET_NODES_MAX: Final = 256  # as many as there are connections
 TRACE_EVENTS_MAX: Final = 100_000  # of one connection on aioquic, in memory until it ends

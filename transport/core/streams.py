@@ -9,6 +9,7 @@ class ResetCode(IntEnum):
     CANCELLED = 0  # the one who wrote, or read, lost interest
     OVERLOADED = 1  # too many calls at a time
     MALFORMED = 2  # what came is not what this kind of stream carries
+    TIMEOUT = 3  # the time limit in the REQUEST has passed
 
 
 def is_bidirectional(stream: int) -> bool:

@@ -176,10 +176,13 @@ class Endpoint:
                 nursery.start_soon(self.deadlines.run, name="transport.deadlines")
                 self._flusher.start(self._engine)
                 task_status.started(self)
-                await self._pump(self._engine)
+                try:
+                    await self._pump(self._engine)
+                finally:
+                    # Before handlers are waited for: what they still ask of a peer fails then.
+                    self._shut_down()
                 nursery.cancel_scope.cancel()
         finally:
-            self._flusher.stop()
             self._shut_down()
 
     async def close(self, reason: CloseReason = CloseReason.SHUTDOWN, detail: str = "") -> None:
@@ -613,17 +616,22 @@ class Endpoint:
 
     def _shut_down(self) -> None:
         """Say goodbye to whoever is left; the packets leave now or never."""
+        if self._closed.is_set():
+            return
         self._closing = True
+        self._flusher.stop()
         engine = self._engine
         assert engine is not None
         goodbye = Closure(cause=Cause.LOCAL, reason=CloseReason.SHUTDOWN)
         for handle in (*self._handshakes, *self._connections):
             engine.close(handle, CloseReason.SHUTDOWN, "the node stops")
             self.connection_closed(handle, goodbye)
-        engine.flush()
-        engine.release()
-        self._arrival.set()
-        self._closed.set()
+        try:
+            engine.flush()
+        finally:
+            engine.release()
+            self._arrival.set()
+            self._closed.set()
 
     def _running(self) -> Engine:
         if self._closing:

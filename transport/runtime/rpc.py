@@ -6,6 +6,8 @@ caller that gives up resets the stream, which cancels the handler.
 
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
@@ -48,7 +50,7 @@ async def call(
     connection: "Connection", method: str, argument: bytes, *, timeout_s: float
 ) -> bytes:
     """See `Connection.call`."""
-    request = Request(method=method, timeout_ms=max(1, int(timeout_s * 1000)), argument=argument)
+    request = Request(method=method, timeout_ms=max(1, ceil(timeout_s * 1000)), argument=argument)
     body = request.encode()
     if len(body) >= RPC_MESSAGE_SIZE_BYTES_MAX:
         raise FrameTooLong(f"the argument of {method} is over the limit")
@@ -71,6 +73,11 @@ async def call(
     except trio.BrokenResourceError as error:
         if isinstance(error.__cause__, ConnectionEnded):
             raise error.__cause__ from None
+        if (
+            isinstance(error.__cause__, StreamReset)
+            and error.__cause__.args[0] == ResetCode.TIMEOUT
+        ):
+            raise RPCTimeout(method, timeout_s) from None
         raise RPCError(_given_up(error), f"the peer gave up the call of {method}") from None
     finally:
         if stream is not None:
@@ -157,7 +164,10 @@ class CallServer:
             self._handed[worker] = (connection, stream)
             trio.lowlevel.reschedule(worker)
         else:
-            self._nursery.start_soon(self._work, connection, stream, name="transport.rpc")
+            spawn = partial(
+                self._nursery.start_soon, self._work, connection, stream, name="transport.rpc"
+            )
+            self._context.copy().run(spawn)
 
     def hold(self, connection: "Connection", more: int) -> bool:
         """Count bytes of requests that have begun; False, and nothing counted, when too many."""
@@ -184,14 +194,17 @@ class CallServer:
             self._idle.remove(me)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        with trio.CancelScope() as scope:
-            while True:
-                await self._serve(connection, stream, scope)
-                if len(self._idle) >= RPC_WORKERS_IDLE_MAX:
-                    return
-                self._idle.append(me)
-                await trio.lowlevel.wait_task_rescheduled(leave)
-                connection, stream = self._handed.pop(me)
+        try:
+            with trio.CancelScope() as scope:
+                while True:
+                    await self._serve(connection, stream, scope)
+                    if len(self._idle) >= RPC_WORKERS_IDLE_MAX:
+                        return
+                    self._idle.append(me)
+                    await trio.lowlevel.wait_task_rescheduled(leave)
+                    connection, stream = self._handed.pop(me)
+        except Exception:  # what a nursery in a handler makes of a failure and a cancellation
+            _log.exception("rpc.handler_failed")
 
     async def _serve(
         self, connection: "Connection", stream: BidirectionalStream, scope: trio.CancelScope
@@ -209,6 +222,7 @@ class CallServer:
             self.refused_total += 1  # the caller is gone
         except trio.Cancelled:
             self.refused_total += 1
+            stream.abort(ResetCode.TIMEOUT if stream.expired else ResetCode.CANCELLED)
             raise
         finally:
             self.active -= 1
@@ -256,6 +270,9 @@ class CallServer:
         self._deadlines.add(stream, trio.current_time() + request.timeout_ms / 1000)
         try:
             result = await handler(connection, request.argument)
+            if len(result) >= RPC_MESSAGE_SIZE_BYTES_MAX:
+                return _error("too_large", "the answer is over the limit")
+            return encode_frame(CallType.RESULT, result)
         except RPCError as error:
             return _error(error.code_text, error.message)
         except Exception:
@@ -264,9 +281,6 @@ class CallServer:
         finally:
             stream.cancel_when_stopped(None)
             self._deadlines.discard(stream)
-        if len(result) >= RPC_MESSAGE_SIZE_BYTES_MAX:
-            return _error("too_large", "the answer is over the limit")
-        return encode_frame(CallType.RESULT, result)
 
 
 def _given_up(error: trio.BrokenResourceError) -> str:

@@ -285,6 +285,7 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
         self.number = stream
         self._waiting: trio.CancelScope | None = None
         self._stopped = False
+        self.expired = False
 
     async def send_all(self, data: Buffer) -> None:
         """See `SendStream.send_all`."""
@@ -348,4 +349,5 @@ class BidirectionalStream(trio.abc.HalfCloseableStream):
 
     def expire(self) -> None:
         """The peer's own deadline has passed."""
+        self.expired = True
         self.set_stopped()

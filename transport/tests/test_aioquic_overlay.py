@@ -374,3 +374,21 @@ def test_an_acceptor_that_forgot_its_sessions_shakes_hands_in_full() -> None:
     assert pair.server.context is not None
     assert not pair.server.context.session_resumed
     assert forgetful.refused == 1
+
+
+def test_a_dialler_that_is_sent_back_by_a_retry_still_resumes() -> None:
+    """TLS begins anew then, with the ticket that the first ClientHello had."""
+    ours, theirs = Sessions(), Sessions()
+    Pair(client_sessions=ours, server_sessions=theirs)
+    session = ours.use(secret(Algorithm.FALCON_512, 1).node_id)
+    assert session is not None
+    only = Sessions()
+    only.keep(*session)
+
+    def again(pair: Pair) -> None:
+        pair.client._connect(now=pair.now)
+
+    pair = Pair(client_sessions=only, server_sessions=theirs, tamper=again)
+    assert pair.faults == (None, None)
+    assert pair.server.context is not None
+    assert pair.server.context.session_resumed

@@ -8,7 +8,12 @@ from aioquic.tls import CipherSuite, SessionTicket
 
 from native.keys import SecretKey
 from native.values import Algorithm, PublicKey
-from transport.limits import SESSIONS_MAX, TICKET_NODES_MAX, TICKETS_PER_NODE_MAX
+from transport.limits import (
+    SESSIONS_MAX,
+    TICKET_BYTES_MAX,
+    TICKET_NODES_MAX,
+    TICKETS_PER_NODE_MAX,
+)
 from transport.runtime.engines.aioquic_sessions import Sessions
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -75,3 +80,19 @@ def test_the_node_that_was_silent_longest_is_forgotten() -> None:
     assert sessions.use(peer(1).node_id) is None
     assert sessions.use(peer(0).node_id) is not None
     assert sessions.use(peer(TICKET_NODES_MAX).node_id) is not None
+
+
+def test_a_ticket_that_fits_no_first_flight_is_not_kept() -> None:
+    sessions = Sessions()
+    sessions.keep(replace(ticket(1), ticket=bytes(TICKET_BYTES_MAX + 1)), peer(0))
+    assert sessions.use(peer(0).node_id) is None
+    sessions.keep(replace(ticket(1), ticket=bytes(TICKET_BYTES_MAX)), peer(0))
+    assert sessions.use(peer(0).node_id) is not None
+
+
+def test_no_peer_makes_us_send_early_data() -> None:
+    sessions = Sessions()
+    sessions.keep(replace(ticket(1), max_early_data_size=0xFFFF_FFFF), peer(0))
+    session = sessions.use(peer(0).node_id)
+    assert session is not None
+    assert session[0].max_early_data_size is None

@@ -5,13 +5,13 @@ from contextvars import ContextVar
 import pytest
 import trio
 
-from transport import CloseReason, Connection, Identity
+from transport import AcceptAll, CloseReason, Connection, Endpoint, Identity
 from transport.core.frames import CallType, Request, encode_frame
 from transport.errors import ConnectionEnded, FrameTooLong, RPCError, RPCTimeout
 from transport.limits import RPC_MESSAGE_SIZE_BYTES_MAX
 from transport.runtime import rpc
 from transport.runtime.streams import BidirectionalStream
-from transport.tests.conftest import Start, pair
+from transport.tests.conftest import Start, offer, pair
 
 
 async def test_a_call_is_answered(start: Start, identities: list[Identity]) -> None:
@@ -294,3 +294,118 @@ async def test_a_caller_that_only_claims_to_wait_is_cut_off_in_time(
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
     stream.abort()
+
+
+async def test_a_handler_that_breaks_in_any_way_harms_only_its_call(
+    start: Start, identities: list[Identity]
+) -> None:
+    ours, theirs = await pair(start, identities)
+
+    async def wrong(_: Connection, __: bytes) -> bytes:
+        return None  # type: ignore[return-value]
+
+    async def group(_: Connection, __: bytes) -> bytes:
+        async def child() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("cleanup failed")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+        return b""
+
+    async def echo(_: Connection, argument: bytes) -> bytes:
+        return argument
+
+    for name, handler in (("wrong", wrong), ("group", group), ("echo", echo)):
+        theirs.endpoint.serve(name, handler)
+    with pytest.raises(RPCError, match="internal"):
+        await ours.call("wrong")
+    with pytest.raises(RPCTimeout):
+        await ours.call("group", timeout_s=0.05)
+    assert await ours.call("echo", b"still here") == b"still here"
+    assert theirs.endpoint.calls.active == 0
+
+
+@pytest.mark.parametrize("timeout_s", [0.0015, 0.0509, 0.1])
+async def test_a_call_that_is_late_says_so_whoever_notices_first(
+    start: Start, identities: list[Identity], timeout_s: float
+) -> None:
+    ours, theirs = await pair(start, identities)
+
+    async def hang(_: Connection, __: bytes) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    theirs.endpoint.serve("hang", hang)
+    with pytest.raises(RPCTimeout):
+        await ours.call("hang", timeout_s=timeout_s)
+    stream = await ours.open_call()  # a caller whose clock runs slower than the server's
+    ours.endpoint.deadlines.add(stream.receiver, trio.current_time() + 10)
+    body = Request(method="hang", timeout_ms=20, argument=b"").encode()
+    await stream.send_last(encode_frame(CallType.REQUEST, body))
+    with trio.fail_after(5), pytest.raises(trio.BrokenResourceError, match="code 3"):
+        await stream.receive_some()
+    stream.abort()
+
+
+async def test_a_handler_that_calls_while_its_endpoint_stops_does_not_hold_it_up(
+    nursery: trio.Nursery, start: Start, identities: list[Identity]
+) -> None:
+    caller = await start(identities[0])
+    server = Endpoint(identities[1], listen="[::1]:0", hello=offer(), verifier=AcceptAll())
+    entered, failed, stopped = trio.Event(), trio.Event(), trio.Event()
+    scope = trio.CancelScope()
+
+    async def run(task_status: trio.TaskStatus[Endpoint]) -> None:
+        with scope:
+            await server.run(task_status=task_status)
+        stopped.set()
+
+    async def slow(_: Connection, __: bytes) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def tidy(connection: Connection, _: bytes) -> bytes:
+        entered.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                with pytest.raises(ConnectionEnded):
+                    await connection.call("slow")
+                failed.set()
+        raise AssertionError
+
+    async def ask() -> None:
+        with pytest.raises(ConnectionEnded):
+            await ours.call("tidy")
+
+    caller.serve("slow", slow)
+    await nursery.start(run)
+    server.serve("tidy", tidy)
+    ours = await caller.dial(server.address, identities[1].node_id)
+    nursery.start_soon(ask)
+    with trio.fail_after(5):
+        await entered.wait()
+        scope.cancel()
+        await stopped.wait()
+        await ours.closed.wait()
+    assert failed.is_set()
+
+
+async def test_what_a_callback_sets_does_not_reach_a_call(
+    start: Start, identities: list[Identity]
+) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+    caller, server = await start(identities[0]), await start(identities[1])
+    server.on_connection(lambda _: variable.set("by a callback"))
+
+    async def read(_: Connection, __: bytes) -> bytes:
+        return variable.get().encode()
+
+    server.serve("read", read)
+    ours = await caller.dial(server.address, identities[1].node_id)
+    assert await ours.call("read") == b"unset"
+    assert await ours.call("read") == b"unset"

@@ -2,8 +2,8 @@
 
 It owns one UDP socket and does nothing between turns. Limits are those of the default engine; what
 it lacks is a search for the path's MTU (every packet may be as large as the configuration says), a
-choice of congestion controller, a cap on the sending rate, resumption, and a wait for peers that
-reset many streams.
+choice of congestion controller, a cap on the sending rate, and a wait for peers that reset many
+streams.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import stat
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import Epoch
+from aioquic.tls import Alert, Epoch
 
 from native.batches import Batch
 from native.quic import (
@@ -98,7 +99,7 @@ _GRANT_SHARE: Final = 4
 _PREFIX_SHARE: Final = 2
 _PRIORITIES: Final = {int(StreamKind.CONTROL): 20, int(StreamKind.VOTES): 10}
 # What aioquic may raise for bytes it has no name for, beside its own errors.
-_BROKEN: Final = (AssertionError, BufferReadError, IndexError, KeyError, ValueError)
+_BROKEN: Final = (AssertionError, BufferReadError, IndexError, KeyError, ValueError, Alert)
 
 
 class _Inbound:
@@ -276,6 +277,7 @@ class AioquicEngine:
         self._retry_above = settings.handshakes_max // 2
         self._granted_bytes = 0
         self._granted_at: Counter[str] = Counter()
+        self._ended: Final[dict[int, _Link]] = {}
         self._draining = False
         self._sessions: Final = Sessions() if settings.resumption else None
         self._counters: Counter[str] = Counter()
@@ -391,6 +393,9 @@ class AioquicEngine:
     def step(self, budget: int) -> tuple[bool, list[EngineEvent]]:
         """One turn: packets first, then timers, then what is to be sent."""
         self._counters["steps"] += 1
+        for link in self._ended.values():  # the owner has heard of it, and read its counters
+            self._forget(link)
+        self._ended.clear()
         readable = False
         for fd, _ in self._epoll.poll(0):
             if fd == self._socket.fileno():
@@ -439,6 +444,7 @@ class AioquicEngine:
         for link in tuple(self._links.values()):
             self._forget(link)
         self._dirty.clear()
+        self._ended.clear()
         self._unsent.clear()
         if self._socket.fileno() >= 0:
             self._epoll.unregister(self._socket.fileno())
@@ -814,6 +820,7 @@ class AioquicEngine:
             limit.value = limit.sent = self._settings.streams_max
         link = _Link(next(self._numbers), inner, remote, now, dialled=dialled)
         self._grant(link, 2 * _HANDSHAKE_WINDOW_BYTES)
+        inner.count_unread = partial(self._unread, link)
         self._links[link.handle] = link
         self._route(link, inner.host_cid)
         if not dialled:
@@ -866,7 +873,7 @@ class AioquicEngine:
                 self._retry_above //= 2
 
     def _forget(self, link: _Link) -> None:
-        self._mark_closed(link, Cause.TIMED_OUT, 0, "")
+        self._mark_closed(link, Cause.TIMED_OUT, 0, "")  # unless it was told before
         self._grant(link, -link.granted_bytes)
         trace = link.inner._quic_logger
         if trace is not None and self._qlog is not None:
@@ -1098,7 +1105,6 @@ class AioquicEngine:
         now = time.monotonic()
         for link in dirty.values():
             self._collect(link)
-            self._count_unread(link)
             sent = link.inner.datagrams_to_send(now=now) if link.inner._network_paths else ()
             if sent:
                 link.spoke = now
@@ -1108,19 +1114,22 @@ class AioquicEngine:
                 link.datagrams_full = False
                 self._events.append((EventKind.DATAGRAM_ROOM, link.handle, 0, 0, None))
             if link.inner._state is QuicConnectionState.TERMINATED:
-                self._forget(link)
+                self._mark_closed(link, Cause.TIMED_OUT, 0, "")
+                self._ended[link.handle] = link
         blocked = not self._socket.send(self._unsent)
         if blocked is not self._writable_wanted:
             self._writable_wanted = blocked
             wanted = select.EPOLLIN | (select.EPOLLOUT if blocked else 0)
             self._epoll.modify(self._socket.fileno(), wanted)
 
-    def _count_unread(self, link: _Link) -> None:
-        known = link.inner._streams
-        link.inner.unread_streams = {True: 0, False: 0}
+    @staticmethod
+    def _unread(link: _Link) -> dict[bool, int]:
+        """Streams of the peer that have ended and that nobody has read, by direction."""
+        counts = {True: 0, False: 0}
         for stream in link.inbound:
-            if stream not in known and is_dialler_stream(stream) != link.dialled:
-                link.inner.unread_streams[is_bidirectional(stream)] += 1
+            if stream not in link.inner._streams and is_dialler_stream(stream) != link.dialled:
+                counts[is_bidirectional(stream)] += 1
+        return counts
 
     def _collect(self, link: _Link) -> None:
         inner = link.inner

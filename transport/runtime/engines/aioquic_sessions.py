@@ -5,12 +5,18 @@ With each goes the key that was proven when it was made: a resumed session has n
 """
 
 from collections import OrderedDict, deque
+from dataclasses import replace
 from typing import Final
 
 from aioquic.tls import SessionTicket
 
 from native.values import NodeId, PublicKey
-from transport.limits import SESSIONS_MAX, TICKET_NODES_MAX, TICKETS_PER_NODE_MAX
+from transport.limits import (
+    SESSIONS_MAX,
+    TICKET_BYTES_MAX,
+    TICKET_NODES_MAX,
+    TICKETS_PER_NODE_MAX,
+)
 
 
 class Sessions:
@@ -36,7 +42,11 @@ class Sessions:
         return session
 
     def keep(self, ticket: SessionTicket, peer: PublicKey) -> None:
-        """As dialler: a ticket for the next dial of this peer has come."""
+        """As dialler: a ticket for the next dial of this peer has come. One that is too long to
+        begin a handshake with is of no use."""
+        if len(ticket.ticket) > TICKET_BYTES_MAX:
+            return
+        ticket = replace(ticket, max_early_data_size=None)  # whatever the peer would allow
         node_id = peer.node_id
         tickets = self._taken.setdefault(node_id, deque(maxlen=TICKETS_PER_NODE_MAX))
         tickets.append(ticket)

@@ -345,15 +345,16 @@ class StoqContext(tls.Context):
     def _request_client_certificate(self, _: bool) -> None:
         """Not for aioquic to say."""
 
-    def use_sessions(self, sessions: Sessions) -> None:
-        """Resume what can be resumed, and remember this session for the next time."""
+    def use_sessions(
+        self, sessions: Sessions, session: tuple[tls.SessionTicket, PublicKey] | None
+    ) -> None:
+        """Resume what can be resumed, and remember this session for the next time. A dialler says
+        which one it drew."""
         if not self._is_client:
             self.get_session_ticket_cb = lambda ticket: self._redeemed(sessions, ticket)
             self.new_session_ticket_cb = lambda ticket: sessions.give(ticket, self._proven())
             return
-        assert self.expected is not None
         self.new_session_ticket_cb = lambda ticket: sessions.keep(ticket, self._proven())
-        session = sessions.use(self.expected)
         if session is not None:
             self.session_ticket, self._peer_of_ticket = session
 
@@ -554,8 +555,10 @@ class StoqConnection(quic.QuicConnection):
         super().__init__(configuration=configuration, **how)
         self._expected = expected
         self._sessions = sessions
+        # Drawn once: after a Retry, TLS begins anew with the same ticket.
+        self._session = sessions.use(expected) if sessions and expected else None
         self._patience_s = patience_s  # with a handshake; its owner gives up by itself
-        self.unread_streams = {True: 0, False: 0}  # ended ones of the peer, by direction
+        self.count_unread: Callable[[], dict[bool, int]] = dict  # ended streams, by direction
         self.unread: dict[int, int] = {}  # bytes of each stream its owner has not taken yet
         self.packets_lost = 0
         self.congestion_events = 0
@@ -588,7 +591,7 @@ class StoqConnection(quic.QuicConnection):
         assert context is not None
         context.expected = self._expected
         if self._sessions is not None:
-            context.use_sessions(self._sessions)
+            context.use_sessions(self._sessions, self._session)
 
     def _idle_timeout(self) -> float:
         timeout_s = super()._idle_timeout()
@@ -617,18 +620,18 @@ class StoqConnection(quic.QuicConnection):
                 limit.value = target
         used, limit.used = limit.used, 0
         # A stream that has ended lets the peer open another one only when it was read.
-        streams = (
-            (self._local_max_streams_bidi, self.unread_streams[True]),
-            (self._local_max_streams_uni, self.unread_streams[False]),
-        )
-        earned = [allowed.value for allowed, _ in streams]
-        for allowed, unread in streams:
-            allowed.value = max(allowed.sent, allowed.value - unread)
+        streams = (self._local_max_streams_bidi, self._local_max_streams_uni)
+        earned = [allowed.value for allowed in streams]
+        if any(allowed.value != allowed.sent for allowed in streams):
+            unread = self.count_unread()
+            for allowed, bidirectional in zip(streams, (True, False), strict=True):
+                held_back = unread.get(bidirectional, 0)
+                allowed.value = max(allowed.sent, allowed.value - held_back)
         try:
             super()._write_connection_limits(builder, space)
         finally:
             limit.used = used
-            for (allowed, _), value in zip(streams, earned, strict=True):
+            for allowed, value in zip(streams, earned, strict=True):
                 allowed.value = value
 
     def _write_stream_limits(self, builder: Any, space: Any, stream: Any) -> None:
