@@ -56,7 +56,7 @@ from node.runtime.store import FORMAT_VERSION, StoredBlock
 from node.runtime.submissions import CODE_MEMPOOL_FULL, outcome_of
 from node.status import PeerStatus, Status
 from node.version import version
-from transport.core.engine import key_exchange_name, signature_name
+from transport.core.events import key_exchange_name, signature_name
 from trustchain.core.outcomes import Outcome as LogOutcome
 from trustchain.errors import (
     CosignerBusy,

@@ -17,8 +17,7 @@ from native.keys import SecretKey
 from native.quic import QuicEngine
 from native.values import Algorithm, NodeId
 from transport import CloseReason, Closure, Identity, TransportConfig
-from transport.core.engine import key_exchange_name, signature_name
-from transport.core.events import Cause, EventKind
+from transport.core.events import Cause, EventKind, key_exchange_name, signature_name
 from transport.errors import DialFailed
 from transport.limits import RECEIVE_BATCHES_PER_TURN
 from transport.runtime.endpoint import checked_address

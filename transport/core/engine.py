@@ -9,7 +9,7 @@ peer owed credit. An engine never calls back and never blocks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from native.batches import Batch
 
@@ -122,17 +122,3 @@ class Engine(Protocol):
         self, connections: Sequence[int], kind: int, frame_type: int, *parts: Part
     ) -> list[int]: ...
     def finish_channels(self, connection: int) -> list[int]: ...
-
-
-_KEY_EXCHANGES: Final = {0x11EC: "X25519MLKEM768"}
-_SIGNATURES: Final = {0xFEDC: "falconpadded512", 0xFEDF: "falconpadded1024", 0x0905: "mldsa65"}
-
-
-def key_exchange_name(group: int) -> str:
-    """IANA's name of a TLS group of this profile."""
-    return _KEY_EXCHANGES.get(group, f"0x{group:04x}")
-
-
-def signature_name(scheme: int) -> str:
-    """The name of a TLS signature scheme of this profile."""
-    return _SIGNATURES.get(scheme, f"0x{scheme:04x}")

@@ -9,9 +9,19 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 # numbers of TLS -> names in statistics and metric labels
-KEY_EXCHANGES: Final = {0x11EC: "X25519MLKEM768"}
-SIGNATURES: Final = {0xFEDC: "falconpadded512", 0xFEDF: "falconpadded1024", 0x0905: "mldsa65"}
-UNKNOWN: Final = "unknown"
+_KEY_EXCHANGES: Final = {0x11EC: "X25519MLKEM768"}
+_SIGNATURES: Final = {0xFEDC: "falconpadded512", 0xFEDF: "falconpadded1024", 0x0905: "mldsa65"}
+_UNKNOWN: Final = "unknown"  # as before the end of a handshake
+
+
+def key_exchange_name(group: int) -> str:
+    """IANA's name of a TLS group of this profile."""
+    return _KEY_EXCHANGES.get(group, _UNKNOWN)
+
+
+def signature_name(scheme: int) -> str:
+    """The name of a TLS signature scheme of this profile."""
+    return _SIGNATURES.get(scheme, _UNKNOWN)
 
 
 class StreamKind(IntEnum):

@@ -10,13 +10,12 @@ from native import quic
 from native.values import NodeId, PublicKey
 from transport.core.engine import Buffer, Engine, Part
 from transport.core.events import (
-    KEY_EXCHANGES,
-    SIGNATURES,
-    UNKNOWN,
     ChannelKind,
     CloseReason,
     Closure,
     StreamKind,
+    key_exchange_name,
+    signature_name,
 )
 from transport.core.hello import Hello
 from transport.core.pool import Candidate
@@ -250,8 +249,8 @@ class Connection:
         key_exchange, signature, resumed, key_updates = session
         return ConnectionStatistics(
             engine=self.endpoint.config.engine,
-            key_exchange=KEY_EXCHANGES.get(key_exchange, UNKNOWN),
-            signature=SIGNATURES.get(signature, UNKNOWN),
+            key_exchange=key_exchange_name(key_exchange),
+            signature=signature_name(signature),
             resumed=bool(resumed),
             key_updates=key_updates,
             rtt_s=rtt_s,

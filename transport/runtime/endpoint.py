@@ -27,9 +27,6 @@ from transport.config import TransportConfig
 from transport.core.engine import Engine, Part
 from transport.core.events import (
     HELLO_REFUSALS,
-    KEY_EXCHANGES,
-    SIGNATURES,
-    UNKNOWN,
     Cause,
     ChannelKind,
     CloseReason,
@@ -37,6 +34,8 @@ from transport.core.events import (
     EventKind,
     RefusalReason,
     StreamKind,
+    key_exchange_name,
+    signature_name,
 )
 from transport.core.frames import ControlType
 from transport.core.hello import (
@@ -647,8 +646,8 @@ class Endpoint:
         key_exchange, signature, _, _ = self.engine.session(handshake.handle) or (0, 0, 0, 0)
         names = (
             result,
-            KEY_EXCHANGES.get(key_exchange, UNKNOWN),
-            SIGNATURES.get(signature, UNKNOWN),
+            key_exchange_name(key_exchange),
+            signature_name(signature),
         )
         self._handshakes_ended[names] = self._handshakes_ended.get(names, 0) + 1
         if handshake.exchange.dialled and result is HandshakeResult.ADMITTED:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ from transport.core.hello import (
 )
 from transport.core.pool import Candidate, backoff_s, replaces
 from transport.errors import HelloRefused, MalformedFrame, MalformedHello
-from transport.limits import DIAL_BACKOFF_S_MAX
+from transport.limits import DIAL_BACKOFF_S_MAX, DIAL_BACKOFF_S_MIN
 
 frames = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=8)
 words = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=64)
@@ -173,3 +174,11 @@ def test_both_ends_keep_the_same_connection(small: bytes, large: bytes, same: bo
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
 def test_backing_off_is_bounded(attempt: int, jitter: float) -> None:
     assert 0 < backoff_s(attempt, jitter) <= DIAL_BACKOFF_S_MAX
+
+
+def test_backing_off_doubles_up_to_the_bound_and_two_nodes_do_not_keep_step() -> None:
+    waits = [backoff_s(attempt, 0.0) for attempt in range(20)]
+    assert waits[0] == DIAL_BACKOFF_S_MIN / 2
+    for before, after in pairwise(waits):
+        assert after == min(2 * before, DIAL_BACKOFF_S_MAX / 2)
+    assert backoff_s(3, 0.9) > 1.8 * waits[3]

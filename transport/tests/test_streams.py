@@ -197,3 +197,29 @@ async def test_two_tasks_may_close_one_connection(start: Start, identities: list
         async with trio.open_nursery() as nursery:
             for _ in range(2):
                 nursery.start_soon(ours.close)
+
+
+@pytest.mark.parametrize("congestion", ["cubic", "bbr"])
+async def test_a_cap_on_the_rate_holds(
+    start: Start, identities: list[Identity], congestion: str
+) -> None:
+    """Whatever the controller would allow, no connection sends more than the cap and its burst."""
+    rate, size = 4_000_000, 2_000_000
+    config = {"send_rate_bytes_per_s_max": rate, "congestion": congestion}
+    ours, theirs = await pair(start, identities, **config)
+    stream = await ours.open_uni()
+
+    async def send() -> None:
+        await stream.send_all(bytes(size))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        received = await theirs.accept_uni()
+        began_s, moved = trio.current_time(), 0
+        with trio.fail_after(10):
+            while data := await received.receive_some():
+                moved += len(data)
+        took_s = trio.current_time() - began_s
+    assert moved == size
+    assert took_s > 0.9 * (size - rate / 20) / rate
