@@ -173,9 +173,11 @@ async def test_keys_are_changed_under_way_and_counted(
 ) -> None:
     ours, theirs = await pair(start, identities)
     with trio.fail_after(10):
-        for _ in range(3):
-            ours.update_key()
-            await ours.ping()
+        for number in range(1, 4):
+            # Nothing happens before the peer has shown that it knows the last keys.
+            while ours.statistics().key_updates < number:
+                ours.update_key()
+                await ours.ping()
         assert await theirs.ping() > 0.0
     assert ours.statistics().key_updates == 3
     ours.close_now(CloseReason.UNUSED)
@@ -189,7 +191,7 @@ async def test_statistics_name_what_the_connection_rests_on(
     ours, _ = await pair(start, identities)
     await ours.ping()
     statistics = ours.statistics()
-    assert statistics.engine == "rust"
+    assert statistics.engine == ours.endpoint.config.engine
     assert statistics.key_exchange == "X25519MLKEM768"
     assert statistics.signature == "falconpadded512"
     assert not statistics.resumed

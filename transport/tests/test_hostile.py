@@ -180,6 +180,7 @@ async def test_one_network_has_a_share_of_the_connections_only(
 # --- peers
 
 
+@pytest.mark.rust_only("a call behind a full window comes too late to be answered")
 async def test_a_slow_reader_cannot_make_us_hold_more_than_the_windows(
     start: Start, identities: list[Identity]
 ) -> None:
@@ -235,6 +236,7 @@ async def test_memory_of_all_peers_together_is_bounded(
     assert granted[-1] <= limit
 
 
+@pytest.mark.rust_only("bounds streams that nobody has read instead")
 async def test_a_peer_that_opens_and_resets_streams_for_ever_has_to_wait(
     start: Start, identities: list[Identity]
 ) -> None:
@@ -399,6 +401,7 @@ async def test_requests_that_never_end_cannot_hold_more_memory_than_their_share(
     assert endpoint.calls.pending_bytes <= RPC_PENDING_BYTES_PER_CONNECTION_MAX
 
 
+@pytest.mark.rust_only("bounds streams that nobody has read instead")
 async def test_calls_that_are_refused_count_as_reset(
     start: Start, identities: list[Identity]
 ) -> None:

@@ -28,7 +28,7 @@ from transport.limits import TURN_LATE_S
 from transport.metrics import METRICS, EndpointStatistics, TransportMetrics
 from transport.runtime.engines.settings import engine_settings
 from transport.runtime.kernel import link_mtu_bytes, receive_drops
-from transport.tests.conftest import Start, offer, pair
+from transport.tests.conftest import ENGINE, Start, offer, pair
 
 
 def test_the_engine_and_the_transport_use_the_same_names() -> None:
@@ -81,7 +81,7 @@ async def test_a_scrape_shows_what_connections_went_through(
         assert value("handshake_seconds_bucket", le="+Inf") == 1
         assert value("mtu_bytes", statistic="minimum") >= 1_200
         assert 0 < value("rtt_seconds", statistic="median") < 10
-        assert value("engine_info", engine="rust") == 1
+        assert value("engine_info", engine=ENGINE) == 1
         sent = value("packets_sent_total")
         assert sent > 0
         with pytest.raises(DialFailed):

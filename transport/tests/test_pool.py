@@ -64,6 +64,7 @@ async def test_a_restarted_peer_takes_its_own_place(
     assert new is not old
 
 
+@pytest.mark.rust_only("sends no stateless reset")
 async def test_a_connection_from_a_former_life_is_reset_at_once(
     start: Start, identities: list[Identity]
 ) -> None:

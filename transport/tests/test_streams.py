@@ -200,6 +200,7 @@ async def test_two_tasks_may_close_one_connection(start: Start, identities: list
 
 
 @pytest.mark.parametrize("congestion", ["cubic", "bbr"])
+@pytest.mark.rust_only("has no cap on the rate")
 async def test_a_cap_on_the_rate_holds(
     start: Start, identities: list[Identity], congestion: str
 ) -> None:

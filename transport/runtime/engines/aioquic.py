@@ -99,6 +99,7 @@ _GRANT_SHARE: Final = 4
 _PREFIX_SHARE: Final = 2
 _PRIORITIES: Final = {int(StreamKind.CONTROL): 20, int(StreamKind.VOTES): 10}
 # What aioquic may raise for bytes it has no name for, beside its own errors.
+_NO_COMMON_VERSION: Final = "Could not find a common protocol version"  # aioquic's words
 _BROKEN: Final = (AssertionError, BufferReadError, IndexError, KeyError, ValueError, Alert)
 
 
@@ -349,7 +350,9 @@ class AioquicEngine:
     def datagram_bytes_max(self, connection: int) -> int | None:
         """Largest datagram that one packet holds and the peer takes."""
         link = self._links.get(connection)
-        peer = None if link is None else link.inner._remote_max_datagram_frame_size
+        if link is None or link.closed:
+            return None
+        peer = link.inner._remote_max_datagram_frame_size
         if not peer:
             return None
         return min(self._packet_bytes, peer) - _DATAGRAM_OVERHEAD_BYTES
@@ -1116,6 +1119,7 @@ class AioquicEngine:
             if link.inner._state is QuicConnectionState.TERMINATED:
                 self._mark_closed(link, Cause.TIMED_OUT, 0, "")
                 self._ended[link.handle] = link
+                self.kick()  # the next turn forgets it
         blocked = not self._socket.send(self._unsent)
         if blocked is not self._writable_wanted:
             self._writable_wanted = blocked
@@ -1329,6 +1333,8 @@ class AioquicEngine:
             reason = (
                 RefusalReason.REFUSED_BY_PEER
                 if by_peer
+                else RefusalReason.OTHER_QUIC_VERSION
+                if detail == _NO_COMMON_VERSION
                 else RefusalReason.HANDSHAKE_TIMEOUT
                 if idle
                 else handshake_reason(link.inner, code)

@@ -245,11 +245,18 @@ def _checked_client_hello(buffer: Buffer) -> tls.ClientHello:
             tls.AlertDescription.handshake_failure,
             "no post-quantum key exchange was offered",
         )
-    if not any(group == X25519MLKEM768 for group, _ in hello.key_share or ()):
+    shares = [share for group, share in hello.key_share or () if group == X25519MLKEM768]
+    if not shares:
         raise Refused(
             RefusalReason.CLASSICAL_ONLY,
             tls.AlertDescription.handshake_failure,
             "no post-quantum key share was sent",  # aioquic knows no HelloRetryRequest
+        )
+    if any(len(share) != _ENCAPSULATION_KEY_BYTES + _X25519_BYTES for share in shares):
+        raise Refused(
+            RefusalReason.BAD_KEY_SHARE,
+            tls.AlertDescription.illegal_parameter,
+            "a key share of the wrong length",
         )
     if not set(SCHEMES) & set(hello.signature_algorithms or ()):
         raise Refused(
@@ -567,7 +574,7 @@ class StoqConnection(quic.QuicConnection):
 
     def _packets_lost(self, *, packets: Any, congestion_event: bool = True, **how: Any) -> None:
         packets = list(packets)
-        if congestion_event:
+        if congestion_event and packets:
             self.packets_lost += len(packets)
             self.congestion_events += 1
         self._report_lost(packets=packets, congestion_event=congestion_event, **how)
