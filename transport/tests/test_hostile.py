@@ -180,7 +180,6 @@ async def test_one_network_has_a_share_of_the_connections_only(
 # --- peers
 
 
-@pytest.mark.rust_only("a call behind a full window comes too late to be answered")
 async def test_a_slow_reader_cannot_make_us_hold_more_than_the_windows(
     start: Start, identities: list[Identity]
 ) -> None:

@@ -169,6 +169,12 @@ class _Link:
         return sum(len(stream.sender._buffer) for stream in self.inner._streams.values())
 
 
+def credit(stream: QuicStream) -> int:
+    """Bytes that the peer's window of this stream has room for. What is written beyond it would
+    take the room of other streams, which the peer may be waiting for."""
+    return int(stream.max_stream_data_remote) - stream.sender._buffer_stop
+
+
 def prefix_of(address: Address) -> str:
     """The /64 an address is in."""
     return str(ipaddress.IPv6Network((address[0].partition("%")[0], 64), strict=False))
@@ -567,10 +573,10 @@ class AioquicEngine:
     def write(self, connection: int, stream: int, data: Buffer, offset: int) -> int:
         """Write from `offset` on; fewer bytes than given is back-pressure."""
         link = self._link(connection)
-        self._sender(link, stream)
+        known = self._sender(link, stream)
         rest = memoryview(data)[offset:]
         room = self._settings.send_window_bytes - link.waiting_bytes()
-        taken = max(0, min(len(rest), room))
+        taken = max(0, min(len(rest), room, credit(known)))
         if taken:
             link.inner.send_stream_data(stream, bytes(rest[:taken]))
             self._touch(link)
@@ -1167,9 +1173,11 @@ class AioquicEngine:
                 if known.sender._reset_error_code is None:
                     self._events.append((EventKind.FINISHED, link.handle, stream, 0, None))
         if link.blocked and 2 * link.waiting_bytes() <= self._settings.send_window_bytes:
-            for stream in link.blocked:
-                self._events.append((EventKind.WRITABLE, link.handle, stream, 0, None))
-            link.blocked.clear()
+            for stream in tuple(link.blocked):
+                sending = inner._streams.get(stream)
+                if sending is None or credit(sending):
+                    self._events.append((EventKind.WRITABLE, link.handle, stream, 0, None))
+                    link.blocked.discard(stream)
         for bidirectional in tuple(link.starved):
             stream = inner.get_next_available_stream_id(is_unidirectional=not bidirectional)
             allowed = (
