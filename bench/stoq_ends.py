@@ -253,7 +253,7 @@ def frames(pipe: Pipe, plan: Plan) -> None:
     """Send lone frames that come back; says how long there and back took."""
     from transport import ChannelKind
 
-    pin(0 if plan.one_core else 1)
+    pin(1)
     address, node_id = pipe.recv()
     endpoint = _endpoint(plan, None)
     took: list[float] = []

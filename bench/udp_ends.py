@@ -29,7 +29,7 @@ def server(pipe: Pipe, plan: Plan) -> None:
 
 def round_trips(pipe: Pipe, plan: Plan) -> None:
     """`count` datagrams there and back, one after the other; says how long each took."""
-    pin(0 if plan.one_core else 1)
+    pin(1)
     data, took = bytes(plan.message), []
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as ours:
         ours.connect((HOST, pipe.recv()))
@@ -59,7 +59,7 @@ def trio_server(pipe: Pipe, plan: Plan) -> None:
 
 def trio_round_trips(pipe: Pipe, plan: Plan) -> None:
     """`round_trips` through trio's sockets."""
-    pin(0 if plan.one_core else 1)
+    pin(1)
     data, took, port = bytes(plan.message), [], pipe.recv()
 
     async def main() -> None:

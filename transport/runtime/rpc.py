@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = "Callable[[Connection, bytes], Awaitable[bytes]]"
 
+_LATE: Final = ResetCode.TIMEOUT.name.lower()
 _log = structlog.get_logger("transport.rpc")
 
 
@@ -73,12 +74,10 @@ async def call(
     except trio.BrokenResourceError as error:
         if isinstance(error.__cause__, ConnectionEnded):
             raise error.__cause__ from None
-        if (
-            isinstance(error.__cause__, StreamReset)
-            and error.__cause__.args[0] == ResetCode.TIMEOUT
-        ):
+        reason = _given_up(error)
+        if reason == _LATE:
             raise RPCTimeout(method, timeout_s) from None
-        raise RPCError(_given_up(error), f"the peer gave up the call of {method}") from None
+        raise RPCError(reason, f"the peer gave up the call of {method}") from None
     finally:
         if stream is not None:
             deadlines.discard(stream.receiver)

@@ -64,12 +64,7 @@ class SendStream(_Half, trio.abc.SendStream):
         self._enter()
         self._busy = True
         try:
-            offset, size = 0, memoryview(data).nbytes
-            while offset < size:
-                taken = self.write_nowait(data, offset)
-                offset += taken
-                if not taken:
-                    await self._wait_for_room()
+            await self._write_from(data, 0)
             await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
             self._busy = False
@@ -80,12 +75,7 @@ class SendStream(_Half, trio.abc.SendStream):
         self._enter()
         self._busy = True
         try:
-            size = memoryview(data).nbytes
-            while offset < size:
-                taken = self.write_nowait(data, offset)
-                offset += taken
-                if not taken:
-                    await self._wait_for_room()
+            await self._write_from(data, offset)
         finally:
             self._busy = False
         if not self.finish_nowait():
@@ -114,6 +104,14 @@ class SendStream(_Half, trio.abc.SendStream):
             self._engine.reset(self._handle, self.number, code)
             self._connection.kick()
         self.wake()
+
+    async def _write_from(self, data: Buffer, offset: int) -> None:
+        size = memoryview(data).nbytes
+        while offset < size:
+            taken = self.write_nowait(data, offset)
+            offset += taken
+            if not taken:
+                await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
         began_s = trio.current_time()

@@ -14,6 +14,22 @@ from transport.runtime.streams import BidirectionalStream
 from transport.tests.conftest import Start, offer, pair
 
 
+class Hang:
+    """A handler that never answers; shows that it was called, and cancelled."""
+
+    def __init__(self) -> None:
+        self.entered = trio.Event()
+        self.cancelled = trio.Event()
+
+    async def __call__(self, _: Connection, __: bytes) -> bytes:
+        self.entered.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.cancelled.set()
+        raise AssertionError
+
+
 async def test_a_call_is_answered(start: Start, identities: list[Identity]) -> None:
     ours, theirs = await pair(start, identities)
 
@@ -75,57 +91,34 @@ async def test_a_deadline_ends_the_call_and_the_handler(
     start: Start, identities: list[Identity]
 ) -> None:
     ours, theirs = await pair(start, identities)
-    cancelled = trio.Event()
-
-    async def forever(_: Connection, __: bytes) -> bytes:
-        try:
-            await trio.sleep_forever()
-        finally:
-            cancelled.set()
-        return b""
-
+    forever = Hang()
     theirs.endpoint.serve("forever", forever)
     with pytest.raises(RPCTimeout):
         await ours.call("forever", timeout_s=0.05)
-    await cancelled.wait()
+    await forever.cancelled.wait()
 
 
 async def test_cancelling_the_caller_cancels_the_handler(
     start: Start, identities: list[Identity]
 ) -> None:
     ours, theirs = await pair(start, identities)
-    started, cancelled = trio.Event(), trio.Event()
-
-    async def forever(_: Connection, __: bytes) -> bytes:
-        started.set()
-        try:
-            await trio.sleep_forever()
-        finally:
-            cancelled.set()
-        return b""
-
+    forever = Hang()
     theirs.endpoint.serve("forever", forever)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.call, "forever")
-        await started.wait()
+        await forever.entered.wait()
         nursery.cancel_scope.cancel()
     with trio.fail_after(5):
-        await cancelled.wait()
+        await forever.cancelled.wait()
 
 
 async def test_calls_over_the_limit_are_refused(start: Start, identities: list[Identity]) -> None:
     ours, theirs = await pair(start, identities, rpc_calls_max=1)
-    started = trio.Event()
-
-    async def forever(_: Connection, __: bytes) -> bytes:
-        started.set()
-        await trio.sleep_forever()
-        return b""
-
+    forever = Hang()
     theirs.endpoint.serve("forever", forever)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.call, "forever")
-        await started.wait()
+        await forever.entered.wait()
         with pytest.raises(RPCError, match="overloaded"):
             await ours.call("forever")
         nursery.cancel_scope.cancel()
@@ -136,17 +129,11 @@ async def test_one_peer_cannot_take_all_places(
 ) -> None:
     monkeypatch.setattr(rpc, "RPC_CALLS_PER_CONNECTION_MAX", 1)
     ours, theirs = await pair(start, identities)
-    started = trio.Event()
-
-    async def forever(_: Connection, __: bytes) -> bytes:
-        started.set()
-        await trio.sleep_forever()
-        return b""
-
+    forever = Hang()
     theirs.endpoint.serve("forever", forever)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.call, "forever")
-        await started.wait()
+        await forever.entered.wait()
         with pytest.raises(RPCError, match="overloaded"):
             await ours.call("forever")
         nursery.cancel_scope.cancel()
@@ -215,29 +202,21 @@ async def test_calls_that_share_a_task_share_nothing_else(
     """Neither the cancellation of a call nor the context variables of one reach a later one."""
     ours, theirs = await pair(start, identities)
     variable: ContextVar[str] = ContextVar("variable", default="unset")
-    entered = trio.Event()
-    cancelled = trio.Event()
 
     async def remember(_: Connection, argument: bytes) -> bytes:
         before = variable.get()
         variable.set(argument.decode())
         return before.encode()
 
-    async def hang(_: Connection, __: bytes) -> bytes:
-        entered.set()
-        try:
-            await trio.sleep_forever()
-        finally:
-            cancelled.set()
-
+    hang = Hang()
     theirs.endpoint.serve("remember", remember)
     theirs.endpoint.serve("hang", hang)
     assert await ours.call("remember", b"first") == b"unset"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.call, "hang")
-        await entered.wait()
+        await hang.entered.wait()
         nursery.cancel_scope.cancel()
-    await cancelled.wait()
+    await hang.cancelled.wait()
     for argument in (b"second", b"third"):
         assert await ours.call("remember", argument) == b"unset"
     assert theirs.endpoint.calls.active == 0
@@ -277,20 +256,13 @@ async def test_a_caller_that_only_claims_to_wait_is_cut_off_in_time(
 ) -> None:
     """The deadline in the request holds on the server, too."""
     ours, theirs = await pair(start, identities)
-    cancelled = trio.Event()
-
-    async def hang(_: Connection, __: bytes) -> bytes:
-        try:
-            await trio.sleep_forever()
-        finally:
-            cancelled.set()
-
+    hang = Hang()
     theirs.endpoint.serve("hang", hang)
     stream = await ours.open_call()
     body = Request(method="hang", timeout_ms=50, argument=b"").encode()
     await stream.send_last(encode_frame(CallType.REQUEST, body))
     with trio.fail_after(5):
-        await cancelled.wait()
+        await hang.cancelled.wait()
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
     stream.abort()
@@ -333,11 +305,7 @@ async def test_a_call_that_is_late_says_so_whoever_notices_first(
     start: Start, identities: list[Identity], timeout_s: float
 ) -> None:
     ours, theirs = await pair(start, identities)
-
-    async def hang(_: Connection, __: bytes) -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
-
+    hang = Hang()
     theirs.endpoint.serve("hang", hang)
     with pytest.raises(RPCTimeout):
         await ours.call("hang", timeout_s=timeout_s)
@@ -363,9 +331,7 @@ async def test_a_handler_that_calls_while_its_endpoint_stops_does_not_hold_it_up
             await server.run(task_status=task_status)
         stopped.set()
 
-    async def slow(_: Connection, __: bytes) -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
+    slow = Hang()
 
     async def tidy(connection: Connection, _: bytes) -> bytes:
         entered.set()
