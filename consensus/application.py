@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from consensus.core.messages import BlockHeader
     from consensus.core.types import Height
+    from consensus.core.validators import ValidatorSet
     from native.batches import Batch
     from native.values import Digest
 
@@ -55,7 +56,8 @@ class Executed:
 
     `positions`, `ids` (32 bytes each) and `codes` (one byte each) run in parallel: the place of a
     payload in the batch, the id its receipt is found by, and its outcome. `delta` carries absolute
-    values, so replaying it twice, or over newer rows, ends in the same state.
+    values, so replaying it twice, or over newer rows, ends in the same state. `next_validators` is
+    the set of the next epoch when this block changes it: at most one application may return one.
     """
 
     root: Digest
@@ -63,6 +65,7 @@ class Executed:
     positions: Sequence[int]
     ids: bytes
     codes: bytes
+    next_validators: ValidatorSet | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
