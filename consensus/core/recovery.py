@@ -147,7 +147,7 @@ def _restore_votes(
         if instance is None:
             continue
         # The body was written with the record.
-        replica.bodies[pre_prepare.header.payload_root] = (0, 0)
+        replica.bodies[pre_prepare.header.payload_root] = None
         if pre_prepare.view == view and replica.active:
             instance.pre_prepare = pre_prepare
             instance.accepted_durably = True

@@ -232,7 +232,7 @@ class Replica:
         self.prepared: dict[int, PreparedCertificate] = {}
         self.early: dict[ReplicaIndex, dict[int, PrePrepare]] = {}
         self.own_vectors: list[VoteVector] = []
-        self.bodies: dict[Digest, tuple[int, int]] = {EMPTY_ROOT: (0, 0)}
+        self.bodies: dict[Digest, None] = {EMPTY_ROOT: None}  # held, in order of arrival
         self.unwritten: set[Digest] = set()  # bodies that the next draft will write
         self.clock_wait_ms: int | None = None
 
@@ -249,7 +249,7 @@ class Replica:
         self.reminded_us: int | None = None
         self.request_timeout_us = timing.request_timeout_ms * 1_000
         self.ages_us: deque[int] = deque(maxlen=128)
-        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)
+        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
         self.stale_since_us: int | None = None
         self.suspect_at: int | None = None
 
@@ -382,7 +382,7 @@ class Replica:
     def _hold_body(self, message: BodyHeld) -> None:
         root = message.payload_root
         self.wanted.pop(root, None)
-        self.bodies[root] = (message.payloads, message.malformed)
+        self.bodies[root] = None
         for instance in list(self.instances.values()):
             pre_prepare = instance.pre_prepare
             if pre_prepare is not None and pre_prepare.header.payload_root == root:

@@ -96,6 +96,10 @@ class Admission(Protocol):
         """Start decoding and signature checks early."""
         ...
 
+    def well_formed(self, batch: Batch) -> bytes:
+        """One byte a payload, 1 for those that pass every check that needs no state."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverStatistics:
@@ -227,10 +231,19 @@ class Driver:
         self._tick = None
         self._release(tick)
 
-    def executed(self, header: BlockHeader, batch: Batch, state_root: Digest, final: bytes) -> None:
+    def executed(
+        self,
+        header: BlockHeader,
+        batch: Batch,
+        state_root: Digest,
+        final: bytes,
+        *,
+        malformed: int = 0,
+    ) -> None:
         """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
 
-        `turn` must follow. The others were refused and may be submitted again.
+        `turn` must follow. The others were refused and may be submitted again; `malformed` of them
+        for reasons that need no state.
         """
         self._mempool.remove(batch, final)
         height = int(header.height)
@@ -241,7 +254,13 @@ class Driver:
             self._marks[height] = now
         self._observer.agreed(len(batch), batch.size, took)
         self._feed(
-            inputs.Executed(height=header.height, header_hash=header.hash, state_root=state_root)
+            inputs.Executed(
+                height=header.height,
+                header_hash=header.hash,
+                state_root=state_root,
+                payloads=len(batch),
+                malformed=malformed,
+            )
         )
         self._watch_custody()
 
@@ -560,9 +579,12 @@ class Driver:
                 return None
             case frames.FrameType.PAYLOADS:
                 batch = _bounded(Batch.parse(payload))
+                allowed = self._admission.well_formed(batch)
+                if rubbish := allowed.count(0):
+                    self._refuse(peer, f"{rubbish} of {len(batch)} payloads are malformed")
                 self._mempool.add(
                     batch,
-                    None,
+                    allowed if rubbish else None,
                     peer,
                     self._clock().monotonic_us // 1_000,
                     drop_newest_of_biggest_source=True,
@@ -607,7 +629,7 @@ class Driver:
 
 
 def _body_held(batch: Batch) -> inputs.BodyHeld:
-    return inputs.BodyHeld(payload_root=batch.root, payloads=len(batch))
+    return inputs.BodyHeld(payload_root=batch.root)
 
 
 def _bounded(batch: Batch) -> Batch:

@@ -451,7 +451,7 @@ class Node:
         self.bodies[root] = body
         if not unasked:
             self.world.counters["bodies fetched"] += 1
-        self.feed(BodyHeld(payload_root=root, payloads=len(body)))
+        self.feed(BodyHeld(payload_root=root))
 
     def _body(self, root: Digest) -> Body | None:
         body = self.bodies.get(root)

@@ -96,6 +96,9 @@ class Machine:
         self.root = Digest(hashlib.sha256(self.root + batch.root).digest())
         return header, batch
 
+    def well_formed(self, batch: Batch) -> bytes:
+        return bytes([not batch.payload(at).startswith(b"rubbish") for at in range(len(batch))])
+
     def prepare(self, _batch: Batch) -> None:
         pass
 
@@ -212,6 +215,17 @@ def test_payloads_are_executed_once_everywhere_in_one_order() -> None:
         assert node.machine.root == first.root
         assert node.certified[-1].height >= 1
         assert len(node.mempool) == 0
+
+
+def test_malformed_payloads_of_another_node_never_come_into_custody() -> None:
+    world = World()
+    before = world.nodes[0].driver.statistics().frames_refused_total
+    body = Batch.of([b"\x01fine", b"rubbish", b"\x01fine too", b"rubbish again"]).body
+    world.hand(0, 3, frames.FrameType.PAYLOADS, body)
+    world.nodes[0].driver.turn()
+    assert world.nodes[0].driver.statistics().frames_refused_total == before + 1
+    world.settle()
+    assert world.nodes[1].machine.payloads == [b"\x01fine", b"\x01fine too"]
 
 
 def test_nothing_signed_leaves_before_its_commit_is_reported() -> None:

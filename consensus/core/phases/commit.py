@@ -132,8 +132,7 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
     if instance is not None and instance.committed:
         replica.committed_in_view = True
         replica.failed_views = 0
-    replica.judged.append(replica.bodies.get(batch.payload_root, (0, 0)))
-    custody.judge_batches(replica)
+    custody.judge_batch(replica, executed.payloads, executed.malformed)
     checkpoint.cast(replica)
     if header.height <= replica.certified:
         if was_fetched and instance is None:

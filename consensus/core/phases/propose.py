@@ -114,7 +114,7 @@ def on_batch_taken(replica: "Replica", taken: BatchTaken) -> None:
         payload_root=taken.payload_root,
     )
     if taken.payload_root != EMPTY_ROOT:
-        replica.bodies[taken.payload_root] = (taken.payloads, 0)
+        replica.bodies[taken.payload_root] = None
         replica.unwritten.add(taken.payload_root)
     replica.next_sequence = Sequence(replica.next_sequence + 1)
     replica.proposed_us = now.monotonic_us
