@@ -24,3 +24,5 @@ VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a s
 MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
 PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE
 NUMBER_MAX: Final = 2**64 - 1  # u64 on the wire
+OWN_NUMBER_MAX: Final = 2**63 - 1  # own numbers are keys of rows; integers of SQLite are signed
+NUMBERS_PER_BLOCK_BITS: Final = 24  # a recovered node numbers from S << 24: far above what it used

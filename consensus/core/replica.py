@@ -213,11 +213,13 @@ class Replica:
         self.anchor = -1  # newest multiple of 64 (divided) that has a certificate
         self.checkpoints: dict[int, dict[ReplicaIndex, tuple[Checkpoint, VoteVector, int]]] = {}
         self.cast_through = Height(0)  # our CHECKPOINT leaves
+        self.behind_through = GENESIS_HEIGHT  # no vote before this block is executed (3.10)
 
         # The view.
         self.view = View(0)
         self.active = True
         self.entered_us = 0
+        self.view_base = GENESIS_HEIGHT  # certified block the view began above
         self.committed_in_view = False
         self.failed_views = 0
         self.view_changes: dict[ReplicaIndex, ViewChange] = {}
@@ -474,7 +476,11 @@ class Replica:
 
     def may_vote(self, view: View) -> bool:
         """Whether PREPARE, COMMIT, PRE-PREPARE, VIEW-CHANGE and NEW-VIEW of a view may be cast."""
-        return self.phase is Phase.VOTING and view >= self.first_view
+        return (
+            self.phase is Phase.VOTING
+            and view >= self.first_view
+            and self.executed >= self.behind_through
+        )
 
     def instance(self, sequence: int) -> Instance | None:
         """The instance at a place that may still matter, made when it is new."""

@@ -159,7 +159,10 @@ class Node:
         self.life += 1
         self.up = True
         committee = Committee(
-            chain_id=self.cluster.chain_id, members=self.cluster.members, me=self.index
+            chain_id=self.cluster.chain_id,
+            members=self.cluster.members,
+            me=self.index,
+            rotation_blocks=self.cluster.rotation_blocks,
         )
         bounds = wire.Bounds(chain_id=committee.chain_id, members=committee.members)
         records: list[Record] = []
