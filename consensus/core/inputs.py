@@ -15,6 +15,7 @@ from enum import Enum
 
 from consensus.core.messages import Message
 from consensus.core.types import Height, ReplicaIndex
+from consensus.core.validators import ValidatorSet
 from native.values import Digest
 
 
@@ -67,6 +68,7 @@ class Executed:
     height: Height
     header_hash: Digest
     state_root: Digest  # after the block
+    next_validators: ValidatorSet | None = None  # the next set, if this block decided on it
     payloads: int = 0
     malformed: int = 0  # payloads that fail stateless checks: undecodable, wrong chain, oversized
 
@@ -89,14 +91,21 @@ class CustodyChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerConnected:
-    """A connection to this validator is up."""
+    """A connection to this validator, or to a guest (`epochs.GUEST_FIRST`), is up."""
 
     peer: ReplicaIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerLost:
-    """The connection to this validator is gone."""
+    """The connection to this validator or guest is gone."""
+
+    peer: ReplicaIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterEpoch:
+    """A peer sent something of an epoch that is not known here: nothing in it could be checked."""
 
     peer: ReplicaIndex
 
@@ -111,4 +120,5 @@ Input = (
     | CustodyChanged
     | PeerConnected
     | PeerLost
+    | LaterEpoch
 )

@@ -21,6 +21,7 @@ import structlog
 from consensus.core import frames, inputs
 from consensus.core.effects import (
     ClearTimer,
+    EnterEpoch,
     Event,
     Execute,
     ForgetBody,
@@ -459,6 +460,8 @@ class Driver:
                 root = effect.payload_root
                 if root != EMPTY_ROOT and not self.replica.holds(root):
                     self._bodies.pop(root, None)
+            case EnterEpoch():
+                invariant(False, "the members of this chain do not change")
             case SetTimer():
                 self._timers[effect.timer] = effect.at_us
             case ClearTimer():
@@ -535,7 +538,7 @@ class Driver:
                 messages.append((peer, *decoded))
                 jobs.extend(
                     (self._verifiers[signer], signed, signature)
-                    for signer, signed, signature in signatures(decoded[0], chain_id)
+                    for _, signer, signed, signature in signatures(decoded[0], chain_id)
                 )
                 ends.append(len(jobs))
             valid = self._verify(jobs)

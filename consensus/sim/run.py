@@ -19,11 +19,12 @@ from consensus.core.messages import (
     VoteVector,
 )
 from consensus.core.quorum import faults
-from consensus.core.types import Phase, ReplicaIndex, View
+from consensus.core.types import Epoch, Phase, ReplicaIndex, View
+from consensus.core.validators import ValidatorSet
 from consensus.sim.checker import Checker, Violation, require
 from consensus.sim.disk import Body, Disk
 from consensus.sim.liar import Liar
-from consensus.sim.node import SIM_TIMING, Node
+from consensus.sim.node import SIM_TIMING, Node, validator
 from consensus.sim.world import FAIR, Weather, World
 from native.values import Digest
 
@@ -58,10 +59,16 @@ class Outcome:
 class Cluster:
     """n nodes, their links, and the checker above them."""
 
-    def __init__(self, seed: int, members: int, planted: Planted | None = None) -> None:
+    def __init__(
+        self, seed: int, members: int, planted: Planted | None = None, *, spares: int = 0
+    ) -> None:
+        """`spares` are nodes outside the set of genesis: they observe until they are voted in."""
         self.world = World(seed, members)
         self.members = members
         self.chain_id = Digest(hashlib.sha256(b"chain %d" % members).digest())
+        self.genesis_set = ValidatorSet(
+            epoch=Epoch(0), members=tuple([validator(node) for node in range(members)])
+        )
         self.checker = Checker()
         self.planted = planted or Planted()
         self.trail = hashlib.sha256()
@@ -73,7 +80,8 @@ class Cluster:
         if self.planted.liar_leads:
             chosen = {0}
         self.nodes: list[Node] = [
-            Liar(self, index) if index in chosen else Node(self, index) for index in range(members)
+            Liar(self, index) if index in chosen else Node(self, index)
+            for index in range(members + spares)
         ]
         self.liars = chosen
         check_wire = random.random() < 0.15

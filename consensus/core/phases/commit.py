@@ -7,7 +7,7 @@ executed, and at once only when our own COMMIT (and with it the prepared certifi
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, recovery
+from consensus.core import catch_up, custody, epochs, recovery
 from consensus.core.effects import Execute, Fault
 from consensus.core.inputs import Executed
 from consensus.core.instance import Ballot, Instance
@@ -67,6 +67,8 @@ def execute_next(replica: "Replica") -> None:
     if replica.executing is not None:
         return
     height = replica.executed + 1
+    if replica.is_void(height):
+        return  # void: agreed on beyond the end of its epoch
     instance = replica.instances.get(height)
     fetched = replica.fetched.get(height)
     batch: BatchHeader
@@ -119,12 +121,14 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         header_hash=header.hash,
         time_ms=header.time_ms,
         state_root=executed.state_root,
+        next_validators=executed.next_validators,
     )
     replica.tip = block
     replica.executed_us = now
     was_fetched = replica.fetched.pop(header.height, None) is not None
     replica.next_sequence = max(replica.next_sequence, Sequence(header.height + 1))
-    if not checkpoint.agrees(replica, block):
+    epochs.decided(replica, header.epoch, block)
+    if replica.phase is Phase.HALTED or not checkpoint.agrees(replica, block):
         return
     if header.height > replica.certified:
         replica.uncertified[header.height] = block
@@ -147,3 +151,4 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         prepare.progress(replica, waiting)
     propose.propose(replica)
     custody.arm(replica)
+    epochs.enter_if_due(replica)
