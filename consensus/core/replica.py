@@ -257,7 +257,7 @@ class Replica:
 
         # Catch-up.
         self.fetched: dict[int, tuple[BlockHeader, BatchHeader]] = {}
-        self.wanted: dict[Digest, int] = {}  # root -> when it was asked for
+        self.wanted: dict[Digest, int] = {}  # root -> asked for a retry interval before it is due
         self.fetch_turn = 0
         self.headers_asked_us: int | None = None
         self.catching_up = False
@@ -435,6 +435,10 @@ class Replica:
     def wants_body(self, payload_root: Digest) -> bool:
         """Whether a BODY frame with this root was asked for; others are dropped unread."""
         return payload_root in self.wanted
+
+    def is_led_by(self, peer: int) -> bool:
+        """Whether this peer is the primary of the view we are in: its bodies may come unasked."""
+        return self.active and self.committee.primary(self.view) == peer != self.me
 
     def statistics(self) -> Statistics:
         return Statistics(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.core import custody
+from consensus.core import catch_up, custody
 from consensus.core.effects import (
     Broadcast,
     ChangeView,
@@ -162,6 +162,7 @@ def test_a_missing_body_is_fetched_and_the_vote_waits_for_it() -> None:
     effects = bench.hear(0, samples.pre_prepare(0, 1))
     assert leaves(effects) == []
     assert any(isinstance(effect, SetTimer) and effect.timer is Timer.FETCH for effect in effects)
+    bench.late_us = catch_up.PUSHED_WAIT_US
     asked = bench.feed(TimerFired(timer=Timer.FETCH))
     fetches = [effect.message for effect in asked if isinstance(effect, Send)]
     assert fetches == [FetchBodies(payload_roots=(ROOT,))]

@@ -14,8 +14,7 @@ import pytest
 
 from node.cluster import operate
 from node.cluster.create import create_cluster, create_single
-from node.cluster.manifest import Cluster, Member, check_layout,
-    check_rotation, find_cluster
+from node.cluster.manifest import Cluster, Member, check_layout, check_rotation, find_cluster
 from node.core.genesis import Genesis
 from node.errors import (
     ClusterExists,
