@@ -132,6 +132,7 @@ class Statistics:
     instances: int
     bodies: int
     vectors_kept: int
+    clock_offset_ms: int  # median of the other replicas' clocks, less ours
 
 
 class Peer:
@@ -140,6 +141,7 @@ class Peer:
     __slots__ = (
         "boot",
         "certified",
+        "clock_offset_ms",
         "connected",
         "executed",
         "helped_us",
@@ -158,6 +160,7 @@ class Peer:
         self.certified = Height(0)
         self.holds_ours = False  # our newest VIEW-CHANGE
         self.seen_us: int | None = None  # when its last STATUS came
+        self.clock_offset_ms: int | None = None  # its clock then, less ours; delay included
         self.helped_us: int | None = None  # when we last re-sent things to it
 
 
@@ -231,7 +234,7 @@ class Replica:
 
         # Catch-up.
         self.fetched: dict[int, tuple[BlockHeader, BatchHeader]] = {}
-        self.wanted: dict[Digest, int] = {}  # root -> when it was asked for
+        self.wanted: dict[Digest, int] = {}  # root -> asked for a retry interval before it is due
         self.fetch_turn = 0
         self.headers_asked_us: int | None = None
         self.catching_up = False
@@ -484,6 +487,10 @@ class Replica:
         """Whether a BODY frame with this root was asked for; others are dropped unread."""
         return payload_root in self.wanted
 
+    def is_led_by(self, peer: int) -> bool:
+        """Whether this peer is the primary of the view we are in: its bodies may come unasked."""
+        return self.active and self.committee.primary(self.view) == peer != self.me
+
     def statistics(self) -> Statistics:
         return Statistics(
             epoch=self.committee.epoch,
@@ -508,7 +515,17 @@ class Replica:
             instances=len(self.instances),
             bodies=len(self.bodies),
             vectors_kept=len(self.own_vectors),
+            clock_offset_ms=self._clock_offset_ms(),
         )
+
+    def _clock_offset_ms(self) -> int:
+        """The median, so that a minority of wrong clocks does not show."""
+        known = sorted(
+            peer.clock_offset_ms
+            for peer in self.peers.values()
+            if peer.clock_offset_ms is not None and peer.connected
+        )
+        return known[len(known) // 2] if known else 0
 
     # --- words that the phases share
 

@@ -451,6 +451,11 @@ class Node:
         message = outgoing.message
         if outgoing.with_body and isinstance(message, PrePrepare):
             body = self._body(message.header.payload_root)
+            if body and self.world.random.random() < self.cluster.by_digest:
+                self.world.counters["bodies by digest"] += 1
+                self.cluster.carry(self.index, peer, message, None)
+                self.cluster.carry_body(self.index, peer, body)
+                return
         self.cluster.carry(self.index, peer, message, body)
 
     def _note_coverage(self, message: object) -> None:

@@ -92,6 +92,7 @@ class Cluster:
             node.count_before_durable = self.planted.count_before_durable
             node.drop_after_execution = self.planted.drop_after_execution
         self.rotation_blocks = random.choice((0, 0, 0, 3, 10))
+        self.by_digest = random.choice((0.0, 0.0, 0.5, 1.0))  # share of bodies that travel alone
         self.crashes_in_writes = 0
         self.muffled: tuple[type, ...] = ()
         self.backups: dict[int, Disk] = {}

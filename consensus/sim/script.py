@@ -83,6 +83,7 @@ class Stage(Cluster):
             self.nodes[index] = Node(self, index)
         self.liars.clear()
         self.rotation_blocks = 0
+        self.by_digest = 0.0
         for node in self.nodes:
             node.skew_ms = 0
             node.disk_us_max = 400

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.core import custody
+from consensus.core import catch_up, custody
 from consensus.core.effects import (
     Broadcast,
     ChangeView,
@@ -27,6 +27,7 @@ from consensus.core.inputs import (
     CustodyChanged,
     Executed,
     Input,
+    PeerLost,
     Received,
     Started,
     Timer,
@@ -122,6 +123,7 @@ def status(sender: int, **changes: object) -> Status:
         "certificate": None,
         "view_changes_held": 0,
         "held": None,
+        "unix_ms": START_MS,
     }
     return Status(**(fields | changes))  # type: ignore[arg-type]
 
@@ -162,6 +164,7 @@ def test_a_missing_body_is_fetched_and_the_vote_waits_for_it() -> None:
     effects = bench.hear(0, samples.pre_prepare(0, 1))
     assert leaves(effects) == []
     assert any(isinstance(effect, SetTimer) and effect.timer is Timer.FETCH for effect in effects)
+    bench.late_us = catch_up.PUSHED_WAIT_US
     asked = bench.feed(TimerFired(timer=Timer.FETCH))
     fetches = [effect.message for effect in asked if isinstance(effect, Send)]
     assert fetches == [FetchBodies(payload_roots=(ROOT,))]
@@ -469,3 +472,13 @@ def test_a_short_history_deposes_nobody() -> None:
     for _ in range(JUDGED_BATCHES - 1):
         custody.judge_batch(bench.replica, payloads=1, malformed=1)
     assert bench.replica.active
+
+
+def test_the_clocks_of_the_others_are_compared_with_ours() -> None:
+    bench = Bench(1)
+    for peer, ahead_ms in ((0, 700), (2, 90_000), (3, -20)):
+        bench.hear(peer, status(peer, unix_ms=START_MS + ahead_ms))
+    assert bench.replica.statistics().clock_offset_ms == 700
+    bench.feed(PeerLost(peer=ReplicaIndex(0)))
+    bench.feed(PeerLost(peer=ReplicaIndex(2)))
+    assert bench.replica.statistics().clock_offset_ms == -20

@@ -320,7 +320,12 @@ def _replica(
                 hint="give every node its own data folder; never copy one",
             )
     return Replica(
-        Committee(chain_id=genesis.chain_id, members=len(genesis.validators), me=ReplicaIndex(me)),
+        Committee(
+            chain_id=genesis.chain_id,
+            members=len(genesis.validators),
+            me=ReplicaIndex(me),
+            rotation_blocks=genesis.rotation_blocks,
+        ),
         Timing(
             request_timeout_ms=patience,
             request_timeout_ms_min=patience // 2,

@@ -199,7 +199,8 @@ def accept(replica: "Replica", message: PrePrepare, *, reproposed: bool = False)
     elif not reproposed:
         custody.watch_clock(replica, message.header.proposed_ms)
     if not replica.holds(message.header.payload_root):
-        catch_up.want_body(replica, message.header.payload_root)
+        wait_us = catch_up.FIRST_WAIT_US if reproposed else catch_up.PUSHED_WAIT_US
+        catch_up.want_body(replica, message.header.payload_root, wait_us)
     prepare.progress(replica, instance)
 
 
