@@ -103,9 +103,9 @@ def on_suspect(replica: "Replica") -> None:
     now = replica.now.monotonic_us
     grace = replica.request_timeout_us // 4
     paused = due is not None and now - due > grace
-    if paused or replica.certified > replica.executed or replica.executed == replica.cut:
+    if paused or replica.certified > replica.executed:
         # This process did not run for a while, or others have certified what it has not executed
-        # yet: it must not blame the primary for its own lag. And nobody proposes beyond an epoch.
+        # yet: it must not blame the primary for its own lag.
         replica.suspect_at = now + grace
         replica.set_timer(Timer.SUSPECT, now + grace)
         return
