@@ -45,7 +45,7 @@ class Wires:
         self.me = me
         self.sent = sent
 
-    def index_of(self, connection: object) -> int | None:
+    def take_place(self, connection: object) -> int | None:
         return connection if isinstance(connection, int) else None
 
     def send_nowait(
