@@ -80,6 +80,7 @@ class ValidatorsApplication:
     name: Final = "validators"
     tag: Final = TAG
     repeated_codes: Final = validators.REPEATED
+    malformed_codes: Final = frozenset((int(Verdict.MALFORMED), int(Verdict.WRONG_CHAIN)))
 
     def __init__(self, chain_id: Digest, genesis: Sequence[Validator]) -> None:
         self._chain_id = chain_id
@@ -110,6 +111,14 @@ class ValidatorsApplication:
 
     def prepare(self, batch: Batch) -> None:
         """Do nothing: such payloads are few."""
+
+    def well_formed(self, batch: Batch, positions: Sequence[int]) -> bytes:
+        """Which payloads decode and name this chain."""
+        found = bytearray()
+        for position in positions:
+            payload, _ = _read(batch.payload(position))
+            found.append(payload is not None and payload.chain_id == self._chain_id)
+        return bytes(found)
 
     def execute(self, block: Block, positions: Sequence[int]) -> Executed:
         """Decide the payloads of one block, in order."""

@@ -66,6 +66,7 @@ from transport import ChannelKind
 if TYPE_CHECKING:
     from consensus.core.evidence import Contradiction
     from consensus.core.replica import Replica
+    from consensus.core.validators import ValidatorSet
     from consensus.core.wire import Bounds
     from consensus.runtime.links import Links
     from consensus.runtime.observer import Observer
@@ -251,11 +252,12 @@ class Driver:
         final: bytes,
         *,
         malformed: int = 0,
+        next_validators: ValidatorSet | None = None,
     ) -> None:
         """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
 
         `turn` must follow. The others were refused and may be submitted again; `malformed` of them
-        for reasons that need no state.
+        for reasons that need no state. `next_validators` is what the block decided about the set.
         """
         self._mempool.remove(batch, final)
         height = int(header.height)
@@ -270,6 +272,7 @@ class Driver:
                 height=header.height,
                 header_hash=header.hash,
                 state_root=state_root,
+                next_validators=next_validators,
                 payloads=len(batch),
                 malformed=malformed,
             )
