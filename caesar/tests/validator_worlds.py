@@ -55,9 +55,10 @@ def lie(
     second_epoch: int | None = None,
     second_key: str | None = None,
     chain_id: Digest = CHAIN,
+    secret: SecretKey | None = None,
 ) -> Contradiction:
     """Two statements under one key that exclude each other."""
-    signers = (key(key_name), key(second_key or key_name))
+    signers = (secret or key(key_name), secret or key(second_key or key_name))
     if offence is Offence.NUMBER_REUSED:
         epochs = (epoch, epoch if second_epoch is None else second_epoch)
         one, other = (
