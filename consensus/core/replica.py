@@ -127,6 +127,7 @@ class Statistics:
     instances: int
     bodies: int
     vectors_kept: int
+    clock_offset_ms: int  # median of the other replicas' clocks, less ours
 
 
 class Peer:
@@ -135,6 +136,7 @@ class Peer:
     __slots__ = (
         "boot",
         "certified",
+        "clock_offset_ms",
         "connected",
         "executed",
         "helped_us",
@@ -153,6 +155,7 @@ class Peer:
         self.certified = Height(0)
         self.holds_ours = False  # our newest VIEW-CHANGE
         self.seen_us: int | None = None  # when its last STATUS came
+        self.clock_offset_ms: int | None = None  # its clock then, less ours; delay included
         self.helped_us: int | None = None  # when we last re-sent things to it
 
 
@@ -473,7 +476,17 @@ class Replica:
             instances=len(self.instances),
             bodies=len(self.bodies),
             vectors_kept=len(self.own_vectors),
+            clock_offset_ms=self._clock_offset_ms(),
         )
+
+    def _clock_offset_ms(self) -> int:
+        """The median, so that a minority of wrong clocks does not show."""
+        known = sorted(
+            peer.clock_offset_ms
+            for peer in self.peers.values()
+            if peer.clock_offset_ms is not None and peer.connected
+        )
+        return known[len(known) // 2] if known else 0
 
     # --- words that the phases share
 

@@ -29,6 +29,7 @@ from consensus.core.inputs import (
     CustodyChanged,
     Executed,
     Input,
+    PeerLost,
     Received,
     Started,
     Timer,
@@ -125,6 +126,7 @@ def status(sender: int, **changes: object) -> Status:
         "certificate": None,
         "view_changes_held": 0,
         "held": None,
+        "unix_ms": START_MS,
     }
     return Status(**(fields | changes))  # type: ignore[arg-type]
 
@@ -473,6 +475,16 @@ def test_a_short_history_deposes_nobody() -> None:
     for _ in range(JUDGED_BATCHES - 1):
         custody.judge_batch(bench.replica, payloads=1, malformed=1)
     assert bench.replica.active
+
+
+def test_the_clocks_of_the_others_are_compared_with_ours() -> None:
+    bench = Bench(1)
+    for peer, ahead_ms in ((0, 700), (2, 90_000), (3, -20)):
+        bench.hear(peer, status(peer, unix_ms=START_MS + ahead_ms))
+    assert bench.replica.statistics().clock_offset_ms == 700
+    bench.feed(PeerLost(peer=ReplicaIndex(0)))
+    bench.feed(PeerLost(peer=ReplicaIndex(2)))
+    assert bench.replica.statistics().clock_offset_ms == -20
 
 
 # --- evidence
