@@ -6,13 +6,14 @@ lists into one tick, in order; it may not move anything across a tick, and a tic
 when all ticks before it are durable. `core/tick.py` does all of that except the disk.
 
 Released at once, before anything is durable: `TakeBatch`, `EnterEpoch`, timers, `Misbehaved`,
-`Note`, `Halt`, and `Execute` with `after_persist=False` (its prepared certificate is already
-durable). Everything else waits.
+`Accuse`, `Note`, `Halt`, and `Execute` with `after_persist=False` (its prepared certificate is
+already durable). Everything else waits.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
+from consensus.core.evidence import Contradiction
 from consensus.core.inputs import Timer
 from consensus.core.messages import (
     BatchHeader,
@@ -211,6 +212,14 @@ class Misbehaved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accuse:
+    """Proof of a peer's lie that anybody can check: at most one for each offence and life."""
+
+    peer: ReplicaIndex
+    proof: Contradiction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Halt:
     """Our state differs from a certified one, or recovery is impossible: stop, keep all data."""
 
@@ -245,6 +254,7 @@ Effect = (
     | SetTimer
     | ClearTimer
     | Misbehaved
+    | Accuse
     | Halt
     | Note
 )

@@ -20,6 +20,7 @@ import structlog
 
 from consensus.core import frames, inputs
 from consensus.core.effects import (
+    Accuse,
     ClearTimer,
     EnterEpoch,
     Event,
@@ -66,6 +67,7 @@ from native.errors import NativeError
 from transport import ChannelKind
 
 if TYPE_CHECKING:
+    from consensus.core.evidence import Contradiction
     from consensus.core.replica import Replica
     from consensus.core.validators import ValidatorSet
     from consensus.core.wire import Bounds
@@ -148,11 +150,12 @@ class Driver:
         certified: Callable[[BlockCertificate], None],
         earlier: Sequence[Sequence[FalconVerifier]] = (),
         entered: Callable[[EpochLink], None] | None = None,
+        accuse: Callable[[ReplicaIndex, Contradiction], None] | None = None,
     ) -> None:
         """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
-        `certified` sees every newest block certificate once it is durable here.
-        `verifiers` are those of the newest epoch, `earlier` those of the epochs before it in order;
-        `entered` is told of every epoch that begins.
+        `certified` sees every newest block certificate once it is durable here; `accuse` gets the
+        proof of a peer's lie. `verifiers` are those of the newest epoch, `earlier` those of the
+        epochs before it in order; `entered` is told of every epoch that begins.
         """
         self.replica = replica
         self._committee = replica.committee
@@ -171,6 +174,7 @@ class Driver:
         self._serve = serve
         self._certified = certified
         self._entered = entered or (lambda _link: None)
+        self._accuse = accuse or (lambda _peer, _proof: None)
         self._gather = Gather()
         self._inbox: deque[tuple[int, int, bytes]] = deque()
         self._inputs: deque[tuple[inputs.Input, Batch | None]] = deque()
@@ -278,8 +282,8 @@ class Driver:
                 height=header.height,
                 header_hash=header.hash,
                 state_root=state_root,
-                payloads=len(batch),
                 next_validators=next_validators,
+                payloads=len(batch),
                 malformed=malformed,
             )
         )
@@ -499,6 +503,9 @@ class Driver:
             case Misbehaved():
                 self._observer.misbehaved(effect.fault)
                 log.warning("peer.misbehaved", peer=effect.peer, fault=effect.fault.value)
+            case Accuse():
+                log.warning("peer.accused", peer=effect.peer, offence=effect.proof.offence.text)
+                self._accuse(effect.peer, effect.proof)
             case Halt():
                 self._halt(effect.reason)
                 log.error("replica.halted", reason=effect.reason)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from consensus.core import frames
 from consensus.core.effects import (
+    Accuse,
     ClearTimer,
     Effect,
     EnterEpoch,
@@ -350,6 +351,9 @@ class Node:
                     self.cluster.blamed(self.index, culprit, effect.fault)
             case EnterEpoch():
                 self._enter_epoch(effect.link)
+            case Accuse():
+                if self.honest:
+                    self.cluster.accused(self.index, self.node_at(effect.peer), effect.proof)
             case Halt():
                 self.halted = True
                 world.log(f"node {self.index} halts: {effect.reason}")
