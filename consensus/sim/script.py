@@ -82,7 +82,7 @@ class Stage(Cluster):
             self.nodes[index] = Node(self, index)
         self.liars.clear()
         for node in self.nodes:
-            node.skew_ms = 0
+            node.clock.skew_ms = 0
             node.disk_us_max = 400
             node.check_wire = True
         self.rules: list[Rule] = []
