@@ -147,6 +147,7 @@ class Node:
         self.disk_faults = DiskFaults()
         self.disk = Disk()
         self.disk.born(cluster.chain_id, Digest(bytes([index]) * 32))
+        self.timing = SIM_TIMING
         self.disk_us_max = 1_000
         self.life = 0
         self.up = False
@@ -175,7 +176,7 @@ class Node:
         genesis = genesis_block(committee.chain_id, GENESIS_TIME_MS, GENESIS_ROOT)
         self.replica = Replica(
             committee,
-            SIM_TIMING,
+            self.timing,
             boot=world.random.randrange(1, 2**64),
             tip=blocks[-1].block if blocks else genesis,
             uncertified=[stored.block for stored in blocks[-200:]],
@@ -352,7 +353,7 @@ class Node:
     # --- the tick
 
     def _wake(self) -> None:
-        if self.ticking or not self.up:
+        if self.ticking or not self.up or self.gather.empty:
             return
         self.ticking = True
         life = self.life
