@@ -82,6 +82,16 @@ SIM_TIMING = Timing(
     heartbeat_interval_ms=900,
     fetch_retry_ms=100,
 )
+IMPATIENT = Timing(
+    request_timeout_ms=60,
+    request_timeout_ms_min=60,
+    request_timeout_ms_max=240,
+    idle_block_interval_ms=1_500,
+    status_interval_ms=50,
+    heartbeat_interval_ms=900,
+    fetch_retry_ms=50,
+)
+"""For scripted runs with few events."""
 GENESIS_TIME_MS = 1_000
 GENESIS_ROOT = Digest(hashlib.sha256(b"genesis").digest())
 

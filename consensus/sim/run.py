@@ -315,9 +315,20 @@ def simulate(
 
 def insist(cluster: Cluster, payload: bytes) -> None:
     """A client that sends the same bytes again until somebody answers."""
+    ask_receipt(cluster, payload)
     if payload not in cluster.checker.acknowledged:
         cluster.submit(payload, only=None)
         cluster.world.after(700_000, lambda: insist(cluster, payload))
+
+
+def ask_receipt(cluster: Cluster, payload: bytes) -> None:
+    """The answer may have been lost with the process that was about to give it."""
+    for node in cluster.honest:
+        if node.up:
+            for stored in reversed(node.disk.blocks):
+                if payload in stored.payloads:
+                    cluster.checker.acknowledge(payload, stored.header.height)
+                    return
 
 
 def converged(cluster: Cluster, payload: bytes) -> bool:

@@ -19,10 +19,10 @@ from functools import partial
 from typing import Final
 
 from consensus.core.messages import Message, Status
-from consensus.core.types import ReplicaIndex, Timing
+from consensus.core.types import ReplicaIndex
 from consensus.sim.checker import require
 from consensus.sim.disk import Body
-from consensus.sim.node import Node
+from consensus.sim.node import IMPATIENT, Node
 from consensus.sim.run import Cluster, Outcome, converged, describe, outcome
 
 MEMBERS: Final = 4
@@ -30,15 +30,6 @@ PROCESSES: Final = MEMBERS + 1
 ROUNDS_MAX: Final = 8
 ROUND_US: Final = 130_000  # a round is longer than patience, shorter than patience after a failure
 HEALING_US_MAX: Final = 20_000_000
-TWINS_TIMING: Final = Timing(
-    request_timeout_ms=60,
-    request_timeout_ms_min=60,
-    request_timeout_ms_max=240,
-    idle_block_interval_ms=1_500,
-    status_interval_ms=50,
-    heartbeat_interval_ms=900,
-    fetch_retry_ms=50,
-)
 
 
 def _partitions() -> tuple[tuple[int, ...], ...]:
@@ -129,7 +120,7 @@ class TwinCluster(Cluster):
         self.nodes.append(Copy(self, plan.twin, MEMBERS))
         for node in self.nodes:
             node.disk_us_max = 200
-            node.timing = TWINS_TIMING
+            node.timing = IMPATIENT
 
     def _addresses(self, target: int) -> tuple[int, ...]:
         return (target, MEMBERS) if target == self.twin else (target,)
