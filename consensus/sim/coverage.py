@@ -33,6 +33,7 @@ DISKS: Final = (
     "states lost",
 )
 SWARM: Final = (
+    "bodies by digest",
     "bursts",
     "catch-up during a view change",
     "catch_up.finished",

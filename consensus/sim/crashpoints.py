@@ -34,6 +34,8 @@ class Stage(Cluster):
     def __init__(self, members: int, kill_at: int | None, *, written: bool, again: int) -> None:
         super().__init__(0, members)
         self.liars = set()
+        self.rotation_blocks = 0
+        self.by_digest = 0.0
         self.nodes = [Node(self, index) for index in range(members)]
         for node in self.nodes:
             node.disk_us_max = 400

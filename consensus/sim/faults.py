@@ -383,7 +383,10 @@ def _muffle(cluster: "Cluster", kinds: tuple[type, ...]) -> None:
 
 
 def _primary(cluster: "Cluster") -> int:
-    return max((node.replica.view for node in cluster.nodes), default=0) % cluster.members
+    """Who leads the newest view."""
+    replicas = [node.replica for node in cluster.nodes]
+    newest = max(replicas, key=lambda replica: replica.view)
+    return newest.committee.primary(newest.view)
 
 
 def _crash_primary(cluster: "Cluster", times: int) -> None:

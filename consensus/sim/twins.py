@@ -111,6 +111,9 @@ class TwinCluster(Cluster):
     def __init__(self, seed: int, plan: Scenario) -> None:
         super().__init__(seed, MEMBERS)
         self.world.counters.clear()
+        if len(plan.rounds) < ROUNDS_MAX:
+            self.rotation_blocks = 0
+            self.by_digest = 0.0
         self.twin = plan.twin
         self.liars = {plan.twin}
         self.nodes = [
