@@ -35,7 +35,7 @@ def test_odd_numbers_go_through_scenarios_of_eight_rounds_without_repeating() ->
 
 def test_copies_of_a_primary_propose_different_batches_for_one_place() -> None:
     """Each copy with one other node: neither half is a quorum, the halves saw two proposals."""
-    split = Scenario(twin=0, rounds=((0, 0, 0, 1, 1),))
+    split = Scenario(twin=0, rounds=((0, 0, 1, 2, 2),))
     place = next(
         number for number in range(0, 2 * MEMBERS * len(PARTITIONS), 2) if scenario(number) == split
     )
