@@ -1,5 +1,7 @@
 """What must hold in every run (bft.md 11): watched while it happens, not reconstructed later."""
 
+from typing import Final
+
 from consensus.core.messages import (
     Checkpoint,
     Commit,
@@ -11,6 +13,7 @@ from consensus.core.messages import (
     VoteVector,
 )
 from consensus.core.replica import Replica
+from consensus.errors import InvariantError
 from consensus.limits import (
     AHEAD_BLOCKS_MAX,
     HEADERS_PER_REPLY_MAX,
@@ -123,3 +126,46 @@ class Checker:
                 stored is not None and payload in stored.payloads,
                 f"acknowledged payload lost at {height}",
             )
+
+
+PROPERTIES: Final = (
+    ("agreement", "S1 agreement"),
+    ("two batches committed", "S1 agreement"),
+    ("two prepared certificates", "S5 one certificate"),
+    ("state:", "S3 equal states"),
+    ("differs from the certified", "S8 certified states"),
+    ("is not the certified", "S8 certified states"),
+    ("invented payload", "S4 validity"),
+    ("unsigned payload", "S4 validity"),
+    ("contradicts its own", "S6 no contradiction"),
+    ("twice", "S6 no contradiction"),
+    ("own numbers only grow", "S6 no contradiction"),
+    ("acknowledged payload lost", "S9 durability"),
+    ("real time", "S10 real-time order"),
+    ("certificate of a block", "S12 light client"),
+    ("blames honest", "S13 accountability"),
+    ("replay", "S14 replay"),
+    (", cap ", "S15 bounded memory"),
+    ("idle cluster", "L8 late nodes"),
+    ("views race", "L2 views"),
+    ("views move", "L5 no livelock"),
+    ("views still move", "L2 views"),
+    ("view changes without any fault", "L2 views"),
+    ("starves a client", "L1 progress"),
+    ("liveness", "L1 progress"),
+    ("timers", "L6 timers"),
+    ("certificates do not converge", "L3 the tip"),
+    ("halted", "no honest node halts"),
+)
+"""What a violation says, and the property of bft.md 11 that it belongs to."""
+
+
+def property_of(error: Exception) -> str:
+    """The name of the property that a failure violates."""
+    text = str(error)
+    if not isinstance(error, Violation | InvariantError):
+        return f"no message stops a node ({type(error).__name__})"
+    for words, name in PROPERTIES:
+        if words in text:
+            return name
+    return "invariant of the core"

@@ -141,6 +141,7 @@ class Node:
         self.index = ReplicaIndex(index)
         self.disk = Disk()
         self.disk.born(cluster.chain_id, Digest(bytes([index]) * 32))
+        self.timing = SIM_TIMING
         self.skew_ms = 0
         self.disk_us_max = 1_000
         self.life = 0
@@ -170,7 +171,7 @@ class Node:
         genesis = genesis_block(committee.chain_id, GENESIS_TIME_MS, GENESIS_ROOT)
         self.replica = Replica(
             committee,
-            SIM_TIMING,
+            self.timing,
             boot=world.random.randrange(1, 2**64),
             tip=blocks[-1].block if blocks else genesis,
             uncertified=[stored.block for stored in blocks[-200:]],
