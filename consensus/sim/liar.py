@@ -520,6 +520,11 @@ def odd_new_view(liar: Liar, peer: ReplicaIndex, message: Message) -> list[Messa
     return [liar.sealed(replace(message, view_changes=changes))]
 
 
+def no_new_view(liar: Liar, _peer: ReplicaIndex, message: Message) -> list[Message] | None:
+    """It is asked to lead, and does not."""
+    return [] if isinstance(message, NewView) and message.signer == liar.index else None
+
+
 # --- anything
 
 

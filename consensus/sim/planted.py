@@ -235,6 +235,7 @@ def _vote_leaves_before_it_is_durable(put: Replace) -> None:
 
 def _amnesia_after_disk_loss(put: Replace) -> None:
     put(disk.Disk, "born_again", disk.Disk.born)
+    put(recovery, "check_number", _nothing)
 
 
 def _no_bound_on_places(put: Replace) -> None:
@@ -261,7 +262,7 @@ def _lock_without_certificate(put: Replace) -> None:
     locks: dict[tuple[int, int], bytes] = {}
 
     def locking(replica: Replica, instance: Instance, accepted: PrePrepare) -> bool:
-        place = (id(replica), instance.sequence)
+        place = (replica.boot, instance.sequence)
         return locks.setdefault(place, accepted.digest) == accepted.digest and may_prepare(
             replica, instance, accepted
         )
@@ -595,7 +596,7 @@ BUGS: Final = (
         number=4,
         name="selection from matching checkpoints only",
         plant=_matching_checkpoints_only,
-        scenes=(scenes.lonely_commit,),
+        scenes=(scenes.uneven_checkpoints,),
     ),
     Bug(
         number=5,
@@ -786,7 +787,7 @@ BUGS: Final = (
         number=35,
         name="custody timer from first sight alone",
         plant=_timer_from_first_sight,
-        scenes=(scenes.long_outage,),
+        scenes=(scenes.slow_links_after_an_outage,),
     ),
     Bug(
         number=36,

@@ -19,6 +19,7 @@ from consensus.core.messages import (
     NewView,
     Prepare,
     PrePrepare,
+    Status,
     ViewChange,
     VoteVector,
 )
@@ -32,6 +33,7 @@ from consensus.sim.liar import (
     equivocates,
     forged_certificates,
     liar_with,
+    no_new_view,
     says_nothing,
 )
 from consensus.sim.node import SIM_TIMING, Node, sign
@@ -180,7 +182,7 @@ SIGNED: Final = (PrePrepare, VoteVector, ViewChange, NewView)
 # --- what is agreed, and a view change
 
 
-def lonely_commit(seed: int, cast: Cast | None = None) -> None:
+def lonely_commit(seed: int, cast: Cast | None = None, *, uneven: bool = False) -> None:
     """One node executes a batch, nobody else learns of it, and the next primary may lie."""
     if cast is None:
         cast = {1: liar_with(*CLASSIC)} if seed % 3 else {}
@@ -189,7 +191,12 @@ def lonely_commit(seed: int, cast: Cast | None = None) -> None:
     others = [index for index in range(1, stage.members) if index not in cast]
     unprepared = {random.choice(others)} if random.random() < 0.7 else set[int]()
     behind = {index for index in others if index not in unprepared and random.random() < 0.5}
-    if random.random() < 0.5:
+    if uneven:
+        unprepared, behind = {stage.members - 1}, set(others[:-1])
+        stage.rules.append(
+            lambda _source, target, message: target in behind and isinstance(message, Status)
+        )
+    if uneven or random.random() < 0.5:
         stage.rules.append(votes(Checkpoint, to=behind))
         stage.pay()
         stage.run(20)
@@ -199,8 +206,10 @@ def lonely_commit(seed: int, cast: Cast | None = None) -> None:
     stage.pay()
     stage.run(60, lambda: stage.executed(0) >= height)
     stage.isolate(0)
+    stage.run(2_000, lambda: max(stage.views()) > 0)
+    stage.run(5)
     stage.rules.clear()
-    stage.run(random.choice((1_500, 4_000)))
+    stage.run(random.choice((500, 1_500, 4_000)))
     stage.finish()
 
 
@@ -432,15 +441,34 @@ def long_outage(seed: int) -> None:
     stage.finish(45_000_000)
 
 
+def slow_links_after_an_outage(seed: int) -> None:
+    """A payload is old, views have failed because of the network, and the network is slow."""
+    stage = opened(seed, (4, 7))
+    stage.rules += [all_of(NewView), votes(Prepare, to=range(stage.members))]
+    old = stage.pay()
+    stage.run(20_000 + 1_000 * (seed % 5))
+    stage.rules.clear()
+    stage.world.weather = Weather(delay_us_min=40_000, delay_us_mean=60_000)
+    require(
+        stage.run(60_000, lambda: old in stage.checker.acknowledged),
+        f"liveness: an old payload waits for ever: {describe(stage)}",
+    )
+    stage.finish()
+
+
 def scattered_views(seed: int) -> None:
     """Three nodes have gone many views ahead of the fourth, and one of them falls silent."""
     silent = 1 + seed % 2
     stage = opened(seed, (4,), {silent: Silent})
     stage.speak(silent)
     stage.isolate(0)
-    stage.rules.append(all_of(NewView))
+    stage.rules.append(
+        lambda _source, target, message: (
+            isinstance(message, ViewChange) and message.view % stage.members == target
+        )
+    )
     stage.pay()
-    stage.run(250_000)
+    stage.run(200_000)
     stage.hush(silent)
     stage.world.cut = set()
     stage.finish()
@@ -583,8 +611,10 @@ def starved_client(seed: int) -> None:
     stage = opened(seed, (4, 7), {0: liar_with()})
     liar = stage.nodes[0]
     assert isinstance(liar, Liar)
-    starved = stage.pay()
-    liar.starves = starved
+    liar.starves = starved = b"payload of a client nobody likes"
+    stage.checker.injected.add(starved)
+    for node in stage.nodes:
+        node.take_payloads((starved,))
     stage.pay_for(40_000, 60)
     require(
         stage.run(20_000, lambda: starved in stage.checker.acknowledged),
@@ -620,5 +650,10 @@ def split_quorums(seed: int) -> None:
 
 
 def lonely_commit_and_forger(seed: int) -> None:
-    """As `lonely_commit`, and the liar shows certificates that only it has signed."""
-    lonely_commit(seed, cast={1 + seed % 3: liar_with(forged_certificates)})
+    """The next primary says no NEW-VIEW, and then shows certificates that only it has signed."""
+    lonely_commit(seed, {1: liar_with(no_new_view, forged_certificates)})
+
+
+def uneven_checkpoints(seed: int) -> None:
+    """The node with the newest checkpoint is the one that has not prepared the lonely batch."""
+    lonely_commit(seed, {}, uneven=True)
