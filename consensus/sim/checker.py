@@ -41,6 +41,8 @@ class Checker:
         self.acknowledged: dict[bytes, int] = {}  # payload -> height (S9)
         self.said: dict[tuple[int, str, int, int], bytes] = {}  # what honest nodes signed (S6)
         self.numbers: dict[tuple[int, int], bytes] = {}
+        self.prepared: dict[tuple[int, int, int], bytes] = {}  # certificates seen (S5)
+        self.certified: dict[int, tuple[bytes, bytes]] = {}  # adopted by somebody (S12)
         self.excused: set[int] = set()
         """Nodes with an old backup that nobody could tell so: they count among the f liars."""
 
@@ -117,9 +119,33 @@ class Checker:
         )
         for name, size, cap in caps:
             require(size <= cap, f"node {replica.me}: {size} {name}, cap {cap}")
+        self._certificates(replica)
+
+    def _certificates(self, replica: Replica) -> None:
+        """One certificate for a place in a view (S5); what is certified is in the log (S12)."""
+        for entry in replica.prepared.values():
+            place = (entry.pre_prepare.epoch, entry.view, entry.sequence)
+            digest = entry.pre_prepare.digest
+            require(
+                self.prepared.setdefault(place, digest) == digest,
+                f"two prepared certificates at epoch, view and place {place}",
+            )
+        if replica.certificate is not None:
+            claim = replica.certificate.checkpoint
+            content = (claim.header_hash, claim.state_root)
+            require(
+                self.certified.setdefault(claim.height, content) == content,
+                f"a certificate of a block that contradicts another at {claim.height}",
+            )
 
     def durable(self) -> None:
-        """Everything acknowledged is in the one log, where it was acknowledged."""
+        """Everything acknowledged or certified is in the one log, where it was."""
+        for height, content in self.certified.items():
+            block = self.log.get(height)
+            require(
+                block is not None and (block.header.hash, block.block.state_root) == content,
+                f"a certificate of a block that nobody executed at {height}",
+            )
         for payload, height in self.acknowledged.items():
             stored = self.log.get(height)
             require(
@@ -141,6 +167,7 @@ PROPERTIES: Final = (
     ("twice", "S6 no contradiction"),
     ("own numbers only grow", "S6 no contradiction"),
     ("acknowledged payload lost", "S9 durability"),
+    ("durability", "S9 durability"),
     ("real time", "S10 real-time order"),
     ("certificate of a block", "S12 light client"),
     ("blames honest", "S13 accountability"),

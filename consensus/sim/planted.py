@@ -9,6 +9,7 @@ used here, its analogue is planted, as section 8 says.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from consensus.core import catch_up, custody, quorum, recovery, replica, retransmit, wire
@@ -30,7 +31,9 @@ from consensus.core.records import ExecutedBlock
 from consensus.core.replica import Replica
 from consensus.core.types import Number, Phase, ReplicaIndex, Sequence, View
 from consensus.errors import MalformedMessage
+from consensus.runtime import store
 from consensus.sim import disk, liar, node, scenes
+from consensus.sim.ledger import LedgerNode, Operation
 from consensus.sim.scenes import Scene, among_liars
 from native.values import Digest
 
@@ -299,7 +302,39 @@ def _execution_reads_the_clock(put: Replace) -> None:
     put(node, "ExecutedBlock", block)
 
 
+def _folder_not_synced(put: Replace) -> None:
+    sync = store._sync
+
+    def files_only(path: Path) -> None:
+        if not path.is_dir():
+            sync(path)
+
+    put(store, "_sync", files_only)
+
+
 # --- liveness and performance
+
+
+def _read_without_order(put: Replace) -> None:
+    """A read asks a weak quorum and believes the newest answer."""
+
+    def asking(self: scenes.Client) -> None:
+        stage = self.stage
+        weak = quorum.weak_quorum(stage.members)
+        up = [found for found in stage.nodes if found.up]
+        asked = stage.world.random.sample(up, min(weak, len(up)))
+        operation = Operation(payload=b"", invoked_us=stage.world.now_us, ordered=False)
+        self.history.operations.append(operation)
+        self.answered(operation, max(found.replica.executed for found in asked))
+
+    put(scenes.Client, "read", asking)
+
+
+def _unsigned_payloads(put: Replace) -> None:
+    def credulous(_payload: bytes) -> bool:
+        return True
+
+    put(LedgerNode, "accepts", staticmethod(credulous))
 
 
 def _timer_restarted_by_each_block(put: Replace) -> None:
@@ -644,6 +679,12 @@ BUGS: Final = (
         scenes=(scenes.power_cuts,),
     ),
     Bug(
+        number=9,
+        name="a new file renamed without syncing its folder",
+        plant=_folder_not_synced,
+        scenes=(scenes.power_cut_after_birth,),
+    ),
+    Bug(
         number=10,
         name="amnesia after disk loss",
         plant=_amnesia_after_disk_loss,
@@ -679,6 +720,18 @@ BUGS: Final = (
         name="execution reads the clock",
         plant=_execution_reads_the_clock,
         scenes=(scenes.no_fault_at_all,),
+    ),
+    Bug(
+        number=17,
+        name="reads that are not ordered",
+        plant=_read_without_order,
+        scenes=(scenes.clients_of_a_ledger,),
+    ),
+    Bug(
+        number=18,
+        name="a payload accepted without its client's signature",
+        plant=_unsigned_payloads,
+        scenes=(scenes.clients_of_a_ledger,),
     ),
     Bug(
         number=19,

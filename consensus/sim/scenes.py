@@ -6,8 +6,12 @@ liars, heals it, and demands what every run must fulfil. Nothing in a scene know
 played on the code as it is shipped, no scene may find anything, which is tested as well.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from consensus.core.effects import Event
@@ -24,7 +28,9 @@ from consensus.core.messages import (
     VoteVector,
 )
 from consensus.core.types import Number, Phase, ReplicaIndex, View
+from consensus.runtime.store import create_consensus_store, recreate_consensus_store
 from consensus.sim.checker import require
+from consensus.sim.ledger import History, LedgerNode, Operation, payment, signature
 from consensus.sim.liar import (
     CLASSIC,
     Liar,
@@ -39,6 +45,7 @@ from consensus.sim.liar import (
 from consensus.sim.node import SIM_TIMING, Node, sign
 from consensus.sim.run import HEALING_US_MAX, Cluster, converged, describe, heal, insist, settle
 from consensus.sim.world import Weather
+from native.values import Digest
 
 Scene = Callable[[int], None]
 Rule = Callable[[int, int, Message], bool]
@@ -51,9 +58,16 @@ GAP_US_MAX: Final = 15_000_000  # 32 x T and a round: no payload waits longer fo
 class Staged(Cluster):
     """A cluster in fair weather with chosen liars, whose network obeys rules."""
 
-    def __init__(self, seed: int, members: int, cast: Cast) -> None:
+    def __init__(
+        self,
+        seed: int,
+        members: int,
+        cast: Cast,
+        everybody: Callable[[Cluster, int], Node] = Node,
+    ) -> None:
         super().__init__(seed, members)
-        self.nodes = [cast.get(index, Node)(self, index) for index in range(members)]
+        self.rotation_blocks = 0  # views move only when something is wrong
+        self.nodes = [cast.get(index, everybody)(self, index) for index in range(members)]
         self.liars = set(cast)
         self.rules: list[Rule] = []
         self.payloads = 0
@@ -140,16 +154,78 @@ class Staged(Cluster):
         settle(self)
         for node in self.honest:
             self.checker.bounded(node.replica)
+        self._calm()
         self.checker.durable()
+        self._replay()
+
+    def _calm(self) -> None:
+        """With everything healed and blocks coming, no timer is longer than at the start (L6)."""
+        if not self.liars:
+            stretched = [
+                node.index
+                for node in self.nodes
+                if node.replica.active and node.replica.failed_views
+            ]
+            require(not stretched, f"timers of {stretched} are still stretched: {describe(self)}")
+
+    def _replay(self) -> None:
+        """A process that starts on the records is the one that wrote them (S14)."""
+        for node in self.honest:
+            self.run(200, lambda found=node: _quiet(found))  # type: ignore[misc]
+            if not _quiet(node):
+                continue
+            before = _state_of(node)
+            node.crash()
+            node.start()
+            after = _state_of(node)
+            differing = [name for name, value in before.items() if after[name] != value]
+            require(
+                not differing,
+                f"replay of the records of node {node.index} gives another {differing}",
+            )
+
+
+def _quiet(node: Node) -> bool:
+    return node.up and node.committing is None and node.gather.empty and node.executing is None
+
+
+def _state_of(node: Node) -> dict[str, object]:
+    """What a replica must know again after a crash."""
+    replica = node.replica
+    open_places = [place for place in sorted(replica.instances) if place > replica.floor]
+    return {
+        "view": (replica.view, replica.active),
+        "tip": replica.tip,
+        "certificate": replica.certificate,
+        "number": replica.last_number,
+        "bounds": (replica.first_sequence, replica.first_view),
+        "prepared": {place: replica.prepared[place] for place in sorted(replica.prepared)},
+        "checkpoints cast": max(replica.cast_through, replica.certified),
+        "votes": [
+            (place, kind, ballots[replica.me].view, ballots[replica.me].digest)
+            for place in open_places
+            for kind, ballots in (
+                ("prepare", replica.instances[place].prepares),
+                ("commit", replica.instances[place].commits),
+            )
+            if replica.me in ballots
+        ],
+    }
 
 
 def void(_value: object) -> None:
     """For actions whose value nobody wants."""
 
 
-def opened(seed: int, sizes: tuple[int, ...], cast: Cast | None = None) -> Staged:
+def opened(
+    seed: int,
+    sizes: tuple[int, ...],
+    cast: Cast | None = None,
+    *,
+    everybody: Callable[[Cluster, int], Node] = Node,
+) -> Staged:
     """A running cluster with a few blocks; size by seed."""
-    stage = Staged(seed, sizes[seed % len(sizes)], cast or {})
+    stage = Staged(seed, sizes[seed % len(sizes)], cast or {}, everybody)
     stage.start()
     stage.run(40)
     for _ in range(stage.world.random.randrange(3)):
@@ -657,3 +733,120 @@ def lonely_commit_and_forger(seed: int) -> None:
 def uneven_checkpoints(seed: int) -> None:
     """The node with the newest checkpoint is the one that has not prepared the lonely batch."""
     lonely_commit(seed, {}, uneven=True)
+
+
+# --- clients
+
+
+class Client:
+    """Calls one operation after another and notes what it saw (linearizable reads are ordered)."""
+
+    def __init__(self, stage: Staged, history: History, number: int, calls: int) -> None:
+        self.stage = stage
+        self.history = history
+        self.number = number
+        self.calls = calls
+
+    def next(self) -> None:
+        """Call again, a moment later."""
+        if self.calls:
+            self.calls -= 1
+            random = self.stage.world.random
+            call = self.read if random.random() < 0.4 else self.write
+            self.stage.world.after(random.randrange(500, 20_000), call)
+
+    def write(self) -> None:
+        random = self.stage.world.random
+        amount = random.randrange(1, 70)
+        self._order(payment(self.number, random.randrange(3), amount, random.getrandbits(40)))
+
+    def read(self) -> None:
+        """A read is an ordered payload without effect: it is answered where it was executed."""
+        body = b"read %d" % self.stage.world.random.getrandbits(40)
+        self._order(body + b" " + signature(body))
+
+    def _order(self, payload: bytes) -> None:
+        world = self.stage.world
+        operation = Operation(payload=payload, invoked_us=world.now_us)
+        self.history.operations.append(operation)
+        self.stage.checker.injected.add(payload)
+        self._send(operation)
+        self._await(operation)
+
+    def _send(self, operation: Operation) -> None:
+        if operation.responded_us is None:
+            for node in self.stage.nodes:
+                self.stage.carry_payloads(
+                    ReplicaIndex(node.index), node.index, (operation.payload,)
+                )
+            self.stage.world.after(700_000, lambda: self._send(operation))
+
+    def _await(self, operation: Operation) -> None:
+        height = self.stage.checker.acknowledged.get(operation.payload)
+        if height is None:
+            self.stage.world.after(1_000, lambda: self._await(operation))
+        else:
+            self.answered(operation, height)
+
+    def answered(self, operation: Operation, height: int) -> None:
+        operation.responded_us = self.stage.world.now_us
+        operation.height = height
+        self.next()
+
+
+def clients_of_a_ledger(seed: int) -> None:
+    """Clients that write and read, a forger among them, while nodes fall behind and crash."""
+    members = (4, 4, 5, 7)[seed % 4]
+    stage = opened(seed, (members,), everybody=LedgerNode)
+    random = stage.world.random
+    history = History()
+    for node in stage.nodes:
+        assert isinstance(node, LedgerNode)
+        node.history = history
+    for number in range(3):
+        Client(stage, history, number, calls=12).next()
+    forged = b"0 1 99 %d " % seed + b"forgery!"
+    stage.checker.injected.add(forged)
+    stage.nodes[random.randrange(members)].take_payloads((forged,))
+    slow = random.randrange(1, members)
+    for _ in range(3):
+        stage.isolate(slow)
+        stage.run(random.randrange(50, 300))
+        stage.world.cut = set()
+        stage.run(random.randrange(10, 200))
+        if random.random() < 0.5:
+            stage.crash(random.randrange(members))
+    stage.run(3_000)
+    stage.finish()
+    history.check(stage.checker.log)
+
+
+# --- files
+
+
+def power_cut_after_birth(seed: int) -> None:
+    """The power goes when `consensus.db` has just been made: what was not synced may be gone."""
+    random = Random(seed)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        path = folder / "consensus.db"
+        os.fsync = noting  # type: ignore[assignment]
+        try:
+            make = random.choice((create_consensus_store, recreate_consensus_store))
+            make(path, chain_id=Digest(bytes(32)), node_id=Digest(bytes(32)))
+        finally:
+            os.fsync = fsync
+        renamed_durably = bool(synced) and synced[-1] == str(folder)
+        whole = str(path.with_suffix(".new")) in synced or str(path) in synced
+        cut_keeps_it = random.random() < 0.5
+        require(
+            (renamed_durably or cut_keeps_it) and whole,
+            "durability: a new consensus.db is gone after a power cut, and with it every vote",
+        )
