@@ -8,6 +8,7 @@ not, and that the links of every node convince a light client of every set and o
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from consensus.core.epochs import Epochs
@@ -17,15 +18,14 @@ from consensus.core.records import EpochBegun, Tip
 from consensus.core.types import Phase
 from consensus.limits import WINDOW_BLOCKS
 from consensus.sim.checker import require
+from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
 from consensus.sim.node import Node, sign
 from consensus.sim.run import (
     HEALING_US_MAX,
     Cluster,
     Outcome,
     Planted,
-    chaos,
     describe,
-    heal,
     insist,
     outcome,
     settle,
@@ -43,9 +43,12 @@ def simulate_changes(
     world = cluster.world
     world.trace = trace
     random = world.random
+    mix = Mix.draw(random, members, Focus.SWARM)
+    duration = max(mix.duration_us, random.choice((4_000_000, 8_000_000)))
+    mix = replace(mix, duration_us=duration, geo=False)
+    prepare(cluster, mix)
     cluster.start()
-    duration = random.choice((4_000_000, 8_000_000))
-    chaos(cluster, duration)
+    chaos(cluster, mix)
     for number in range(random.choice((1, 2, 4))):
         moment = world.now_us + random.randrange(duration)
         world.at(moment, partial(_change, cluster, number))
@@ -80,7 +83,7 @@ def propose_set(cluster: Cluster, nodes: Sequence[int], number: int) -> None:
     cluster.checker.injected.add(payload)
     cluster.world.log(f"asked for {payload.decode()}")
     for node in cluster.nodes:
-        node.take_payloads((payload,))
+        node.processor.run(partial(node.take_payloads, (payload,)))
 
 
 def members_of(cluster: Cluster) -> list[int]:
