@@ -57,6 +57,7 @@ from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
+from node.runtime.preparation import Preparation
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.store import StateStore
@@ -111,6 +112,7 @@ class Parts:
     ledger: LedgerApplication
     log: LogApplication
     router: Router
+    preparation: Preparation
     state: StateStore
     executor: Executor
     store: ConsensusStore
@@ -150,6 +152,7 @@ async def run_node(config: NodeConfig, home: Path) -> None:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(parts.executor.stop)
+                await trio.to_thread.run_sync(parts.preparation.stop)
                 await trio.to_thread.run_sync(parts.store.stop)
             log.info("node.stopped", height=parts.executor.height)
 
@@ -183,6 +186,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     router = Router([ledger, issuance])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
+    preparation = Preparation(router.prepare)
     executor = Executor(
         router,
         state,
@@ -190,6 +194,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         token=EXECUTOR_TOKEN,
         clock=time.perf_counter,
         stagger_blocks=me * STAGGER_BLOCKS,
+        settle=preparation.settle,
     )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
@@ -229,7 +234,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         links=links,
         store=store,
         execution=executor,
-        admission=router,
+        admission=preparation,
         mempool=mempool,
         observer=_MetricsObserver(metrics),
         clock=_now,
@@ -265,6 +270,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         ledger=ledger,
         log=issuance,
         router=router,
+        preparation=preparation,
         state=state,
         executor=executor,
         store=store,
@@ -373,6 +379,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
 async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:
     """Start every task and thread, the network last but for HTTP."""
     parts.executor.start()
+    parts.preparation.start()
     held = [
         (sequence, Batch.parse(body))
         for sequence, body in parts.store.bodies(parts.driver.replica.certified)
