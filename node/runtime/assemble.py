@@ -26,7 +26,7 @@ from caesar.runtime.application import LedgerApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
-from consensus.core.records import Birth
+from consensus.core.records import Birth, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
@@ -208,7 +208,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=time.perf_counter,
         durable=config.storage.durability == "sync",
     )
-    replica = _replica(config, genesis, me, bounds, state, store, root)
+    replica = _replica(config, genesis, me, bounds, state, store, root, secret)
     mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
     addresses = {
         validator.node_id: config.peers[validator.node_id.hex()]
@@ -308,6 +308,7 @@ def _replica(
     state: StateStore,
     store: ConsensusStore,
     root: Digest,
+    secret: SecretKey,
 ) -> Replica:
     """Rebuild the replica from what is durable."""
     height = state.height
@@ -317,7 +318,7 @@ def _replica(
     ]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
-    records = store.load(bounds)
+    records = signed_again(store.load(bounds), genesis.chain_id, secret.sign)
     validator = genesis.validators[me]
     for record in records:
         if isinstance(record, Birth) and record.node_id != Digest(validator.node_id):
