@@ -186,7 +186,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     router = Router([ledger, issuance])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
-    preparation = Preparation(router.prepare)
+    preparation = Preparation(router)
     executor = Executor(
         router,
         state,

@@ -8,12 +8,12 @@ execute comes first is left to the execution itself: nothing is checked twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from consensus.runtime.driver import Admission
     from native.batches import Batch
     from native.values import Digest
 
@@ -33,9 +33,9 @@ class _Job:
 class Preparation:
     """`prepare` on the loop, `settle` on the executor thread."""
 
-    def __init__(self, check: Callable[[Batch], None]) -> None:
-        """`check` is thread safe and remembers what it found good."""
-        self._check = check
+    def __init__(self, admission: Admission) -> None:
+        """`admission` is thread safe and remembers what it found good."""
+        self._admission = admission
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._open: dict[Digest, _Job] = {}  # bounded by the bodies that agreement holds
         self._thread = threading.Thread(target=self._run, name="preparation", daemon=True)
@@ -51,6 +51,10 @@ class Preparation:
         job = _Job(batch=batch)
         self._open[batch.root] = job
         self._jobs.put(job)
+
+    def well_formed(self, batch: Batch) -> bytes:
+        """See `Admission`; at once."""
+        return self._admission.well_formed(batch)
 
     def settle(self, batch: Batch) -> None:
         """Before a batch executes: wait for a check that runs, take over one that does not.
@@ -76,7 +80,7 @@ class Preparation:
         while (job := self._jobs.get()) is not None:
             if job.claim.acquire(blocking=False):
                 try:
-                    self._check(job.batch)
+                    self._admission.prepare(job.batch)
                 except BaseException as error:
                     job.error = error
                 job.done.set()

@@ -21,7 +21,10 @@ class Check:
         self.begun = threading.Event()
         self.go = threading.Event()
 
-    def __call__(self, found: Batch) -> None:
+    def well_formed(self, found: Batch) -> bytes:
+        return b"\1" * len(found)
+
+    def prepare(self, found: Batch) -> None:
         self.begun.set()
         assert self.go.wait(5)
         self.checked.append(found.root)
@@ -77,11 +80,12 @@ def test_a_small_batch_is_left_to_the_execution(preparation: Preparation, check:
 def test_what_a_check_raises_stops_the_execution() -> None:
     begun = threading.Event()
 
-    def broken(_batch: Batch) -> None:
-        begun.set()
-        raise ZeroDivisionError
+    class Broken(Check):
+        def prepare(self, _found: Batch) -> None:
+            begun.set()
+            raise ZeroDivisionError
 
-    preparation = Preparation(broken)
+    preparation = Preparation(Broken())
     preparation.start()
     preparation.prepare(batch(1))
     assert begun.wait(5)
