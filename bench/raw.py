@@ -30,8 +30,8 @@ NODES: Final = 4
 PAYLOAD_BYTES: Final = 250
 IN_FLIGHT: Final = (500, 1_000, 2_000, 4_000)
 P50_MS_MAX: Final = 15.0
-SECONDS: Final = 8.0
-RATE_MAX: Final = 150_000
+SECONDS: Final = 6.0
+RATE_MAX: Final = 100_000
 CALL_SIZE: Final = 125
 
 

@@ -25,7 +25,7 @@ import trio
 from consensus.core import wire
 from consensus.core.effects import Fault
 from consensus.core.frames import FrameType
-from consensus.core.messages import BatchHeader, BlockHeader
+from consensus.core.messages import BatchHeader, BlockHeader, FetchBlocks, FetchBodies
 from consensus.core.records import Birth, Record
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
@@ -48,6 +48,7 @@ CHAIN_NAME: Final = "raw"
 PENDING_MAX: Final = 1_000_000
 PENDING_BYTES_MAX: Final = 1 << 30
 HASH_BYTES: Final = 32
+RECENT_MAX: Final = 256  # executed bodies that a slower validator may still ask for
 
 
 @dataclass(eq=False, slots=True)
@@ -115,6 +116,7 @@ class RawNode:
     def __init__(self, keys: Sequence[SecretKey], ports: Sequence[int], me: int) -> None:
         members = [key.node_id for key in keys]
         self.me = me
+        self.recent: dict[Digest, Batch] = {}
         self.whole = trio.Event()
         self.waiting: dict[bytes, list[Waiter]] = {}
         self.completions = Completions()
@@ -156,7 +158,7 @@ class RawNode:
             clock=_now,
             seconds=time.perf_counter,
             wake_at=self.alarm.set,
-            serve=lambda _peer, _request: None,  # nobody is late in a benchmark
+            serve=self.serve,
             certified=lambda _certificate: None,
         )
         self.endpoint.on_frame(
@@ -187,6 +189,14 @@ class RawNode:
         if len(self.links.connected) == self.driver.replica.members - 1:
             self.whole.set()
 
+    def serve(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
+        """Give bodies that are still held; nobody catches up in a benchmark."""
+        if isinstance(request, FetchBodies):
+            for root in request.payload_roots:
+                body = self.driver.body(root) or self.recent.get(root)
+                if body is not None:
+                    self.links.send_nowait(peer, ChannelKind.BULK, FrameType.BODY, body)
+
     def drain(self) -> None:
         """Hand on what is durable and what is executed."""
         executed: deque[tuple[BlockHeader, Batch, Digest]] = deque()
@@ -197,6 +207,9 @@ class RawNode:
                 executed.append(value)
         for header, batch, root in executed:
             self.driver.executed(header, batch, root, b"\1" * len(batch))
+            self.recent[batch.root] = batch
+            if len(self.recent) > RECENT_MAX:
+                del self.recent[next(iter(self.recent))]
             hashes = batch.hashes
             for at in range(0, len(hashes), HASH_BYTES):
                 for waiter in self.waiting.pop(hashes[at : at + HASH_BYTES], ()):
