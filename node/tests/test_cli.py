@@ -106,6 +106,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
         "ctlog": {"head", "proof", "verify"},
         "stoq": {"ping", "bench", "netcheck", "peers"},
         "load": {"run"},
+        "validator": {"status", "evidence", "key", "propose", "approve", "submit"},
     }
 
 
