@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from consensus.core import frames, wire
 from consensus.core.effects import (
+    Accuse,
     ClearTimer,
     Effect,
     Execute,
@@ -334,6 +335,9 @@ class Node:
                 world.log(f"node {self.index} blames {effect.peer}: {effect.fault.value}")
                 if self.honest:
                     self.cluster.blamed(self.index, effect.peer, effect.fault)
+            case Accuse():
+                if self.honest:
+                    self.cluster.accused(self.index, effect.peer, effect.proof)
             case Halt():
                 self.halted = True
                 world.log(f"node {self.index} halts: {effect.reason}")

@@ -9,17 +9,21 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
+from consensus.core import wire
 from consensus.core.effects import Event, Fault
+from consensus.core.evidence import Contradiction, read_contradiction
 from consensus.core.messages import Message
 from consensus.core.quorum import faults
 from consensus.core.tick import Tick
 from consensus.core.types import Phase, ReplicaIndex, View
+from consensus.limits import EVIDENCE_SIZE_BYTES_MAX
 from consensus.sim.checker import Checker, Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
 from consensus.sim.liar import Liar
-from consensus.sim.node import SIM_TIMING, Node
+from consensus.sim.node import SIM_TIMING, Node, sign
 from consensus.sim.world import World
+from native.codec import encode
 from native.values import Digest
 
 SIZES = (1, 2, 3, 4, 5, 6, 7)
@@ -170,6 +174,18 @@ class Cluster:
         if self.planted == Planted():
             guilty = peer in self.liars | self.checker.excused or fault is Fault.STALE_CLOCK
             require(guilty, f"node {node} blames honest node {peer}: {fault.value}")
+
+    def accused(self, node: int, peer: int, proof: Contradiction) -> None:
+        """Evidence convinces whoever has nothing but its bytes, and names a liar (E1, S13)."""
+        data = encode(proof.value())
+        require(len(data) <= EVIDENCE_SIZE_BYTES_MAX, f"node {node}: {len(data)} bytes of evidence")
+        read = read_contradiction(wire.decode_value(data, EVIDENCE_SIZE_BYTES_MAX))
+        for signed, signature in read.signed(self.chain_id):
+            require(sign(peer, signed) == signature, f"node {node}: evidence {peer} did not sign")
+        if self.planted == Planted():
+            guilty = peer in self.liars | self.checker.excused
+            require(guilty, f"node {node} has evidence against honest node {peer}")
+        self.world.counters[f"evidence of {read.offence.text}"] += 1
 
     def node_halted(self, node: Node, reason: str) -> None:
         if self.members >= 3 or node.index not in self.forgetful:
