@@ -192,7 +192,7 @@ def _quiet(node: Node) -> bool:
 def _state_of(node: Node) -> dict[str, object]:
     """What a replica must know again after a crash."""
     replica = node.replica
-    open_places = [place for place in sorted(replica.instances) if place > replica.floor]
+    open_places = [place for place in sorted(replica.instances) if place > replica.certified]
     return {
         "view": (replica.view, replica.active),
         "tip": replica.tip,
@@ -354,6 +354,9 @@ def among_liars(*tricks: Trick, leads: bool = False) -> Scene:
         stage.run(random.randrange(50, 500))
         stage.finish()
 
+    scene.__name__ = "_and_".join(["among_liars", *[trick.__name__ for trick in tricks]])
+    if leads:
+        scene.__name__ += "_that_lead"
     return scene
 
 
