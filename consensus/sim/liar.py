@@ -195,7 +195,11 @@ def equivocates(liar: Liar, peer: ReplicaIndex, message: Message) -> list[Messag
             liar.count("two batches for one place")
             return [forged]
     elif isinstance(message, VoteVector) and message.signer == liar.index and liar.side(peer):
-        return [_bent_votes(liar, message, liar.side(peer))]
+        bent = _bent_votes(liar, message, liar.side(peer))
+        if bent.leaves == message.leaves or message.number % 4:
+            return [bent]
+        liar.count("both votes to one peer")
+        return [bent, message]
     return None
 
 

@@ -9,6 +9,7 @@ used here, its analogue is planted, as section 8 says.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,7 +62,7 @@ def planted(bug: Bug) -> Iterator[None]:
     before: list[tuple[object, str, object]] = []
 
     def put(owner: object, name: str, value: object) -> None:
-        before.append((owner, name, getattr(owner, name)))
+        before.append((owner, name, getattr_static(owner, name)))
         setattr(owner, name, value)
 
     try:
@@ -522,7 +523,7 @@ def _view_timer_for_exactly_this_view(put: Replace) -> None:
 
 
 def _checkpoint_cast_once(put: Replace) -> None:
-    put(recovery, "_take_part", _taking_part_without_checkpoints)
+    put(recovery, "take_part", _taking_part_without_checkpoints)
 
 
 def _taking_part_without_checkpoints(replica: Replica) -> None:

@@ -30,6 +30,7 @@ from consensus.core.messages import (
 from consensus.core.types import Number, Phase, ReplicaIndex, View
 from consensus.runtime.store import create_consensus_store, recreate_consensus_store
 from consensus.sim.checker import require
+from consensus.sim.faults import heal
 from consensus.sim.ledger import History, LedgerNode, Operation, payment, signature
 from consensus.sim.liar import (
     CLASSIC,
@@ -43,7 +44,7 @@ from consensus.sim.liar import (
     says_nothing,
 )
 from consensus.sim.node import SIM_TIMING, Node, sign
-from consensus.sim.run import HEALING_US_MAX, Cluster, converged, describe, heal, insist, settle
+from consensus.sim.run import HEALING_US_MAX, Cluster, converged, describe, insist, settle
 from consensus.sim.world import Weather
 from native.values import Digest
 
@@ -73,7 +74,7 @@ class Staged(Cluster):
         self.payloads = 0
         for node in self.nodes:
             node.disk_us_max = 400
-            node.skew_ms = self.world.random.randint(-50, 50)
+            node.clock.skew_ms = self.world.random.randint(-50, 50)
 
     def censor(self, source: int, target: int, message: Message) -> bool:
         return any(rule(source, target, message) for rule in self.rules)

@@ -1,5 +1,6 @@
 """Known bugs are found when they are planted, and nothing is found when they are not."""
 
+from inspect import getattr_static
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,10 @@ def test_nothing_of_a_planted_bug_remains() -> None:
     for bug in BUGS:
         touched: list[tuple[object, str, object]] = []
         bug.plant(lambda owner, name, _value, into=touched: into.append((owner, name, None)))  # type: ignore[misc]
-        before = [getattr(owner, name) for owner, name, _ in touched]
+        before = [getattr_static(owner, name) for owner, name, _ in touched]
         with planted(bug):
-            during = [getattr(owner, name) for owner, name, _ in touched]
-        after = [getattr(owner, name) for owner, name, _ in touched]
+            during = [getattr_static(owner, name) for owner, name, _ in touched]
+        after = [getattr_static(owner, name) for owner, name, _ in touched]
         assert touched, f"{bug.label} plants nothing"
         assert before == after
         assert before != during
