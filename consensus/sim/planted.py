@@ -34,7 +34,7 @@ from consensus.core.types import Number, Phase, ReplicaIndex, Sequence, View
 from consensus.errors import MalformedMessage
 from consensus.runtime import store
 from consensus.sim import disk, liar, node, scenes
-from consensus.sim.ledger import LedgerNode, Operation
+from consensus.sim.ledger import Ledger, LedgerNode, Operation, Snapshot
 from consensus.sim.scenes import Scene, among_liars
 from native.values import Digest
 
@@ -311,6 +311,15 @@ def _folder_not_synced(put: Replace) -> None:
             sync(path)
 
     put(store, "_sync", files_only)
+
+
+def _snapshot_without_replies(put: Replace) -> None:
+    """A node that starts from a snapshot does not know which payloads have had their effect."""
+
+    def partial(self: Ledger) -> Snapshot:
+        return Snapshot(balances=dict(self.balances), seen=frozenset())
+
+    put(Ledger, "snapshot", partial)
 
 
 # --- liveness and performance
@@ -721,6 +730,12 @@ BUGS: Final = (
         name="execution reads the clock",
         plant=_execution_reads_the_clock,
         scenes=(scenes.no_fault_at_all,),
+    ),
+    Bug(
+        number=16,
+        name="a snapshot without what was executed before",
+        plant=_snapshot_without_replies,
+        scenes=(scenes.old_batches_again,),
     ),
     Bug(
         number=17,

@@ -41,6 +41,7 @@ from consensus.sim.liar import (
     forged_certificates,
     liar_with,
     no_new_view,
+    proposes_again,
     says_nothing,
 )
 from consensus.sim.node import SIM_TIMING, Node, sign
@@ -821,6 +822,25 @@ def clients_of_a_ledger(seed: int) -> None:
         if random.random() < 0.5:
             stage.crash(random.randrange(members))
     stage.run(3_000)
+    stage.finish()
+    history.check(stage.checker.log)
+
+
+def old_batches_again(seed: int) -> None:
+    """The primary proposes executed batches again, while others restart from their snapshots."""
+    stage = opened(seed, (4, 7), {0: liar_with(proposes_again)}, everybody=LedgerNode)
+    random = stage.world.random
+    history = History()
+    for node in stage.nodes:
+        if isinstance(node, LedgerNode):
+            node.history = history
+    for number in range(2):
+        Client(stage, history, number, calls=10).next()
+    for _ in range(3):
+        stage.run(random.randrange(40, 200))
+        stage.crash(random.randrange(1, stage.members))
+        stage.run(random.randrange(10, 100))
+    stage.run(2_000)
     stage.finish()
     history.check(stage.checker.log)
 
