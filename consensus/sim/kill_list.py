@@ -135,6 +135,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m consensus.sim.kill_list", description=__doc__)
     parser.add_argument("--only", nargs="*", help="labels, e.g. 6 10b")
     parser.add_argument("--write", type=Path, help="put the table into this page")
+    parser.add_argument(
+        "--clean", type=int, default=CLEAN_SEEDS_MIN, help="seeds of each scene on shipped code"
+    )
     arguments = parser.parse_args()
     chosen = [
         index for index, bug in enumerate(BUGS) if not arguments.only or bug.label in arguments.only
@@ -147,7 +150,7 @@ def main() -> int:
             print(line(find), flush=True)
             if arguments.only:
                 print(f"      {find.scene}: {find.text[:600]}")
-        played = Counter(dict.fromkeys(_scenes_of(chosen), CLEAN_SEEDS_MIN))
+        played = Counter(dict.fromkeys(_scenes_of(chosen), arguments.clean))
         for index, find in zip(chosen, finds, strict=True):
             for scene in BUGS[index].scenes:
                 played[scene.__name__] = max(played[scene.__name__], find.seeds)

@@ -628,7 +628,6 @@ TRICKS: Final[tuple[Trick, ...]] = (
     *CLASSIC,
     almost_too_late,
     bad_batches,
-    bent_new_view,
     equivocates_to_each,
     equivocates_to_f,
     floods_views,

@@ -338,23 +338,34 @@ def proposed_again(seed: int) -> None:
     stage.finish()
 
 
-def among_liars(*tricks: Trick, leads: bool = False) -> Scene:
+def with_liar(seed: int, tricks: tuple[Trick, ...], *, leads: bool = False) -> Staged:
     """Load, a view change or two, and one liar that knows only these tricks."""
+    members = (4, 4, 5, 7)[seed % 4]
+    next_to_lead = seed % 2 == 1 and not leads
+    place = 0 if leads else 1 if next_to_lead else seed // 4 % members
+    stage = opened(seed, (members,), {place: liar_with(*tricks)})
+    random = stage.world.random
+    stage.pay_for(600, random.choice((5, 20, 60)))
+    stage.run(random.randrange(50, 500))
+    if next_to_lead or random.random() < 0.3:
+        primary = max(stage.views()) % members
+        stage.rules.append(votes(Commit, to=range(members)))
+        stage.pay()
+        stage.run(15)
+        stage.isolate(primary)
+        stage.rules.clear()
+        stage.run(random.randrange(300, 1_500))
+        stage.world.cut = set()
+    stage.run(random.randrange(50, 500))
+    stage.finish()
+    return stage
+
+
+def among_liars(*tricks: Trick, leads: bool = False) -> Scene:
+    """`with_liar` as a scene."""
 
     def scene(seed: int) -> None:
-        members = (4, 4, 5, 7)[seed % 4]
-        place = 0 if leads else seed // 4 % members
-        stage = opened(seed, (members,), {place: liar_with(*tricks)})
-        random = stage.world.random
-        stage.pay_for(600, random.choice((5, 20, 60)))
-        stage.run(random.randrange(50, 500))
-        if random.random() < 0.6:
-            primary = max(stage.views()) % members
-            stage.isolate(primary)
-            stage.run(random.randrange(300, 1_500))
-            stage.world.cut = set()
-        stage.run(random.randrange(50, 500))
-        stage.finish()
+        with_liar(seed, tricks, leads=leads)
 
     scene.__name__ = "_and_".join(["among_liars", *[trick.__name__ for trick in tricks]])
     if leads:
