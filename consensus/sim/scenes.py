@@ -348,11 +348,12 @@ def with_liar(seed: int, tricks: tuple[Trick, ...], *, leads: bool = False) -> S
     stage.pay_for(600, random.choice((5, 20, 60)))
     stage.run(random.randrange(50, 500))
     if next_to_lead or random.random() < 0.3:
-        primary = max(stage.views()) % members
+        view = max(stage.views())
         stage.rules.append(votes(Commit, to=range(members)))
         stage.pay()
         stage.run(15)
-        stage.isolate(primary)
+        stage.isolate(view % members)
+        stage.run(2_000, lambda: max(stage.views()) > view)
         stage.rules.clear()
         stage.run(random.randrange(300, 1_500))
         stage.world.cut = set()
