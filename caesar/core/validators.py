@@ -200,6 +200,17 @@ class Registry:
             self.retired,
         )
 
+    def decided(self, before: Registry) -> bool:
+        """Whether anything but the headers differs from an earlier state of this registry.
+
+        Every decision replaces one of these three, and nothing else does.
+        """
+        return not (
+            self.present is before.present
+            and self.pending is before.pending
+            and self.tombstones is before.tombstones
+        )
+
     def has_tombstone(self, validator: Validator) -> bool:
         """Whether a member lied under this name or this key."""
         return any(
