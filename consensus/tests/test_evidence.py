@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -24,8 +25,9 @@ from consensus.core.types import Epoch, Height, Number, ReplicaIndex, Sequence, 
 from consensus.errors import InvariantError, MalformedMessage
 from consensus.limits import EVIDENCE_SIZE_BYTES_MAX, LEAVES_PER_VECTOR_MAX
 from consensus.sim.checker import Checker
+from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
 from consensus.sim.node import sign
-from consensus.sim.run import Cluster, chaos, heal
+from consensus.sim.run import Cluster, converged, insist
 from consensus.tests import samples
 from native.codec import Value, decode, encode
 from native.values import Digest, Signature
@@ -296,11 +298,16 @@ def test_nothing_an_honest_replica_ever_signs_convicts_it() -> None:
     for seed in range(30):
         cluster = Cluster(seed, (4, 7)[seed % 3 == 0])
         recorder = cluster.checker = Recorder()
+        mix = Mix.draw(cluster.world.random, cluster.members, (Focus.SWARM, Focus.DISK)[seed % 2])
+        prepare(cluster, mix)
         cluster.start()
-        chaos(cluster, 1_500_000)
-        cluster.world.run_until(cluster.world.now_us + 1_500_000)
+        chaos(cluster, mix)
+        cluster.world.run_until(cluster.world.now_us + min(mix.duration_us, 3_000_000))
         heal(cluster)
-        cluster.world.run_until(cluster.world.now_us + 1_500_000)
+        payload = b"after healing %d" % seed
+        insist(cluster, payload)
+        limit = cluster.world.now_us + 20_000_000
+        cluster.world.run_until(limit, partial(converged, cluster, payload))
         for (node, offence, subject), contents in recorder.statements.items():
             kinds.add(offence)
             assert len(contents) == 1 or node in recorder.excused, (seed, node, offence, subject)
