@@ -63,9 +63,13 @@ def test_a_validator_is_added_after_the_window() -> None:
     assert [entry.name for entry in done.next_validators.members] == ["n0", "n1", "n2", "n3", "n4"]
     assert net.registry.pending is not None
     assert net.registry.pending.effective_after == net.height + WINDOW_BLOCKS
+    ordered = net.height
+    assert net.registry.decided_at(ordered) == done.next_validators
     net.skip(WINDOW_BLOCKS)
     assert names(net.registry) == ["n0", "n1", "n2", "n3"]  # the last block of the old epoch
     net.execute()
+    assert net.registry.decided_at(ordered) == done.next_validators  # a restart asks once more
+    assert net.registry.decided_at(ordered + 1) is None
     assert names(net.registry) == ["n0", "n1", "n2", "n3", "n4"]
     assert net.registry.present == done.next_validators
     assert net.registry.previous is not None
@@ -559,7 +563,7 @@ def test_the_root_is_the_hash_of_body_and_headers_as_specified() -> None:
     spki = _cheap(0).key.spki
     member = b"\x92\xa2n0\xc5" + len(spki).to_bytes(2, "big") + spki
     present = b"\x92\x00\x91" + member
-    body = b"\x97\x01" + present + b"\xc0\xc0\x00\x90\x90"
+    body = b"\x98\x01" + present + b"\x00\xc0\xc0\x00\x90\x90"
     header = b"\x91\x92\x05\xc4\x20" + b"h" * 32
     committed = b"\x92\xc4\x20" + hashlib.sha256(body).digest() + header
     expected = hashlib.sha256(b"hypermesh/validator-registry/v1" + committed).digest()
