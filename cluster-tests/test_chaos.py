@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from bench.load import Purse
+from bench.network import Network
+from chaos.client import read_history
+from chaos.linearizability import add, linearizable, read
 from chaos.manifest import Manifest
 from chaos.mesh import Mesh
 from chaos.perturbations import PRIMARY, Kind, Perturbation
-from chaos.run import campaign, play
+from chaos.run import campaign, play, recording
 
 
 @pytest.mark.usefixtures("whole")
@@ -33,6 +36,26 @@ def test_a_cut_off_primary_a_killed_backup_and_a_lossy_network_lose_nothing(
     assert len(played.acknowledged) == played.report.sent == 800
     assert played.reads, "nobody read the account meanwhile"
     assert mesh.links.delivered() > links_before + 1_000, "the nodes do not talk through the links"
+
+
+def test_payments_and_reads_through_one_node_are_linearizable(whole: Network, purse: Purse) -> None:
+    member = whole.backups()[0]
+    before = purse.received()
+    plan = purse.plan(targets=[member], rate=25.0, seconds=3.0)
+    with recording(plan, purse, [member]) as load:
+        load.go()
+        report = purse.book(load.report())
+    acknowledged, reads = read_history(plan)
+    assert report.outcomes == {"0": 75}
+    assert len(reads) > 10
+    history = [
+        *(add(1, invoked=one.invoked, answered=one.answered) for one in acknowledged),
+        *(read(one.balance, invoked=one.invoked, answered=one.answered) for one in reads),
+    ]
+    assert linearizable(history, before)
+    last = max(reads, key=lambda one: one.invoked)
+    stale = read(before, invoked=last.answered + 1, answered=last.answered + 2)
+    assert not linearizable([*history, stale], before), "the checker sees nothing"
 
 
 @pytest.mark.soak

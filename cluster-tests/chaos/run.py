@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.load import Load, Purse, Report
+from bench.load import Load, Plan, Purse, Report
+from bench.network import Member
 from caesar.core.addresses import address_text
 from chaos import checks
 from chaos.client import Acknowledged, Read, read_history
@@ -70,13 +71,7 @@ def play(mesh: Mesh, purse: Purse, manifest: Manifest) -> Played:
     plan = purse.plan(
         targets=mesh.members, rate=manifest.rate, seconds=manifest.seconds, lanes=LANES
     )
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    with Load(
-        plan,
-        module="chaos.client",
-        arguments=[address_text(purse.sink), *(member.url for member in mesh.members)],
-        environment={"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
-    ) as load:
+    with recording(plan, purse, mesh.members) as load:
         load.go()
         began = time.monotonic()
         for moment in moments(manifest.perturbations):
@@ -113,6 +108,17 @@ def play(mesh: Mesh, purse: Purse, manifest: Manifest) -> Played:
         height=through,
         began=began,
         settled_s=settled_s,
+    )
+
+
+def recording(plan: Plan, purse: Purse, readers: Sequence[Member]) -> Load:
+    """The client of a plan; it reads the sink's account through these nodes meanwhile."""
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return Load(
+        plan,
+        module="chaos.client",
+        arguments=[address_text(purse.sink), *(member.url for member in readers)],
+        environment={"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
     )
 
 
