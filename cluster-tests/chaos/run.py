@@ -14,6 +14,7 @@ import argparse
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -187,8 +188,14 @@ def _one_cluster(
     folder = Path(tempfile.mkdtemp(prefix="hypermesh-chaos-"))
     mesh = Mesh.create(folder, nodes=nodes, seed=nodes)
     try:
-        mesh.up()
-        purse = Purse.fill(mesh.network, accounts=ACCOUNTS)
+        try:
+            mesh.up()
+            purse = Purse.fill(mesh.network, accounts=ACCOUNTS)
+        except Exception:
+            score.failed += 1
+            mesh.keep_logs(kept / f"{nodes}-start")
+            print(f"{traceback.format_exc()}\n  FAILED to start, kept in {kept}/{nodes}-start")
+            return False
         for _ in range(RUNS_PER_CLUSTER_MAX):
             if time.monotonic() >= deadline:
                 return True
@@ -238,6 +245,7 @@ def main() -> int:
     parser.add_argument("--manifest", type=Path, help="play this one, on a fresh cluster")
     parser.add_argument("--kept", type=Path, default=Path("chaos-failures"))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # no node is left behind
     if arguments.manifest:
         manifest = Manifest.from_json(arguments.manifest.read_text())
         score = Score()
