@@ -188,7 +188,7 @@ class Staged(Cluster):
 
 
 def _quiet(node: Node) -> bool:
-    return node.up and node.committing is None and node.gather.empty and node.executing is None
+    return node.up and node.committing is None and node.gather.empty and not node.executing
 
 
 def _state_of(node: Node) -> dict[str, object]:
@@ -671,7 +671,7 @@ def uncertified_tip(seed: int) -> None:
     while waiting and stage.world.now_us < end:
         stage.world.run_until(stage.world.now_us + 50)
         for index in list(waiting):
-            if stage.nodes[index].executing is not None:
+            if stage.nodes[index].executing:
                 waiting.discard(index)
                 stage.crash(index)
     stage.run(
