@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,11 +172,20 @@ async def _watch_stop(generator: Generator) -> None:
 class Load:
     """The generator's process, as its parent holds it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        module: str = "bench.load",
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`module` is another generator with the same manners; it gets `arguments` as well."""
         self.plan = plan
         path = plan.write()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.load", str(path)],
+            [sys.executable, "-m", module, str(path), *arguments],
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

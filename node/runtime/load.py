@@ -15,7 +15,7 @@ import logging
 import math
 import os
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -157,9 +157,15 @@ class Generator:
     """Sends the transfers of one plan through channels and keeps the score."""
 
     def __init__(
-        self, plan: Schedule, channels: Sequence[Channel], payloads: Sequence[bytes]
+        self,
+        plan: Schedule,
+        channels: Sequence[Channel],
+        payloads: Sequence[bytes],
+        *,
+        give_up_s: float = GIVE_UP_S,
     ) -> None:
         self.plan = plan
+        self.give_up_s = give_up_s
         self.channels = channels
         self.payloads = payloads
         self.outcomes: Counter[int] = Counter()
@@ -240,7 +246,7 @@ class Generator:
 
     async def _call(self, slot: int, operations: list[tuple[float, bytes]]) -> None:
         payloads = [payload for _, payload in operations]
-        give_up = trio.current_time() + GIVE_UP_S
+        give_up = trio.current_time() + self.give_up_s
         for attempt in itertools.count():
             if trio.current_time() > give_up:
                 break
@@ -372,7 +378,11 @@ class StoqChannel:
 
 @contextlib.asynccontextmanager
 async def stoq_channels(
-    targets: Sequence[Target], *, chain_id: bytes, chain_name: str
+    targets: Sequence[Target],
+    *,
+    chain_id: bytes,
+    chain_name: str,
+    make: Callable[[Endpoint, Target], StoqChannel] | None = None,
 ) -> AsyncIterator[list[StoqChannel]]:
     """Open an endpoint with a key of its own and a channel to every target."""
     offer = HelloOffer(chain_id=chain_id, chain_name=chain_name)
@@ -384,7 +394,7 @@ async def stoq_channels(
             verifier=AcceptAll(),  # whom we reach is decided by the NodeId we dial
         )
         await nursery.start(endpoint.run)
-        channels = [StoqChannel(endpoint, target) for target in targets]
+        channels = [(make or StoqChannel)(endpoint, target) for target in targets]
         try:
             yield channels
         finally:

@@ -11,6 +11,7 @@ executed that the disk does not hold (reference 3.10).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,6 +62,7 @@ CREATE TEMP TRIGGER executed_block INSTEAD OF INSERT ON executed BEGIN
     INSERT INTO delta VALUES(NEW.height, NEW.delta);
 END;
 """
+WRITE_BLOCK: Final = "INSERT INTO executed VALUES(?,?,?,?,?,?)"
 
 
 class StateStoreError(NodeError):
@@ -95,6 +97,7 @@ class StateStore:
         Raises `StateStoreError` for a damaged file, another chain's file, or an unknown format.
         """
         self._path = path
+        self._alone: tuple[int | bytes, ...] | None = None  # a block that waits for its commit
         try:
             self._db = apsw.Connection(str(path))
             # EXTRA while the file is made: a rollback journal whose deletion a power cut undoes
@@ -143,7 +146,13 @@ class StateStore:
         self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
     ) -> None:
         """Commit one block with its receipts, its delta and a slice of cache rows."""
-        statement = "INSERT INTO executed VALUES(?,?,?,?,?,?)"
+        self.write_later(block, delta, slices)
+        self.commit()
+
+    def write_later(
+        self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
+    ) -> None:
+        """Write one block; it is durable after `commit`, together with others written so."""
         values = (
             block.height,
             block.header,
@@ -152,17 +161,37 @@ class StateStore:
             block.receipts,
             delta,
         )
-        written = [(tag, rows) for tag, rows in slices if rows]
-        if not written:
-            self._db.execute(statement, values)
+        rows = [(tag, row.table, row.key, row.value) for tag, found in slices for row in found]
+        if not rows and self._alone is None and not self._db.in_transaction:
+            self._alone = values  # if no other comes, it and its commit are one statement
             return
-        with transaction(self._db):
-            self._db.execute(statement, values)
-            for tag, rows in written:
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO row VALUES(?,?,?,?)",
-                    [(tag, row.table, row.key, row.value) for row in rows],
-                )
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+        with self._rolled_back_on_error():
+            first, self._alone = self._alone, None
+            if first is not None:
+                self._db.execute(WRITE_BLOCK, first)
+            self._db.execute(WRITE_BLOCK, values)
+            if rows:
+                self._db.executemany("INSERT OR REPLACE INTO row VALUES(?,?,?,?)", rows)
+
+    def commit(self) -> None:
+        """Make durable what `write_later` wrote."""
+        alone, self._alone = self._alone, None
+        if alone is not None:
+            self._db.execute(WRITE_BLOCK, alone)
+            return
+        with self._rolled_back_on_error():
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _rolled_back_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def finish_cycle(self, started: int, height: int) -> None:
         """A write-back cycle that began after block `started` is complete at block `height`.
