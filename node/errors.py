@@ -106,6 +106,13 @@ class DatabaseInvalid(NodeError):
     exit_code = ExitCode.CONFIGURATION
 
 
+class DiskFailed(NodeError):
+    """The disk took no more while the node ran: full, read-only, or failing. The node stops."""
+
+    code = "HM-D-210"
+    exit_code = ExitCode.FAILED
+
+
 class AlreadyRunning(NodeError):
     """Another process runs this home folder."""
 
@@ -248,6 +255,12 @@ class PaymentOpen(NodeError):
 
     code = "HM-D-506"
     exit_code = ExitCode.NOT_READY
+
+
+class LoadRefused(NodeError):
+    """A network executed nothing of a load that was put on it."""
+
+    code = "HM-D-507"
 
 
 class CertificateInvalid(NodeError):

@@ -7,13 +7,14 @@ that the body of its batch is written in the same transaction (bodies are the bl
 outlive the record).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from consensus.core import wire
 from consensus.core.messages import (
+    UNSIGNED,
     BlockCertificate,
     EpochLink,
     NewView,
@@ -29,7 +30,9 @@ from consensus.core.validators import ValidatorSet
 from consensus.errors import CorruptRecord, MalformedMessage
 from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
 from native.codec import Value, encode
-from native.values import Digest
+from native.values import Digest, Signature
+
+M = TypeVar("M", PrePrepare, VoteVector)
 
 
 class RecordKind(IntEnum):
@@ -329,6 +332,36 @@ def _link_epoch(data: bytes) -> int:
         raise CorruptRecord(f"record of kind {RecordKind.EPOCH_BEGUN}: {error}") from None
 
 
+def signed_again(
+    records: Iterable[Record], chain_id: Digest, sign: Callable[[bytes], Signature]
+) -> list[Record]:
+    """Put signatures where a crash came between a commit and them.
+
+    The content and its number are those of the record, so this is no second message.
+    """
+    return [_signed_again(record, chain_id, sign) for record in records]
+
+
+def _signed_again(record: Record, chain_id: Digest, sign: Callable[[bytes], Signature]) -> Record:
+    match record:
+        case Accepted(pre_prepare=message) if message.signature == UNSIGNED:
+            return Accepted(pre_prepare=message.signed(sign(message.signed_bytes(chain_id))))
+        case OwnVotes(vector=vector) if vector.signature == UNSIGNED:
+            return OwnVotes(vector=vector.signed(sign(vector.signed_bytes(chain_id))))
+        case _:
+            return record
+
+
+def _stored(
+    read: Callable[[Value, wire.Bounds], M], value: Value, count: int, bounds: wire.Bounds
+) -> M:
+    """A message that may have been stored before it was signed; on the wire it never is."""
+    *content, signature = wire.fields(value, count)
+    if signature == UNSIGNED:
+        return read((*content, b"\0"), bounds).signed(UNSIGNED)
+    return read(value, bounds)
+
+
 def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
     match kind:
         case RecordKind.BIRTH:
@@ -355,11 +388,11 @@ def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
                 active=wire.flag(active),
             )
         case RecordKind.ACCEPTED:
-            return Accepted(pre_prepare=wire.pre_prepare(value, bounds))
+            return Accepted(pre_prepare=_stored(wire.pre_prepare, value, 4, bounds))
         case RecordKind.PREPARED:
             return Prepared(certificate=wire.prepared_certificate(value, bounds))
         case RecordKind.OWN_VOTES:
-            return OwnVotes(vector=wire.votes(value, bounds))
+            return OwnVotes(vector=_stored(wire.votes, value, 5, bounds))
         case RecordKind.OWN_VIEW_CHANGE:
             return OwnViewChange(view_change=wire.view_change(value, bounds))
         case RecordKind.NEW_VIEW:

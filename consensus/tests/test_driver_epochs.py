@@ -14,6 +14,7 @@ from consensus.core.records import (
     Tip,
     decode_records,
     encode_record,
+    signed_again,
 )
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.serving import blocks_from
@@ -125,7 +126,8 @@ class Node:
         self.chain.agreed.clear()
         rows = {(row.kind, row.key): row for row in map(encode_record, self.disk.records)}
         first = Epochs(chain_id=CHAIN, sets=(GENESIS,))
-        records = decode_records([(row.kind, row.data) for row in rows.values()], first.bounds())
+        stored = decode_records([(row.kind, row.data) for row in rows.values()], first.bounds())
+        records = signed_again(stored, CHAIN, KEYS[self.me].sign)
         known = Epochs.of(CHAIN, GENESIS, records)
         keys = [[FalconVerifier(one.key.raw) for one in each.members] for each in known.sets]
         self.wires = Wires(
