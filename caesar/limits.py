@@ -10,7 +10,9 @@ __all__ = [
     "CAES",
     "HEAD_ROW_SIZE_BYTES_MAX",
     "LANES_MAX",
+    "OPENING_SIZE_BYTES_MAX",
     "OPERATIONS_MAX",
+    "PART_SIZE_BYTES_MAX",
     "SIGN_THREADS_MAX",
     "SUPPLY",
     "TRANSACTION_SIZE_BYTES_MAX",
@@ -33,3 +35,5 @@ VALID_FOR_BLOCKS_MOST: Final = 100_000_000  # months of blocks: bounds what a me
 
 ACCOUNT_PROOF_SIZE_BYTES_MAX: Final = 16_384  # 256 levels of 43 bytes and the account
 HEAD_ROW_SIZE_BYTES_MAX: Final = 64  # a version, a height and a hash take 45
+OPENING_SIZE_BYTES_MAX: Final = 256  # a height, a sum and four hashes take 154
+PART_SIZE_BYTES_MAX: Final = 128  # a part's prefix, hash, sum and two counts take 88
