@@ -14,6 +14,7 @@ BATCH_SIZE_BYTES_TARGET: Final = 524_288  # the primary closes a batch here
 SIGNATURE_SIZE_BYTES_MAX: Final = 3_309  # ML-DSA-65, the largest algorithm of `native.values`
 PATH_HASHES_MAX: Final = 9  # ceil(log2(LEAVES_PER_VECTOR_MAX)) + 1
 HEADERS_PER_REPLY_MAX: Final = 256  # two anchor gaps: the next certificate is always inside
+INLINE_BODY_BYTES_MAX: Final = 65_536  # larger bodies follow their PRE-PREPARE: votes pass them
 BODIES_PER_FETCH_MAX: Final = 16  # 16 bodies of the target size are 8 MiB in flight
 ANCHOR_BLOCKS: Final = 64  # a certificate is kept for the first certified block of every 64
 CLOCK_AHEAD_MS_MAX: Final = 500  # PREPARE waits until our clock is this close to the proposed time
@@ -24,6 +25,7 @@ VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a s
 MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
 PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE
 NUMBER_MAX: Final = 2**64 - 1  # u64 on the wire
+<<<<<<< HEAD
 SNAPSHOT_PERIOD_BLOCKS: Final = 1_024  # between two cuts: a transfer ends inside one at most rates
 SNAPSHOTS_KEPT: Final = 2  # the newest may be too new for a peer whose transfer has begun
 SNAPSHOT_CHUNK_BYTES_MAX: Final = 327_680  # 256 KiB, and the largest row that goes over it
@@ -33,3 +35,7 @@ SNAPSHOT_GAP_BLOCKS: Final = 4_096  # a gap of four periods: fetching state is c
 SNAPSHOT_ASKS_UNANSWERED: Final = 2  # rounds over all peers without a header: they have pruned
 CHUNKS_IN_FLIGHT_PER_PEER: Final = 4  # 1 MiB on the way hides a round trip of 10 ms at 100 MB/s
 CHUNK_FAILURES_MAX: Final = 3  # bad, missing or late chunks before a server is left
+=======
+OWN_NUMBER_MAX: Final = 2**63 - 1  # own numbers are keys of rows; integers of SQLite are signed
+NUMBERS_PER_BLOCK_BITS: Final = 24  # a recovered node numbers from S << 24: far above what it used
+>>>>>>> main

@@ -9,6 +9,8 @@ GENESIS_FILE_SIZE_BYTES_MAX: Final = 16 * 1024 * 1024  # 100,000 allocations
 GENESIS_VALIDATORS_MAX: Final = 128  # what one vote round can still carry
 GENESIS_ENROLMENT_KEYS_MAX: Final = 64
 GENESIS_NAME_LENGTH_MAX: Final = 32  # shown in prompts, log lines and chain ids
+ROTATION_BLOCKS_MIN: Final = 64  # a turn costs a view change, some 50 ms without a block
+ROTATION_BLOCKS_MAX: Final = 1_000_000_000  # a year of 30 blocks a second
 STATE_CHECK_SIZE_BYTES_MAX: Final = 256 * 1024 * 1024  # checked at each start: 0.2 s once cached
 SECRET_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
 

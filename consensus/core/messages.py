@@ -503,6 +503,7 @@ class Status:
     certificate: BlockCertificate | None
     view_changes_held: int  # bit mask of senders whose VIEW-CHANGE for `view` or higher is held
     held: Stamp | None  # highest-numbered message held of the receiver
+    unix_ms: int  # the sender's clock: only compared, never used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

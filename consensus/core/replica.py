@@ -124,6 +124,7 @@ class Statistics:
     instances: int
     bodies: int
     vectors_kept: int
+    clock_offset_ms: int  # median of the other replicas' clocks, less ours
 
 
 class Peer:
@@ -132,6 +133,7 @@ class Peer:
     __slots__ = (
         "boot",
         "certified",
+        "clock_offset_ms",
         "connected",
         "executed",
         "helped_us",
@@ -150,6 +152,7 @@ class Peer:
         self.certified = Height(0)
         self.holds_ours = False  # our newest VIEW-CHANGE
         self.seen_us: int | None = None  # when its last STATUS came
+        self.clock_offset_ms: int | None = None  # its clock then, less ours; delay included
         self.helped_us: int | None = None  # when we last re-sent things to it
 
 
@@ -213,11 +216,13 @@ class Replica:
         self.anchor = -1  # newest multiple of 64 (divided) that has a certificate
         self.checkpoints: dict[int, dict[ReplicaIndex, tuple[Checkpoint, VoteVector, int]]] = {}
         self.cast_through = Height(0)  # our CHECKPOINT leaves
+        self.behind_through = GENESIS_HEIGHT  # no vote before this block is executed (3.10)
 
         # The view.
         self.view = View(0)
         self.active = True
         self.entered_us = 0
+        self.view_base = GENESIS_HEIGHT  # certified block the view began above
         self.committed_in_view = False
         self.failed_views = 0
         self.view_changes: dict[ReplicaIndex, ViewChange] = {}
@@ -232,7 +237,7 @@ class Replica:
         self.prepared: dict[int, PreparedCertificate] = {}
         self.early: dict[ReplicaIndex, dict[int, PrePrepare]] = {}
         self.own_vectors: list[VoteVector] = []
-        self.bodies: dict[Digest, tuple[int, int]] = {EMPTY_ROOT: (0, 0)}
+        self.bodies: dict[Digest, None] = {EMPTY_ROOT: None}  # held, in order of arrival
         self.unwritten: set[Digest] = set()  # bodies that the next draft will write
         self.clock_wait_ms: int | None = None
 
@@ -249,13 +254,13 @@ class Replica:
         self.reminded_us: int | None = None
         self.request_timeout_us = timing.request_timeout_ms * 1_000
         self.ages_us: deque[int] = deque(maxlen=128)
-        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)
+        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
         self.stale_since_us: int | None = None
         self.suspect_at: int | None = None
 
         # Catch-up.
         self.fetched: dict[int, tuple[BlockHeader, BatchHeader]] = {}
-        self.wanted: dict[Digest, int] = {}  # root -> when it was asked for
+        self.wanted: dict[Digest, int] = {}  # root -> asked for a retry interval before it is due
         self.fetch_turn = 0
         self.headers_asked_us: int | None = None
         self.catching_up = False
@@ -382,7 +387,7 @@ class Replica:
     def _hold_body(self, message: BodyHeld) -> None:
         root = message.payload_root
         self.wanted.pop(root, None)
-        self.bodies[root] = (message.payloads, message.malformed)
+        self.bodies[root] = None
         for instance in list(self.instances.values()):
             pre_prepare = instance.pre_prepare
             if pre_prepare is not None and pre_prepare.header.payload_root == root:
@@ -434,6 +439,10 @@ class Replica:
         """Whether a BODY frame with this root was asked for; others are dropped unread."""
         return payload_root in self.wanted
 
+    def is_led_by(self, peer: int) -> bool:
+        """Whether this peer is the primary of the view we are in: its bodies may come unasked."""
+        return self.active and self.committee.primary(self.view) == peer != self.me
+
     def statistics(self) -> Statistics:
         return Statistics(
             view=self.view,
@@ -454,7 +463,17 @@ class Replica:
             instances=len(self.instances),
             bodies=len(self.bodies),
             vectors_kept=len(self.own_vectors),
+            clock_offset_ms=self._clock_offset_ms(),
         )
+
+    def _clock_offset_ms(self) -> int:
+        """The median, so that a minority of wrong clocks does not show."""
+        known = sorted(
+            peer.clock_offset_ms
+            for peer in self.peers.values()
+            if peer.clock_offset_ms is not None and peer.connected
+        )
+        return known[len(known) // 2] if known else 0
 
     # --- words that the phases share
 
@@ -474,7 +493,11 @@ class Replica:
 
     def may_vote(self, view: View) -> bool:
         """Whether PREPARE, COMMIT, PRE-PREPARE, VIEW-CHANGE and NEW-VIEW of a view may be cast."""
-        return self.phase is Phase.VOTING and view >= self.first_view
+        return (
+            self.phase is Phase.VOTING
+            and view >= self.first_view
+            and self.executed >= self.behind_through
+        )
 
     def instance(self, sequence: int) -> Instance | None:
         """The instance at a place that may still matter, made when it is new."""

@@ -151,7 +151,7 @@ class NodeService:
             rss_bytes=resident_bytes(),
             disk_free_bytes=disk.f_bavail * disk.f_frsize,
             disk_size_bytes=disk.f_blocks * disk.f_frsize,
-            clock_offset_ms=0,
+            clock_offset_ms=statistics.clock_offset_ms,
             data_format=FORMAT_VERSION,
             stoq=parts.endpoint.address,
             http=parts.config.http.listen if parts.config.http.enabled else "",

@@ -74,6 +74,7 @@ class LogApplication:
         self._judged_lock = threading.Lock()
 
     repeated_codes: Final = frozenset((int(Outcome.ALREADY_ISSUED),))
+    malformed_codes: Final = frozenset((int(Outcome.MALFORMED), int(Outcome.WRONG_CHAIN)))
 
     # --- consensus.application.Application
 
@@ -99,6 +100,10 @@ class LogApplication:
 
     def prepare(self, batch: Batch) -> None:
         """Do nothing: certificates are few, and `check` has left its results behind."""
+
+    def well_formed(self, batch: Batch, positions: Sequence[int]) -> bytes:
+        """Which payloads decode and name this chain."""
+        return bytes([self._is_well_formed(batch.payload(position)) for position in positions])
 
     def execute(self, block: Block, positions: Sequence[int]) -> Executed:
         """Append the entries of one block."""
@@ -293,6 +298,12 @@ class LogApplication:
         if head is not None:
             self._heads = (head,)
             self._time_s = head.time_s
+
+    def _is_well_formed(self, payload: bytes) -> bool:
+        try:
+            return Operation.decode(payload).chain_id == self._chain_id
+        except MalformedOperation:
+            return False
 
     def _judge(self, payload: bytes) -> _Judged:
         found = sha256(payload)
