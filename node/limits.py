@@ -32,3 +32,5 @@ CLUSTER_START_TIMEOUT_S: Final = 30.0
 CLUSTER_STOP_TIMEOUT_S: Final = 10.0  # twice the budget of a clean stop, then SIGKILL
 
 METRIC_LABELS_MAX: Final = 64  # per metric; more go to "other"
+SNAPSHOT_SERVED_S: Final = 60.0  # a snapshot somebody fetches stays this long after the last chunk
+SNAPSHOT_READ_SHARE: Final = 4  # of the time between two blocks, cutting takes a fifth

@@ -22,6 +22,7 @@ from consensus.core.effects import (
     AnnounceView,
     Broadcast,
     ChangeView,
+    CheckSnapshot,
     ClearTimer,
     Drop,
     Effect,
@@ -29,11 +30,13 @@ from consensus.core.effects import (
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     Persist,
     Propose,
     ReleaseCustody,
+    RestoreSnapshot,
     Retract,
     Send,
     SendProposal,
@@ -69,6 +72,8 @@ from native.values import Signature
 
 Urgent = (
     Execute
+    | CheckSnapshot
+    | KeepChunk
     | TakeBatch
     | ReleaseCustody
     | ForwardCustody
@@ -123,6 +128,7 @@ class Tick:
     own: tuple[Signed, ...]
     outgoing: tuple[Outgoing, ...]
     executes: tuple[Execute, ...]
+    restore: RestoreSnapshot | None = None
 
     @property
     def durable(self) -> bool:
@@ -143,6 +149,7 @@ class Gather:
         "_outgoing",
         "_proposals",
         "_records",
+        "_restore",
     )
 
     def __init__(self) -> None:
@@ -158,6 +165,7 @@ class Gather:
         self._drop: Height | None = None
         self._outgoing: list[Outgoing] = []
         self._executes: list[Execute] = []
+        self._restore: RestoreSnapshot | None = None
 
     @property
     def empty(self) -> bool:
@@ -171,6 +179,7 @@ class Gather:
             or self._changes
             or self._announcements
             or self._drop is not None
+            or self._restore is not None
         )
 
     @property
@@ -185,6 +194,7 @@ class Gather:
             or self._changes
             or self._announcements
             or self._executes
+            or self._restore is not None
             or any(not isinstance(leaf, Checkpoint) for leaf in self._leaves)
             or any(not isinstance(record, Tip | Anchor) for record in self._records.values())
         )
@@ -225,8 +235,12 @@ class Gather:
                     self._proposals = []
                     self._changes = []
                     self._announcements = []
+                case RestoreSnapshot():
+                    self._restore = effect
                 case (
-                    TakeBatch()
+                    CheckSnapshot()
+                    | KeepChunk()
+                    | TakeBatch()
                     | ReleaseCustody()
                     | ForwardCustody()
                     | ForgetBody()
@@ -256,6 +270,7 @@ class Gather:
             drop=self._drop,
             outgoing=self._outgoing,
             executes=self._executes,
+            restore=self._restore,
         )
         self._clear()
         author.drafted()
@@ -298,7 +313,7 @@ class Gather:
 class Draft:
     """A tick whose signatures are still missing."""
 
-    __slots__ = ("_drop", "_executes", "_outgoing", "_records", "_unsigned", "jobs")
+    __slots__ = ("_drop", "_executes", "_outgoing", "_records", "_restore", "_unsigned", "jobs")
 
     def __init__(
         self,
@@ -309,12 +324,14 @@ class Draft:
         drop: Height | None,
         outgoing: list[Outgoing],
         executes: list[Execute],
+        restore: RestoreSnapshot | None = None,
     ) -> None:
         self._unsigned = unsigned
         self._records = records
         self._drop = drop
         self._outgoing = outgoing
         self._executes = executes
+        self._restore = restore
         chain_id = author.committee.chain_id
         self.jobs: list[bytes] = []
         """What must be signed, in order."""
@@ -367,4 +384,5 @@ class Draft:
             own=tuple(own),
             outgoing=tuple(outgoing + self._outgoing),
             executes=tuple(self._executes),
+            restore=self._restore,
         )

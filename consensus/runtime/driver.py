@@ -20,15 +20,18 @@ import structlog
 
 from consensus.core import frames, inputs
 from consensus.core.effects import (
+    CheckSnapshot,
     ClearTimer,
     Event,
     Execute,
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     ReleaseCustody,
+    RestoreSnapshot,
     SetTimer,
     TakeBatch,
 )
@@ -40,6 +43,8 @@ from consensus.core.messages import (
     Commit,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
     Message,
     PrePrepare,
     VoteVector,
@@ -83,6 +88,8 @@ PATIENCE_US: Final = 5_000  # CHECKPOINT leaves wait this long for other votes t
 SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: four windows
 
 log = structlog.get_logger("consensus")
+
+Request = FetchBlocks | FetchBodies | FetchManifest | FetchChunk
 
 EMPTY_BATCH: Final = Batch.of([])
 
@@ -137,10 +144,12 @@ class Driver:
         clock: Callable[[], Instant],
         seconds: Callable[[], float],
         wake_at: Callable[[int | None], None],
-        serve: Callable[[int, FetchBlocks | FetchBodies], None],
+        serve: Callable[[int, Request], None],
+        transfer: Callable[[CheckSnapshot | KeepChunk | RestoreSnapshot], None],
         certified: Callable[[BlockCertificate], None],
     ) -> None:
         """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
+        `transfer` works on a snapshot and calls `transferred` afterwards;
         `certified` sees every newest block certificate once it is durable here.
         """
         self.replica = replica
@@ -158,6 +167,7 @@ class Driver:
         self._seconds = seconds
         self._wake_at = wake_at
         self._serve = serve
+        self._transfer = transfer
         self._certified = certified
         self._gather = Gather()
         self._inbox: deque[tuple[int, int, bytes]] = deque()
@@ -270,6 +280,13 @@ class Driver:
             )
         )
         self._watch_custody()
+
+    def transferred(
+        self, done: inputs.SnapshotChecked | inputs.ChunkKept | inputs.SnapshotRestored
+    ) -> None:
+        """What `transfer` was asked for is done."""
+        self._feed(done)
+        self.turn()
 
     def timers_due(self) -> None:
         """The moment given to `wake_at` has come."""
@@ -420,6 +437,8 @@ class Driver:
             self._feed(inputs.Received(sender=me, message=message))
         for execute in tick.executes:
             self._execute(execute)
+        if tick.restore is not None:
+            self._transfer(tick.restore)
 
     def _send(self, outgoing: Outgoing) -> None:
         message = outgoing.message
@@ -479,6 +498,8 @@ class Driver:
                 self._timers[effect.timer] = effect.at_us
             case ClearTimer():
                 self._timers.pop(effect.timer, None)
+            case CheckSnapshot() | KeepChunk():
+                self._transfer(effect)
             case Misbehaved():
                 self._observer.misbehaved(effect.fault)
                 log.warning("peer.misbehaved", peer=effect.peer, fault=effect.fault.value)
@@ -613,7 +634,7 @@ class Driver:
                 return None
             case _:
                 message = frames.decode(frame_type, payload, self._bounds)
-                if isinstance(message, FetchBlocks | FetchBodies):
+                if isinstance(message, FetchBlocks | FetchBodies | FetchManifest | FetchChunk):
                     self._serve(peer, message)
                     return None
                 return message, None

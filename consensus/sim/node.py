@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from consensus.core import frames, wire
 from consensus.core.effects import (
+    CheckSnapshot,
     ClearTimer,
     Effect,
     Execute,
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     ReleaseCustody,
@@ -41,6 +43,8 @@ from consensus.core.messages import (
     BlockHeader,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
     Message,
     NewView,
     PrePrepare,
@@ -65,6 +69,7 @@ from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX
 from consensus.sim.checker import Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
+from consensus.sim.snapshots import Snapshots, root_after
 from native.hashing import merkle_root
 from native.values import Digest, Signature
 
@@ -79,6 +84,7 @@ SIM_TIMING = Timing(
     status_interval_ms=250,
     heartbeat_interval_ms=900,
     fetch_retry_ms=100,
+    chunk_timeout_ms=400,
 )
 GENESIS_TIME_MS = 1_000
 GENESIS_ROOT = Digest(hashlib.sha256(b"genesis").digest())
@@ -150,6 +156,8 @@ class Node:
         self.check_wire = False
         self.count_before_durable = False
         self.drop_after_execution = False
+        self.snapshots = Snapshots(self)
+        self.genesis_root = GENESIS_ROOT
 
     # --- life and death
 
@@ -274,6 +282,8 @@ class Node:
                 self._take_batch(effect)
             case Execute():
                 self._execute(effect)
+            case CheckSnapshot() | KeepChunk():
+                self.snapshots.work(effect)
             case ReleaseCustody():
                 self.custody.proposed.clear()
                 for root in effect.in_flight:
@@ -374,6 +384,8 @@ class Node:
             self._send(tick)
         for effect in tick.executes:
             self._execute(effect)
+        if tick.restore is not None:
+            self.snapshots.work(tick.restore)
 
     def _own(self, tick: Tick) -> None:
         for message in tick.own:
@@ -431,6 +443,9 @@ class Node:
         if isinstance(message, FetchBlocks):
             self._serve_blocks(sender, message)
             return
+        if isinstance(message, FetchManifest | FetchChunk):
+            self.snapshots.serve(sender, message)
+            return
         if isinstance(message, FetchBodies):
             for root in message.payload_roots:
                 found = self._body(root)
@@ -470,6 +485,8 @@ class Node:
             if height > len(self.disk.blocks):
                 return None
             stored = self.disk.blocks[height - 1]
+            if not self.snapshots.holds(height, stored):
+                return None
             return stored.header, stored.batch
 
         reply = blocks_from(
@@ -532,7 +549,7 @@ class Node:
         require(body is not None, f"node {self.index} executes a body it does not have")
         assert body is not None
         header = effect.header
-        root = hashlib.sha256(header.state_root + header.hash + b"".join(body)).digest()
+        root = root_after(header.state_root, header.hash, effect.batch.payload_root)
         stored = StoredBlock(
             header=header,
             batch=effect.batch,
@@ -540,7 +557,7 @@ class Node:
                 height=header.height,
                 header_hash=header.hash,
                 time_ms=header.time_ms,
-                state_root=Digest(root),
+                state_root=root,
             ),
             payloads=body,
         )
@@ -571,6 +588,7 @@ class Node:
         if self.honest:
             self.cluster.checker.executed(self.index, stored)
         self.disk.write_block(stored)
+        self.snapshots.executed(stored)
         if self.drop_after_execution:
             self.disk.drop(stored.header.height)
             self.replica.prepared.pop(stored.header.height, None)

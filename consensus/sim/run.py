@@ -20,6 +20,7 @@ from consensus.core.messages import (
 )
 from consensus.core.quorum import faults
 from consensus.core.types import Phase, ReplicaIndex, View
+from consensus.sim import snapshots
 from consensus.sim.checker import Checker, Violation, require
 from consensus.sim.disk import Body, Disk
 from consensus.sim.liar import Liar
@@ -85,6 +86,7 @@ class Cluster:
             node.drop_after_execution = self.planted.drop_after_execution
         self.rotation_blocks = random.choice((0, 0, 0, 3, 10))
         self.by_digest = random.choice((0.0, 0.0, 0.5, 1.0))  # share of bodies that travel alone
+        self.prunes = snapshots.prunes(seed, members)
         self.crashes_in_writes = 0
         self.muffled: tuple[type, ...] = ()
         self.backups: dict[int, Disk] = {}
@@ -181,6 +183,7 @@ class Cluster:
         node = self.nodes[index]
         node.crash()
         node.disk = Disk()
+        node.snapshots = snapshots.Snapshots(node)
         node_id = Digest(bytes([index]) * 32)
         if self.planted.forget_votes:
             node.disk.born(self.chain_id, node_id)
@@ -202,6 +205,7 @@ class Cluster:
             backup.blocks = node.disk.blocks
             backup.bodies.update(node.disk.bodies)
         node.disk = backup
+        node.snapshots = snapshots.Snapshots(node)
         self.world.counters[f"old backups restored, {kind}"] += 1
         self.world.log(f"node {index} gets an old backup")
         self.restored.add(index)
@@ -213,6 +217,7 @@ class Cluster:
         node = self.nodes[index]
         node.crash()
         node.disk.blocks.clear()
+        node.snapshots = snapshots.Snapshots(node)
         self.world.counters["states lost"] += 1
         self.world.log(f"node {index} loses state.db")
         self.restart_later(index)

@@ -26,13 +26,20 @@ from caesar.runtime.application import LedgerApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
+from consensus.core.messages import FetchChunk, FetchManifest
 from consensus.core.records import Birth
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
-from consensus.limits import MESSAGE_BYTES_MAX, WINDOW_BLOCKS
-from consensus.runtime.driver import Driver
+from consensus.limits import (
+    BATCH_PAYLOADS_MAX,
+    BATCH_SIZE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    WINDOW_BLOCKS,
+)
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
+from consensus.runtime.snapshots import SnapshotServer
 from consensus.runtime.store import (
     CommitFailed,
     Committed,
@@ -59,6 +66,7 @@ from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open
 from node.runtime.http import create_app, serve
 from node.runtime.router import Router
 from node.runtime.service import NodeService
+from node.runtime.snapshots import Snapshots
 from node.runtime.store import StateStore
 from node.runtime.submissions import Submissions
 from node.status import to_json
@@ -115,6 +123,8 @@ class Parts:
     executor: Executor
     store: ConsensusStore
     server: BlockServer
+    snapshots: Snapshots
+    snapshot_server: SnapshotServer
     driver: Driver
     alarm: Alarm
     board: CertificateBoard
@@ -190,6 +200,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         token=EXECUTOR_TOKEN,
         clock=time.perf_counter,
         stagger_blocks=me * STAGGER_BLOCKS,
+        snapshot_blocks=config.storage.snapshot_blocks,
     )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
@@ -219,6 +230,16 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         on_down=lambda peer: driver.peer_down(peer),
     )
     server = BlockServer(links, store, executor, bounds, lambda digest: driver.body(digest))
+    snapshots = Snapshots(
+        home.snapshots,
+        router,
+        executor,
+        server,
+        bounds,
+        done=lambda done: driver.transferred(done),
+        restored=lambda _manifest: mempool_after_restore(mempool, router),
+    )
+    snapshot_server = SnapshotServer(links, snapshots)
     alarm = Alarm(lambda: driver.timers_due(), _monotonic_us)
     board = CertificateBoard()
     driver = Driver(
@@ -235,7 +256,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=_now,
         seconds=time.perf_counter,
         wake_at=alarm.set,
-        serve=server.serve_nowait,
+        serve=_Desk(server, snapshot_server).serve_nowait,
+        transfer=snapshots.work_soon,
         certified=board.post,
     )
     submissions = Submissions(
@@ -269,6 +291,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         executor=executor,
         store=store,
         server=server,
+        snapshots=snapshots,
+        snapshot_server=snapshot_server,
         driver=driver,
         alarm=alarm,
         board=board,
@@ -305,10 +329,8 @@ def _replica(
 ) -> Replica:
     """Rebuild the replica from what is durable."""
     height = state.height
-    chain = [
-        _chain_block(state, at, bounds)
-        for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)
-    ]
+    lowest = max(1, height - 2 * WINDOW_BLOCKS, state.first)
+    chain = [_chain_block(state, at, bounds) for at in range(lowest, height + 1)]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
     records = store.load(bounds)
@@ -390,6 +412,8 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     parts.cosigner.on_block_committed(parts.executor.height)
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
+    nursery.start_soon(parts.snapshots.run, name="snapshots")
+    nursery.start_soon(parts.snapshot_server.run, name="snapshot-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
     await nursery.start(parts.cosigner.run)
     url = ""
@@ -438,6 +462,7 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
         block.header, block.batch, outcome.state_root, final, malformed=outcome.malformed
     )
     parts.submissions.on_block(block)
+    parts.snapshots.executed()
     parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(
         "block.executed",
@@ -507,6 +532,36 @@ class MempoolCounters:
             dropped_total=found.dropped,
             removed_total=found.removed,
         )
+
+
+class _Desk:
+    """Hands a peer's request to whoever serves it."""
+
+    def __init__(self, blocks: BlockServer, snapshots: SnapshotServer) -> None:
+        self._blocks = blocks
+        self._snapshots = snapshots
+
+    def serve_nowait(self, peer: int, request: Request) -> None:
+        """Queue a request of a validator."""
+        if isinstance(request, FetchManifest | FetchChunk):
+            self._snapshots.serve_nowait(peer, request)
+        else:
+            self._blocks.serve_nowait(peer, request)
+
+
+def mempool_after_restore(mempool: Mempool, router: Router) -> None:
+    """Give up payloads that were executed in blocks this node has skipped."""
+    mempool.release()
+    while (batch := mempool.pending_batch(BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX)) is not None:
+        codes = router.check(batch).codes
+        done = [
+            batch.payload(at)
+            for at, (tag, code) in enumerate(zip(batch.tags, codes, strict=True))
+            if router.repeated(tag, code)
+        ]
+        if not done:
+            return
+        mempool.remove(Batch.of(done))
 
 
 class _Everybody:

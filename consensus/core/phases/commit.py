@@ -7,7 +7,7 @@ executed, and at once only when our own COMMIT (and with it the prepared certifi
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, recovery
+from consensus.core import catch_up, custody, recovery, transfer
 from consensus.core.effects import Execute, Fault
 from consensus.core.inputs import Executed
 from consensus.core.instance import Ballot, Instance
@@ -64,7 +64,7 @@ def progress(replica: "Replica", instance: Instance, accepted: PrePrepare) -> No
 
 def execute_next(replica: "Replica") -> None:
     """Hand out the next block if what it needs is here and nothing is being executed."""
-    if replica.executing is not None:
+    if replica.executing is not None or replica.transfer.restoring:
         return
     height = replica.executed + 1
     instance = replica.instances.get(height)
@@ -140,10 +140,18 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         if was_fetched and instance is None:
             replica.release_bodies({batch.payload_root})
         replica.drop_below_floor()
+    transfer.finish(replica)
     execute_next(replica)
     catch_up.fetch(replica)
     waiting = replica.instances.get(header.height + IN_FLIGHT_BLOCKS_MAX)
     if waiting is not None:
         prepare.progress(replica, waiting)
     propose.propose(replica)
+    custody.arm(replica)
+
+
+def go_on(replica: "Replica") -> None:
+    """The state is another one: execute and fetch what follows it."""
+    execute_next(replica)
+    catch_up.fetch(replica)
     custody.arm(replica)
