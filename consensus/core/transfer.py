@@ -198,12 +198,15 @@ def on_timer(replica: "Replica") -> None:
             transfer.download = None  # blocks were faster
             return
         limit = replica.now.monotonic_us - _patience_us(replica)
+        late: set[ReplicaIndex] = set()
         for index, (peer, at) in sorted(download.asked.items()):
             if at <= limit or not replica.peers[peer].connected:
                 del download.asked[index]
                 download.missing.append(index)
                 if at <= limit:
-                    download.failures[peer] = download.failures.get(peer, 0) + 1
+                    late.add(peer)
+        for peer in sorted(late):
+            download.failures[peer] = download.failures.get(peer, 0) + 1
         if not _servers(replica, download) and not download.checking:
             if download.holders <= {
                 peer for peer, count in download.failures.items() if count >= CHUNK_FAILURES_MAX
