@@ -145,6 +145,10 @@ class NodeClient:
         """Return a block, the newest for None."""
         return self._json("GET", f"/api/v1/blocks/{'latest' if height is None else height}")
 
+    def validators(self) -> dict[str, Any]:
+        """Return the validator set, a pending one, and the proven offences."""
+        return self._json("GET", "/api/v1/validators")
+
     # --- certificates ---
 
     def issue_certificate(self, submission: bytes) -> str:

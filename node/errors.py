@@ -1,7 +1,8 @@
 """Everything that can go wrong for an operator, each with a stable code and a next step.
 
 Codes: 0xx runtime, 1xx configuration, 2xx genesis and home, 3xx reaching a node, 4xx clusters,
-5xx wallets, 6xx HTTP, 7xx certificates and the log. A code is never reused for something else.
+5xx wallets, 6xx HTTP, 7xx certificates and the log, 8xx validators. A code is never reused for
+something else.
 """
 
 from __future__ import annotations
@@ -259,3 +260,38 @@ class LogInvalid(NodeError):
     """The certificate log contradicts itself or its checkpoint."""
 
     code = "HM-D-702"
+
+
+class ChangeFileInvalid(NodeError):
+    """A file is not a proposed change of validators."""
+
+    code = "HM-D-801"
+    exit_code = ExitCode.USAGE
+
+
+class ChangeOutdated(NodeError):
+    """A change was proposed for another network, or for a validator set that votes no more."""
+
+    code = "HM-D-802"
+    exit_code = ExitCode.UNSAFE
+
+
+class ChangeImpossible(NodeError):
+    """The present validator set cannot be changed like this."""
+
+    code = "HM-D-803"
+    exit_code = ExitCode.USAGE
+
+
+class NotAMember(NodeError):
+    """The key of this home has no say in the change."""
+
+    code = "HM-D-804"
+    exit_code = ExitCode.NOT_ALLOWED
+
+
+class ChangeOpen(NodeError):
+    """The change was sent, but is not ordered yet."""
+
+    code = "HM-D-805"
+    exit_code = ExitCode.NOT_READY

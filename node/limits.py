@@ -34,3 +34,5 @@ CLUSTER_STOP_TIMEOUT_S: Final = 10.0  # twice the budget of a clean stop, then S
 METRIC_LABELS_MAX: Final = 64  # per metric; more go to "other"
 SNAPSHOT_SERVED_S: Final = 60.0  # a snapshot somebody fetches stays this long after the last chunk
 SNAPSHOT_READ_SHARE: Final = 4  # of the time between two blocks, cutting takes a fifth
+ACCUSATIONS_WAITING_MAX: Final = 128  # 7 offences of f liars at 64 validators do not fill it
+ACCUSE_INTERVAL_S: Final = 1.0  # between two proofs: they are few, and a liar makes them

@@ -21,8 +21,9 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import assert_never
 
-from consensus.core import catch_up, custody, recovery, retransmit, transfer
+from consensus.core import catch_up, custody, evidence, recovery, retransmit, transfer
 from consensus.core.effects import (
+    Accuse,
     ClearTimer,
     Effect,
     Fault,
@@ -33,6 +34,7 @@ from consensus.core.effects import (
     SetTimer,
 )
 from consensus.core.effects import Event as Noteworthy
+from consensus.core.evidence import Offence, Statement
 from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
@@ -84,6 +86,7 @@ from consensus.core.types import (
     GENESIS_HEIGHT,
     NO_DIGEST,
     Committee,
+    Epoch,
     Height,
     Instant,
     Number,
@@ -282,6 +285,7 @@ class Replica:
 
         self.votes_late = 0
         self.misbehaviour = 0
+        self.accused: set[tuple[Epoch, ReplicaIndex, Offence]] = set()
         recovery.restore(self, records)
 
     # --- the border
@@ -341,6 +345,8 @@ class Replica:
                     return
             else:
                 newest = self.newest_of.get(message.signer)
+                if newest is not None and message.number == newest.number:
+                    self._compare_numbers(message, newest)
                 if newest is None or message.number > newest.number:
                     self.newest_of[message.signer] = message
                     self.newest_changed.add(message.signer)
@@ -369,6 +375,13 @@ class Replica:
                 pass  # served by the runtime
             case _:
                 assert_never(message)
+
+    def _compare_numbers(self, message: Signed, newest: Signed | Stamp) -> None:
+        """Two different messages under one number; the same one again is nothing."""
+        one = newest if isinstance(newest, Stamp) else newest.stamp()
+        other = message.stamp()
+        if one.epoch == other.epoch and (one.kind, one.digest) != (other.kind, other.digest):
+            self.accuse(message.signer, evidence.of_stamp(one), evidence.of_stamp(other))
 
     def _own(self, message: Signed) -> None:
         """A message of ours is durable: from now on it counts."""
@@ -538,6 +551,14 @@ class Replica:
     def blame(self, peer: ReplicaIndex, fault: Fault) -> None:
         self.misbehaviour += 1
         self.effects.append(Misbehaved(peer=peer, fault=fault))
+
+    def accuse(self, peer: ReplicaIndex, one: Statement, other: Statement) -> None:
+        """Blame a peer and hand out the proof, once for each offence in this life."""
+        self.blame(peer, Fault.EQUIVOCATION)
+        key = (self.committee.epoch, peer, one.offence)
+        if key not in self.accused:
+            self.accused.add(key)
+            self.emit(Accuse(peer=peer, proof=evidence.contradiction(one, other)))
 
     def note(self, event: Noteworthy, detail: str) -> None:
         self.effects.append(Note(event=event, detail=detail))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from consensus.core.effects import (
+    Accuse,
     AnnounceView,
     Broadcast,
     ChangeView,
@@ -81,6 +82,7 @@ Urgent = (
     | SetTimer
     | ClearTimer
     | Misbehaved
+    | Accuse
     | Halt
     | Note
 )
@@ -247,6 +249,7 @@ class Gather:
                     | SetTimer()
                     | ClearTimer()
                     | Misbehaved()
+                    | Accuse()
                     | Halt()
                     | Note()
                 ):

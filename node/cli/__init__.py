@@ -16,6 +16,7 @@ from node.cli.config import app as config
 from node.cli.ctlog import app as ctlog
 from node.cli.node import app as node
 from node.cli.stoq import app as stoq
+from node.cli.validator import app as validator
 from node.cli.wallet import app as wallet
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.add_typer(node, name="node", rich_help_panel="Node")
 app.add_typer(config, name="config", rich_help_panel="Node")
 app.add_typer(cluster, name="cluster", rich_help_panel="Network")
 app.add_typer(stoq, name="stoq", rich_help_panel="Network")
+app.add_typer(validator, name="validator", rich_help_panel="Trust")
 app.add_typer(cert, name="cert", rich_help_panel="Trust")
 app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")
 app.add_typer(wallet, name="wallet", rich_help_panel="Money")

@@ -209,6 +209,56 @@ class LedgerView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValidatorView:
+    """One member of a validator set; its place in the list is its replica index."""
+
+    name: str
+    node_id: bytes
+    key: bytes  # SPKI
+    tombstone: bool  # a lie of this name or key was proven
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingView:
+    """A set that is ordered and votes after the block `effective_after`."""
+
+    epoch: int
+    hash: bytes
+    ordered_at: int
+    effective_after: int
+    automatic: bool  # decided by proof, not by the operators
+    members: tuple[ValidatorView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffenceView:
+    """One proven lie."""
+
+    name: str
+    node_id: bytes
+    offence: str
+    epoch: int
+    height: int
+    evidence: bytes  # id of the payload, as of its receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidatorsView:
+    """Who votes after the block at `height`, and what is known of the next set."""
+
+    chain: str
+    chain_id: bytes
+    height: int
+    epoch: int
+    hash: bytes
+    quorum: int
+    removals_max: int  # keys that may leave with one change
+    members: tuple[ValidatorView, ...]
+    pending: PendingView | None
+    offences: tuple[OffenceView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogProof:
     """A Merkle proof of the certificate log and the checkpoint it leads to."""
 
@@ -264,6 +314,10 @@ class NodeAPI(Protocol):
 
     async def block(self, height: int | None) -> BlockView | None:
         """Return one block, the newest for None; None when it does not exist or was pruned."""
+        ...
+
+    async def validators(self) -> ValidatorsView:
+        """Return the validator set, a pending one, and the proven offences."""
         ...
 
     async def issue_certificate(self, submission: bytes) -> str:

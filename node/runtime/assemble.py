@@ -23,6 +23,7 @@ import structlog
 import trio
 
 from caesar.runtime.application import LedgerApplication
+from caesar.runtime.validators import ValidatorsApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
@@ -31,6 +32,7 @@ from consensus.core.records import Birth
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
+from consensus.core.validators import Validator
 from consensus.limits import (
     BATCH_PAYLOADS_MAX,
     BATCH_SIZE_BYTES_MAX,
@@ -58,6 +60,7 @@ from node.errors import KeyMismatch
 from node.home import Home, write_replacing
 from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
 from node.metrics import Metrics
+from node.runtime.accuser import Accuser
 from node.runtime.alarm import Alarm
 from node.runtime.api import APIError
 from node.runtime.certificates import CertificateBoard
@@ -81,6 +84,7 @@ from trustchain.runtime.cosigner import Cosigner
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from native.values import NodeId
     from node.config.schema import NodeConfig, TransportSection
 
 STORE_TOKEN: Final = 1  # completions of consensus.db
@@ -118,6 +122,7 @@ class Parts:
     mempool: Mempool
     ledger: LedgerApplication
     log: LogApplication
+    validators: ValidatorsApplication
     router: Router
     state: StateStore
     executor: Executor
@@ -129,6 +134,7 @@ class Parts:
     alarm: Alarm
     board: CertificateBoard
     submissions: Submissions
+    accuser: Accuser
     authority: Authority
     cosigner: Cosigner
 
@@ -190,7 +196,11 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
     issuance = LogApplication(chain_id, genesis.log)
-    router = Router([ledger, issuance])
+    validators = ValidatorsApplication(
+        chain_id,
+        [Validator(name=validator.name, key=validator.key) for validator in genesis.validators],
+    )
+    router = Router([ledger, issuance, validators])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
     executor = Executor(
@@ -259,6 +269,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         serve=_Desk(server, snapshot_server).serve_nowait,
         transfer=snapshots.work_soon,
         certified=board.post,
+        accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
     submissions = Submissions(
         router=router,
@@ -269,6 +280,12 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         me=me,
         metrics=metrics,
         now_ms=lambda: _monotonic_us() // 1_000,
+    )
+    accuser = Accuser(
+        submissions,
+        validators,
+        chain_id=chain_id,
+        node_id_of=functools.partial(_node_id_of, validators),
     )
     return Parts(
         config=config,
@@ -286,6 +303,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         mempool=mempool,
         ledger=ledger,
         log=issuance,
+        validators=validators,
         router=router,
         state=state,
         executor=executor,
@@ -297,9 +315,18 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         alarm=alarm,
         board=board,
         submissions=submissions,
+        accuser=accuser,
         authority=Authority.load(home.issuing_key, issuance),
         cosigner=Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
     )
+
+
+def _node_id_of(validators: ValidatorsApplication, index: int, epoch: int) -> NodeId | None:
+    """Who a replica index was in an epoch that the registry still knows."""
+    known = validators.registry.set_of(epoch)
+    if known is None or not 0 <= index < len(known.members):
+        return None
+    return known.members[index].node_id
 
 
 def _transport_config(section: TransportSection) -> TransportConfig:
@@ -394,6 +421,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("mempool", lambda: MempoolCounters.of(parts.mempool.statistics()))
     parts.metrics.watch("caesar", parts.ledger.statistics)
     parts.metrics.watch("trustchain", parts.log.statistics)
+    parts.metrics.watch("validators", parts.validators.statistics)
     parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
 
 
@@ -415,6 +443,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.snapshots.run, name="snapshots")
     nursery.start_soon(parts.snapshot_server.run, name="snapshot-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
+    nursery.start_soon(parts.accuser.run, name="accuser")
     await nursery.start(parts.cosigner.run)
     url = ""
     if parts.config.http.enabled:
@@ -459,8 +488,20 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     parts.metrics.consensus_phase_seconds.labels("persist").observe(block.commit_s)
     parts.metrics.store_sync_seconds.labels("state").observe(block.commit_s)
     parts.driver.executed(
-        block.header, block.batch, outcome.state_root, final, malformed=outcome.malformed
+        block.header,
+        block.batch,
+        outcome.state_root,
+        final,
+        malformed=outcome.malformed,
+        next_validators=outcome.next_validators,
     )
+    if outcome.next_validators is not None:
+        log.warning(
+            "validators.next_set_ordered",
+            height=int(block.header.height),
+            epoch=int(outcome.next_validators.epoch),
+            members=[validator.name for validator in outcome.next_validators.members],
+        )
     parts.submissions.on_block(block)
     parts.snapshots.executed()
     parts.cosigner.on_block_committed(int(block.header.height))

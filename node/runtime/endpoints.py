@@ -203,6 +203,27 @@ ENDPOINTS: Final = (
         errors=(("HM-D-604", "no such block, or not yet; block 0 is genesis and no block"),),
     ),
     Endpoint(
+        method="GET",
+        path="/api/v1/validators",
+        handler="validators",
+        answer=(
+            ("chain", "name and start of the id"),
+            ("chain_id", "hexadecimal"),
+            _HEIGHT,
+            ("epoch", "of the present set"),
+            ("hash", "of the present set: what a change names as its base"),
+            ("quorum", "approvals that a change needs"),
+            ("removals_max", "keys that may leave with one change"),
+            ("members", "name, node_id, key (SPKI, base64), tombstone; in replica order"),
+            (
+                "pending",
+                "epoch, hash, ordered_at, effective_after (last block of the present epoch), "
+                "automatic, members of the next set; null when none is ordered",
+            ),
+            ("offences", "name, node_id, offence, epoch, height, evidence of each proven lie"),
+        ),
+    ),
+    Endpoint(
         method="POST",
         path="/api/v1/certificates",
         handler="issue",

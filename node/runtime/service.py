@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from caesar.core import validators
 from caesar.core.addresses import Address, address_text, parse_address
+from caesar.core.changes import TAG as VALIDATORS_TAG
 from caesar.core.receipts import Outcome as LedgerOutcome
 from caesar.core.transactions import TAG as LEDGER_TAG
 from caesar.core.transactions import decode_transaction
+from caesar.core.validators import Registry, Verdict
 from caesar.errors import AddressInvalid, TransactionMalformed
 from consensus.core import wire
 from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
@@ -42,12 +45,16 @@ from node.runtime.api import (
     LedgerView,
     LogProof,
     NotFound,
+    OffenceView,
     Outcome,
     Overloaded,
+    PendingView,
     ReceiptView,
     Refused,
     Submission,
     Unavailable,
+    ValidatorsView,
+    ValidatorView,
 )
 from node.runtime.executor import SearchBusy
 from node.runtime.receipts import RECORD_SIZE_BYTES, find_receipt
@@ -69,6 +76,7 @@ from trustchain.errors import (
 from trustchain.runtime.intake import take_submission
 
 if TYPE_CHECKING:
+    from consensus.core.validators import ValidatorSet
     from node.runtime.assemble import Parts
     from transport import Connection
 
@@ -87,7 +95,7 @@ FULL_TEXT: Final = CodeText(
 NOBODY_TEXT: Final = CodeText(
     code="HM-D-031",
     title="the first byte of the payload names no application of this chain",
-    next_step="1 is a ledger transaction, 2 a certificate operation",
+    next_step="1 is a ledger transaction, 2 a certificate operation, 3 about validators",
 )
 
 
@@ -178,6 +186,9 @@ class NodeService:
         if tag == LEDGER_TAG:
             outcome = LedgerOutcome(code)
             return CodeText(code=outcome.code, title=outcome.text, next_step=outcome.hint)
+        if tag == VALIDATORS_TAG:
+            verdict = Verdict(code)
+            return CodeText(code=verdict.code, title=verdict.text, next_step=verdict.hint)
         found = LogOutcome(code)
         return CodeText(code=found.code, title=found.text, next_step=found.explanation)
 
@@ -309,6 +320,14 @@ class NodeService:
                 for at in range(0, len(found.receipts), RECORD_SIZE_BYTES)
             ),
         )
+
+    # --- validators
+
+    async def validators(self) -> ValidatorsView:
+        """Return the validator set, a pending one, and the proven offences."""
+        parts = self._parts
+        registry = await parts.executor.run(lambda: parts.validators.registry)
+        return validators_view(registry, parts.genesis.label, parts.genesis.chain_id)
 
     # --- certificates
 
@@ -476,6 +495,54 @@ class NodeService:
 
     def _cosigned_size(self) -> int:
         return self._parts.cosigner.statistics().cosigned_size
+
+
+def validators_view(registry: Registry, chain: str, chain_id: bytes) -> ValidatorsView:
+    """The registry as its readers see it."""
+    pending = registry.pending
+    return ValidatorsView(
+        chain=chain,
+        chain_id=chain_id,
+        height=registry.height,
+        epoch=int(registry.present.epoch),
+        hash=registry.present.hash,
+        quorum=registry.quorum,
+        removals_max=validators.removals_max(len(registry.present.members)),
+        members=_members(registry, registry.present),
+        pending=None
+        if pending is None
+        else PendingView(
+            epoch=int(pending.next.epoch),
+            hash=pending.next.hash,
+            ordered_at=pending.ordered_at,
+            effective_after=pending.effective_after,
+            automatic=pending.automatic,
+            members=_members(registry, pending.next),
+        ),
+        offences=tuple(
+            OffenceView(
+                name=entry.name,
+                node_id=entry.node_id,
+                offence=entry.offence.text,
+                epoch=int(entry.epoch),
+                height=entry.height,
+                evidence=entry.evidence,
+            )
+            for entry in registry.tombstones
+        ),
+    )
+
+
+def _members(registry: Registry, known: ValidatorSet) -> tuple[ValidatorView, ...]:
+    return tuple(
+        ValidatorView(
+            name=entry.name,
+            node_id=entry.node_id,
+            key=entry.key.spki,
+            tombstone=registry.has_tombstone(entry),
+        )
+        for entry in known.members
+    )
 
 
 def phase_word(phase: Phase, *, catching_up: bool) -> str:
