@@ -14,7 +14,6 @@ from node.cli.base import (
     OutputFormat,
     emit,
     examples,
-    require_input,
 )
 from node.cli.cert import GenesisFile, trusted_genesis
 
@@ -70,7 +69,6 @@ def restore(
     from node.preflight import take_lock
     from node.runtime import offline
 
-    require_input(folder)
     place = Home(home or default_home())
     take_lock(place)
     chain = Genesis.from_json(place.genesis.read_text())
