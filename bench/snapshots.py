@@ -56,10 +56,10 @@ def _key(number: int) -> bytes:
 
 
 def _delta() -> bytes:
-    """A block that opens all accounts from the treasury, in the form of `native/src/accounts.rs`."""
+    """A block that opens all accounts from the treasury; the form is that of `accounts.rs`."""
     first = len(SYSTEM_NAMES)
     numbers = range(first, first + ACCOUNTS)
-    keys = [PublicKey(Algorithm.FALCON_512, _key(number)) for number in range(KEYED)]
+    keys = [PublicKey(algorithm=Algorithm.FALCON_512, raw=_key(number)) for number in range(KEYED)]
     ids = [address_of(key) for key in keys]
     ids += [Address(secrets.token_bytes(32)) for _ in range(ACCOUNTS - KEYED)]
     balances = [(TREASURY, SUPPLY - 7 * ACCOUNTS), *((number, 7) for number in numbers)]
