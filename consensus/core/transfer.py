@@ -258,14 +258,19 @@ def on_restored(replica: "Replica", restored: SnapshotRestored) -> None:
     propose.propose(replica)
 
 
+def complete(replica: "Replica") -> bool:
+    """Whether every chunk of a snapshot is on the disk."""
+    download = replica.transfer.download
+    return download is not None and not (download.missing or download.asked or download.checking)
+
+
 def finish(replica: "Replica") -> None:
     """Everything is on the disk: take the state over as soon as no block is being executed."""
     transfer = replica.transfer
     download = transfer.download
-    if download is None or transfer.restoring or replica.executing is not None:
+    if transfer.restoring or replica.executing is not None or not complete(replica):
         return
-    if download.missing or download.asked or download.checking:
-        return
+    assert download is not None
     if download.manifest.height <= replica.executed:
         transfer.download = None
         return

@@ -5,6 +5,7 @@ hashes, bodies are tuples of small byte strings, the application is a hash chain
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
@@ -173,7 +174,7 @@ class Node:
         self.check_wire = False
         self.count_before_durable = False
         self.drop_after_execution = False
-        self.snapshots = Snapshots(self)
+        self.transfers = Snapshots(self)
         self.genesis_root = GENESIS_ROOT
 
     # --- life and death
@@ -212,7 +213,7 @@ class Node:
         self.timers: dict[Timer, int] = {}
         self.committing: tuple[Tick, dict[Digest, Body]] | None = None
         self.ticking = False
-        self.executing: StoredBlock | None = None
+        self.executing: deque[StoredBlock] = deque()
         self.custody_told: tuple[int, int, int | None] | None = None
         self.feed(Started())
         for peer in self.cluster.nodes:
@@ -258,10 +259,8 @@ class Node:
                     world.counters["crashes between sync of a certificate and send"] += 1
             else:
                 world.counters["crashes that lost a write"] += 1
-        executing = self.executing is not None
-        if executing and (world.random.random() < 0.5 if written is None else written):
-            assert self.executing is not None
-            self._store_block(self.executing)
+        while self.executing and (world.random.random() < 0.5 if written is None else written):
+            self._store_block(self.executing.popleft())
             world.counters["crashes between execution and vote"] += 1
         for peer in self.cluster.nodes:
             if peer is not self and peer.up and world.random.random() < 0.8:
@@ -324,7 +323,7 @@ class Node:
             case Execute():
                 self._execute(effect)
             case CheckSnapshot() | KeepChunk():
-                self.snapshots.work(effect)
+                self.transfers.work(effect)
             case ReleaseCustody():
                 self.custody.proposed.clear()
                 for root in effect.in_flight:
@@ -466,7 +465,7 @@ class Node:
             for effect in tick.executes:
                 self._execute(effect)
             if tick.restore is not None:
-                self.snapshots.work(tick.restore)
+                self.transfers.work(tick.restore)
 
     def _own(self, tick: Tick) -> None:
         for message in tick.own:
@@ -565,7 +564,7 @@ class Node:
             self._serve_blocks(sender, message)
             return
         if isinstance(message, FetchManifest | FetchChunk):
-            self.snapshots.serve(sender, message)
+            self.transfers.serve(sender, message)
             return
         if isinstance(message, FetchBodies):
             for root in message.payload_roots:
@@ -606,7 +605,7 @@ class Node:
             if height > len(self.disk.blocks):
                 return None
             stored = self.disk.blocks[height - 1]
-            if not self.snapshots.holds(height, stored):
+            if not self.transfers.holds(height, stored):
                 return None
             return stored.header, stored.batch
 
@@ -682,15 +681,26 @@ class Node:
             ),
             payloads=body,
         )
-        require(self.executing is None, f"node {self.index} executes two blocks at once")
-        self.executing = stored
+        before = self.executing[-1].header if self.executing else self.replica.tip
+        require(
+            header.height == before.height + 1, f"node {self.index} executes blocks out of order"
+        )
+        self.executing.append(stored)
+        if len(self.executing) == 1:
+            self._execute_first()
+
+    def _execute_first(self) -> None:
+        stored = self.executing[0]
+        header, body = stored.header, stored.payloads
         life = self.life
 
         def done() -> None:
             if self.up and self.life == life:
                 if self.cluster.boundary(self, executed=stored):
                     return
-                self.executing = None
+                self.executing.popleft()
+                if self.executing:
+                    self._execute_first()
                 self._store_block(stored)
                 for payload in body:
                     if self.honest:
@@ -709,11 +719,14 @@ class Node:
         took += self.processor.costs.execute_us
         self.world.after(took, lambda: self.processor.run(done))
 
+    def state_replaced(self) -> None:
+        """The blocks on the disk are now those of a fetched snapshot."""
+
     def _store_block(self, stored: StoredBlock) -> None:
         if self.honest:
             self.cluster.checker.executed(self.index, stored)
         self.disk.write_block(stored)
-        self.snapshots.executed(stored)
+        self.transfers.executed(stored)
         if self.drop_after_execution:
             self.disk.drop(stored.header.height)
             self.replica.prepared.pop(stored.header.height, None)

@@ -228,7 +228,7 @@ class Cluster:
         node = self.nodes[index]
         node.crash()
         node.disk = Disk()
-        node.snapshots = snapshots.Snapshots(node)
+        node.transfers = snapshots.Snapshots(node)
         node_id = Digest(bytes([index]) * 32)
         if self.planted.forget_votes:
             node.disk.born(self.chain_id, node_id)
@@ -250,7 +250,7 @@ class Cluster:
             backup.blocks = node.disk.blocks
             backup.bodies.update(node.disk.bodies)
         node.disk = backup
-        node.snapshots = snapshots.Snapshots(node)
+        node.transfers = snapshots.Snapshots(node)
         self.world.counters[f"old backups restored, {kind}"] += 1
         self.world.log(f"node {index} gets an old backup")
         self.restored.add(index)
@@ -262,7 +262,7 @@ class Cluster:
         node = self.nodes[index]
         node.crash()
         node.disk.blocks.clear()
-        node.snapshots = snapshots.Snapshots(node)
+        node.transfers = snapshots.Snapshots(node)
         self.world.counters["states lost"] += 1
         self.world.log(f"node {index} loses state.db")
         self.restart_later(index)

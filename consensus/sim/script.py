@@ -152,7 +152,7 @@ class Script:
                 node = stage.nodes[int(index)]
                 node.crash()
                 node.disk = Disk()
-                node.snapshots = Snapshots(node)
+                node.transfers = Snapshots(node)
                 node.disk.born_again(stage.chain_id, Digest(bytes([int(index)]) * 32))
                 node.start()
             case ["expect", "block", height, *content]:
@@ -182,7 +182,7 @@ class Script:
             "view": replica.active and replica.view == int(value) if value.isdigit() else None,
             "asked": not replica.active and str(replica.view) == value,
             "height": value.isdigit() and replica.executed >= int(value),
-            "transfers": str(node.snapshots.restored_total) == value,
+            "transfers": str(node.transfers.restored_total) == value,
             "phase": replica.phase is Phase.__members__.get(value),
         }.get(what)
         if not found:

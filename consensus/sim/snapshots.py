@@ -220,7 +220,7 @@ class Snapshots:
             assert chunk is not None
             bodies += _bodies(chunk)
         header, batch = manifest.run.headers[0], manifest.run.batches[0]
-        require(node.executing is None, f"node {node.index} executes while it restores")
+        require(not node.executing, f"node {node.index} executes while it restores")
         block = ExecutedBlock(
             height=header.height,
             header_hash=header.hash,
@@ -243,6 +243,7 @@ class Snapshots:
         node.disk.blocks = [
             StoredBlock(header=header, batch=batch, block=block, payloads=body) for body in bodies
         ]
+        node.state_replaced()
         self.kept.clear()
         self.floor = max(self.floor, int(header.height))
         for body in bodies:
