@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, recovery, retransmit
+from consensus.core import catch_up, custody, recovery, retransmit, transfer
 from consensus.core.effects import EnterEpoch, Event, ForwardCustody, Persist, ReleaseCustody, Send
 from consensus.core.inputs import Timer
 from consensus.core.instance import Instance
@@ -236,6 +236,7 @@ def enter(replica: "Replica", link: EpochLink) -> None:
         if block.next_validators is not None and block.next_validators.epoch > link.epoch:
             decided(replica, link.epoch, block)
     recovery.change_epoch(replica)
+    transfer.change_epoch(replica)
     role = "an observer" if index is None else f"replica {index}"
     replica.note(
         Event.EPOCH_ENTERED,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from consensus.core.messages import Message
-from consensus.core.types import Height, ReplicaIndex
+from consensus.core.types import GENESIS_HEIGHT, Height, ReplicaIndex
 from consensus.core.validators import ValidatorSet
 from native.values import Digest
 
@@ -28,6 +28,7 @@ class Timer(Enum):
     VIEW_CHANGE = "view_change"  # NEW-VIEW has had its time
     STATUS = "status"  # is something stuck? then tell, and ask
     FETCH = "fetch"  # ask the next peer for what is missing
+    TRANSFER = "transfer"  # take back what a server of chunks did not give
     CLOCK = "clock"  # a PREPARE waits for our clock to reach its proposed time
 
 
@@ -74,6 +75,39 @@ class Executed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotChecked:
+    """Answer to `CheckSnapshot`. `missing` are the chunks that are not on our disk yet."""
+
+    peer: ReplicaIndex
+    snapshot: Digest
+    valid: bool
+    chunks: int = 0
+    missing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkKept:
+    """Answer to `KeepChunk`: on the disk, or not the chunk that the outline commits to."""
+
+    peer: ReplicaIndex
+    snapshot: Digest
+    index: int
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRestored:
+    """Answer to `RestoreSnapshot`: `state.db` holds the state of the snapshot, durably.
+
+    `next_validators` is the set that this state has decided on, by its block `decided_at`, if any.
+    """
+
+    snapshot: Digest
+    next_validators: ValidatorSet | None = None
+    decided_at: Height = GENESIS_HEIGHT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired:
     """A timer set by `SetTimer` reached its time."""
 
@@ -116,6 +150,9 @@ Input = (
     | BodyHeld
     | BatchTaken
     | Executed
+    | SnapshotChecked
+    | ChunkKept
+    | SnapshotRestored
     | TimerFired
     | CustodyChanged
     | PeerConnected

@@ -11,7 +11,8 @@ How the runtime drives it, in the order safety needs:
 2. Feed verified inputs (duties in `inputs.py`), each with the present time; never call `step`
    from inside the handling of its own effects.
 3. Give every list of effects to `tick.Gather` and follow the life of a tick in `tick.py`.
-4. Serve `FetchBlocks` and `FetchBodies` from the stores without asking the core.
+4. Serve `FetchBlocks`, `FetchBodies`, `FetchManifest` and `FetchChunk` from the stores without
+   asking the core.
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import assert_never
 
-from consensus.core import catch_up, custody, epochs, evidence, recovery, retransmit
+from consensus.core import catch_up, custody, epochs, evidence, recovery, retransmit, transfer
 from consensus.core.effects import (
     Accuse,
     ClearTimer,
@@ -37,6 +38,7 @@ from consensus.core.evidence import Offence, Statement
 from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
+    ChunkKept,
     CustodyChanged,
     Executed,
     Input,
@@ -44,6 +46,8 @@ from consensus.core.inputs import (
     PeerConnected,
     PeerLost,
     Received,
+    SnapshotChecked,
+    SnapshotRestored,
     Started,
     Timer,
     TimerFired,
@@ -56,10 +60,14 @@ from consensus.core.messages import (
     BlockHeader,
     Blocks,
     Checkpoint,
+    Chunk,
     EpochLink,
     Equivocation,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
+    Manifest,
     Message,
     NewView,
     Prepare,
@@ -243,6 +251,8 @@ class Replica:
         self.catching_up = False
         self.fetch_at: int | None = None
 
+        self.transfer = transfer.Transfer()
+
         # Retransmission.
         self.status_mark = (Height(0), Height(0))
         self.status_sent_us: int | None = None
@@ -325,6 +335,12 @@ class Replica:
                 self._hold_body(message)
             case BatchTaken():
                 propose.on_batch_taken(self, message)
+            case SnapshotChecked():
+                transfer.on_checked(self, message)
+            case ChunkKept():
+                transfer.on_kept(self, message)
+            case SnapshotRestored():
+                transfer.on_restored(self, message)
             case CustodyChanged():
                 custody.on_changed(self, message)
             case TimerFired():
@@ -393,7 +409,11 @@ class Replica:
                 catch_up.on_blocks(self, sender, message)
             case EpochLink():
                 epochs.on_link(self, message)
-            case FetchBlocks() | FetchBodies():
+            case Manifest():
+                transfer.on_manifest(self, sender, message)
+            case Chunk():
+                transfer.on_chunk(self, sender, message)
+            case FetchBlocks() | FetchBodies() | FetchManifest() | FetchChunk():
                 pass  # served by the runtime
             case _:
                 assert_never(message)
@@ -447,7 +467,8 @@ class Replica:
 
     def _hold_body(self, message: BodyHeld) -> None:
         root = message.payload_root
-        self.wanted.pop(root, None)
+        if self.wanted.pop(root, None) is not None:
+            transfer.answered(self)
         self.bodies[root] = None
         for instance in list(self.instances.values()):
             pre_prepare = instance.pre_prepare
@@ -471,6 +492,8 @@ class Replica:
             case Timer.FETCH:
                 self.fetch_at = None
                 catch_up.on_timer(self)
+            case Timer.TRANSFER:
+                transfer.on_timer(self)
             case Timer.CLOCK:
                 self.clock_wait_ms = None
                 prepare.progress_all(self)

@@ -23,6 +23,7 @@ from consensus.core.effects import (
     AnnounceView,
     Broadcast,
     ChangeView,
+    CheckSnapshot,
     ClearTimer,
     Drop,
     Effect,
@@ -31,11 +32,13 @@ from consensus.core.effects import (
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     Persist,
     Propose,
     ReleaseCustody,
+    RestoreSnapshot,
     Retract,
     Send,
     SendProposal,
@@ -71,6 +74,8 @@ from native.values import Signature
 
 Urgent = (
     Execute
+    | CheckSnapshot
+    | KeepChunk
     | TakeBatch
     | ReleaseCustody
     | ForwardCustody
@@ -131,6 +136,7 @@ class Tick:
     own: tuple[Signed, ...]
     outgoing: tuple[Outgoing, ...]
     executes: tuple[Execute, ...]
+    restore: RestoreSnapshot | None = None
 
     @property
     def durable(self) -> bool:
@@ -151,6 +157,7 @@ class Gather:
         "_outgoing",
         "_proposals",
         "_records",
+        "_restore",
     )
 
     def __init__(self) -> None:
@@ -166,6 +173,7 @@ class Gather:
         self._drop: Height | None = None
         self._outgoing: list[Outgoing] = []
         self._executes: list[Execute] = []
+        self._restore: RestoreSnapshot | None = None
 
     @property
     def empty(self) -> bool:
@@ -179,6 +187,7 @@ class Gather:
             or self._changes
             or self._announcements
             or self._drop is not None
+            or self._restore is not None
         )
 
     @property
@@ -193,6 +202,7 @@ class Gather:
             or self._changes
             or self._announcements
             or self._executes
+            or self._restore is not None
             or any(not isinstance(leaf, Checkpoint) for leaf in self._leaves)
             or any(not isinstance(record, Tip | Anchor) for record in self._records.values())
         )
@@ -240,8 +250,12 @@ class Gather:
                     self._announcements = []
                     self._outgoing = []
                     urgent.append(effect)
+                case RestoreSnapshot():
+                    self._restore = effect
                 case (
-                    TakeBatch()
+                    CheckSnapshot()
+                    | KeepChunk()
+                    | TakeBatch()
                     | ReleaseCustody()
                     | ForwardCustody()
                     | ForgetBody()
@@ -272,6 +286,7 @@ class Gather:
             drop=self._drop,
             outgoing=self._outgoing,
             executes=self._executes,
+            restore=self._restore,
         )
         self._clear()
         author.drafted()
@@ -314,7 +329,16 @@ class Gather:
 class Draft:
     """A tick whose signatures are still missing."""
 
-    __slots__ = ("_drop", "_epoch", "_executes", "_outgoing", "_records", "_unsigned", "jobs")
+    __slots__ = (
+        "_drop",
+        "_epoch",
+        "_executes",
+        "_outgoing",
+        "_records",
+        "_restore",
+        "_unsigned",
+        "jobs",
+    )
 
     def __init__(
         self,
@@ -325,6 +349,7 @@ class Draft:
         drop: Height | None,
         outgoing: list[Outgoing],
         executes: list[Execute],
+        restore: RestoreSnapshot | None = None,
     ) -> None:
         self._epoch = author.committee.epoch
         self._unsigned = unsigned
@@ -332,6 +357,7 @@ class Draft:
         self._drop = drop
         self._outgoing = outgoing
         self._executes = executes
+        self._restore = restore
         chain_id = author.committee.chain_id
         self.jobs: list[bytes] = []
         """What must be signed, in order."""
@@ -391,4 +417,5 @@ class Draft:
             own=tuple(own),
             outgoing=tuple(outgoing + self._outgoing),
             executes=tuple(self._executes),
+            restore=self._restore,
         )

@@ -7,6 +7,7 @@
     submit apple to 0 1 2 3              payload into the custody of these nodes, at once
     run 50                               milliseconds
     crash 0 / start 0 / wipe 2
+    prune                                from now on nodes drop blocks below their snapshots
     rotate 3                             all start again in a chain whose primaries lead 3 blocks
     members 1 2 3 4                      ask every node for this set, in this order
     cut 3 / heal                         take a node off the network / all back on it
@@ -17,6 +18,7 @@
     expect height 2 of 1 2 3             at least this many blocks
     expect block 1 null                  what the one log holds: null, empty, or payload names
     expect phase VOTING of 0
+    expect transfers 1 of 3              how often this node took over a snapshot
 
 Kinds: PRE-PREPARE PREPARE COMMIT CHECKPOINT VIEW-CHANGE NEW-VIEW STATUS BLOCKS. A vote vector is
 lost when any of its leaves is of the kind.
@@ -42,6 +44,7 @@ from consensus.sim.checker import Violation, require
 from consensus.sim.disk import Body, Disk
 from consensus.sim.node import Node
 from consensus.sim.run import Cluster, describe
+from consensus.sim.snapshots import Snapshots
 from native.values import Digest
 
 LEAVES = {"PREPARE": Prepare, "COMMIT": Commit, "CHECKPOINT": Checkpoint}
@@ -87,6 +90,7 @@ class Stage(Cluster):
             self.nodes[index] = Node(self, index)
         self.liars.clear()
         self.rotation_blocks = 0
+        self.prunes = False
         self.by_digest = 0.0
         for node in self.nodes:
             node.clock.skew_ms = 0
@@ -145,6 +149,8 @@ class Script:
                 for node in stage.nodes:
                     node.crash()
                     node.start()
+            case ["prune"]:
+                stage.prunes = True
             case ["lose", kind, *where]:
                 rule = Rule(kind=kind)
                 for name, value in zip(where[::2], where[1::2], strict=True):
@@ -185,6 +191,7 @@ class Script:
                 node = stage.nodes[int(index)]
                 node.crash()
                 node.disk = Disk()
+                node.transfers = Snapshots(node)
                 node.disk.born_again(stage.chain_id, Digest(bytes([int(index)]) * 32))
                 node.start()
             case ["expect", "block", height, *content]:
@@ -215,6 +222,7 @@ class Script:
             "asked": not replica.active and str(replica.view) == value,
             "height": value.isdigit() and replica.executed >= int(value),
             "epoch": str(replica.committee.epoch) == value,
+            "transfers": str(node.transfers.restored_total) == value,
             "phase": replica.phase is Phase.__members__.get(value),
         }.get(what)
         if not found:

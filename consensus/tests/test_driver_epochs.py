@@ -21,7 +21,7 @@ from consensus.core.serving import blocks_from
 from consensus.core.types import Epoch, Height, Instant, Phase, Timing
 from consensus.core.validators import Validator, ValidatorSet
 from consensus.limits import WINDOW_BLOCKS
-from consensus.runtime.driver import Driver
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Committed
 from consensus.tests.test_driver import Disk, Machine, Quiet
@@ -158,12 +158,13 @@ class Node:
             seconds=lambda: self.now().monotonic_us / 1e6,
             wake_at=lambda _at: None,
             serve=self.serve,
+            transfer=lambda _effect: None,
             certified=lambda _certificate: None,
             entered=self.begun.append,
         )
         self.driver.start([])
 
-    def serve(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
+    def serve(self, peer: int, request: Request) -> None:
         """Answer from memory what the block server answers from disk."""
         if isinstance(request, FetchBodies):
             for root in request.payload_roots:
@@ -172,6 +173,7 @@ class Node:
                     kind = int(frames.FrameType.BODY)
                     self.wires.send_nowait(peer, ChannelKind.BULK, kind, body.batch)
             return
+        assert isinstance(request, FetchBlocks)
         reply = blocks_from(
             request.first,
             executed=Height(len(self.chain.headers)),

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -28,14 +28,21 @@ from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
 from consensus.core.epochs import Epochs
-from consensus.core.messages import EpochLink
+from consensus.core.inputs import SnapshotRestored
+from consensus.core.messages import EpochLink, FetchChunk, FetchManifest
 from consensus.core.records import Birth, Record, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
-from consensus.core.types import NOBODY, Instant, Timing
-from consensus.limits import MESSAGE_BYTES_MAX, WINDOW_BLOCKS
-from consensus.runtime.driver import Driver
+from consensus.core.types import NOBODY, Height, Instant, Timing
+from consensus.limits import (
+    BATCH_PAYLOADS_MAX,
+    BATCH_SIZE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    WINDOW_BLOCKS,
+)
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
+from consensus.runtime.snapshots import SnapshotServer
 from consensus.runtime.store import (
     CommitFailed,
     Committed,
@@ -65,6 +72,7 @@ from node.runtime.membership import Membership, genesis_set
 from node.runtime.preparation import Preparation
 from node.runtime.router import Router
 from node.runtime.service import NodeService
+from node.runtime.snapshots import Done, Snapshots
 from node.runtime.store import StateStore
 from node.runtime.submissions import Submissions
 from node.status import to_json
@@ -127,6 +135,8 @@ class Parts:
     executor: Executor
     store: ConsensusStore
     server: BlockServer
+    snapshots: Snapshots
+    snapshot_server: SnapshotServer
     driver: Driver
     alarm: Alarm
     board: CertificateBoard
@@ -207,6 +217,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=time.perf_counter,
         stagger_blocks=(0 if founder is None else founder) * STAGGER_BLOCKS,
         settle=preparation.settle,
+        snapshot_blocks=config.storage.snapshot_blocks,
     )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
@@ -237,6 +248,16 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         on_down=lambda peer: driver.peer_down(peer),
     )
     server = BlockServer(links, store, executor, known.bounds(), lambda digest: driver.body(digest))
+    snapshots = Snapshots(
+        home.snapshots,
+        router,
+        executor,
+        server,
+        known.bounds(),
+        done=lambda done: driver.transferred(_with_pending(done, validators)),
+        restored=lambda _manifest: mempool_after_restore(mempool, router),
+    )
+    snapshot_server = SnapshotServer(links, snapshots)
     alarm = Alarm(lambda: driver.timers_due(), _monotonic_us)
     board = CertificateBoard()
     keys = membership.verifiers()
@@ -267,7 +288,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=_now,
         seconds=time.perf_counter,
         wake_at=alarm.set,
-        serve=server.serve_nowait,
+        serve=_Desk(server, snapshot_server).serve_nowait,
+        transfer=snapshots.work_soon,
         certified=board.post,
         accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
@@ -310,6 +332,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         executor=executor,
         store=store,
         server=server,
+        snapshots=snapshots,
+        snapshot_server=snapshot_server,
         driver=driver,
         alarm=alarm,
         board=board,
@@ -358,9 +382,10 @@ def _replica(
 ) -> Replica:
     """Rebuild the replica from what is durable."""
     height = state.height
+    lowest = max(1, height - 2 * WINDOW_BLOCKS, state.first)
     chain = [
         _chain_block(state, at, membership.epochs.bounds(), validators)
-        for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)
+        for at in range(lowest, height + 1)
     ]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
@@ -394,6 +419,14 @@ def batch_interval_ms(members: int) -> int:
     bigger the set, the fewer blocks a second. An idle primary proposes at once in any case.
     """
     return next((pause for most, pause in BATCH_INTERVALS_MS if members <= most), 60)
+
+
+def _with_pending(done: Done, validators: ValidatorsApplication) -> Done:
+    """A restored state may have decided on the next set in a block that was never executed here."""
+    pending = validators.registry.pending
+    if not isinstance(done, SnapshotRestored) or pending is None:
+        return done
+    return replace(done, next_validators=pending.next, decided_at=Height(pending.ordered_at))
 
 
 def _chain_block(
@@ -457,6 +490,8 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
         parts.cosigner.on_block_committed(parts.executor.height)
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
+    nursery.start_soon(parts.snapshots.run, name="snapshots")
+    nursery.start_soon(parts.snapshot_server.run, name="snapshot-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
     nursery.start_soon(parts.accuser.run, name="accuser")
     if parts.cosigner is not None:
@@ -519,6 +554,7 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
             members=[validator.name for validator in outcome.next_validators.members],
         )
     parts.submissions.on_block(block)
+    parts.snapshots.executed()
     if parts.cosigner is not None:
         parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(
@@ -589,6 +625,36 @@ class MempoolCounters:
             dropped_total=found.dropped,
             removed_total=found.removed,
         )
+
+
+class _Desk:
+    """Hands a peer's request to whoever serves it."""
+
+    def __init__(self, blocks: BlockServer, snapshots: SnapshotServer) -> None:
+        self._blocks = blocks
+        self._snapshots = snapshots
+
+    def serve_nowait(self, peer: int, request: Request) -> None:
+        """Queue a request of a validator."""
+        if isinstance(request, FetchManifest | FetchChunk):
+            self._snapshots.serve_nowait(peer, request)
+        else:
+            self._blocks.serve_nowait(peer, request)
+
+
+def mempool_after_restore(mempool: Mempool, router: Router) -> None:
+    """Give up payloads that were executed in blocks this node has skipped."""
+    mempool.release()
+    while (batch := mempool.pending_batch(BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX)) is not None:
+        codes = router.check(batch).codes
+        done = [
+            batch.payload(at)
+            for at, (tag, code) in enumerate(zip(batch.tags, codes, strict=True))
+            if router.repeated(tag, code)
+        ]
+        if not done:
+            return
+        mempool.remove(Batch.of(done))
 
 
 class _Everybody:
