@@ -351,8 +351,13 @@ class Draft:
             )
             records[record_key(last)] = last
 
+    @property
+    def votes_and_proposals_only(self) -> bool:
+        """Whether the records may be stored unsigned (`records.signed_again`)."""
+        return all(isinstance(message, VoteVector | PrePrepare) for message in self._unsigned)
+
     def complete(self, signatures: Sequence[Signature]) -> Tick:
-        """Put the signatures in, one for each job."""
+        """Put the signatures in, one for each job; may be done again with others."""
         invariant(len(signatures) == len(self.jobs), "one signature for each job")
         at = iter(signatures)
         own: list[Signed] = []

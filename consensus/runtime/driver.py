@@ -38,6 +38,7 @@ from consensus.core.effects import (
 )
 from consensus.core.messages import (
     EMPTY_ROOT,
+    UNSIGNED,
     BatchHeader,
     BlockCertificate,
     BlockHeader,
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
     from consensus.runtime.store import RecordStore
     from native import FalconVerifier, Mempool
     from native.keys import SecretKey
-    from native.values import Digest
+    from native.values import Digest, Signature
     from transport import Connection
 
 JOBS_PER_CALL: Final = 4_096  # signatures checked in one call: 40 ms, then the loop breathes
@@ -393,15 +394,15 @@ class Driver:
         draft = self._gather.draft(self.replica)
         if draft is None or self.halted is not None:
             return False
-        began = self._seconds()
-        tick = draft.complete([self._secret.sign(job) for job in draft.jobs])
-        if draft.jobs:
-            self._observer.signed((self._seconds() - began) / len(draft.jobs))
         self._ticks_total += 1
+        # Votes and proposals are signed while the disk writes them: what is durable is that we say
+        # them, and a start signs them again. What holds the words of others is signed before.
+        overlapped = draft.votes_and_proposals_only
+        signed = [UNSIGNED] * len(draft.jobs) if overlapped else self._signed(draft.jobs)
+        tick = draft.complete(signed)
         if not tick.durable:
             self._release(tick)
             return True
-        self._tick = tick
         self._serial += 1
         for record in tick.records:
             if isinstance(record, Accepted):
@@ -410,7 +411,16 @@ class Driver:
             self._owe_body(execute.batch)
         bodies, self._owed = self._owed, []
         self._store.commit_soon(self._serial, tick.records, bodies, tick.drop)
+        self._tick = draft.complete(self._signed(draft.jobs)) if overlapped else tick
         return False
+
+    def _signed(self, jobs: Sequence[bytes]) -> list[Signature]:
+        if not jobs:
+            return []
+        began = self._seconds()
+        signed = [self._secret.sign(job) for job in jobs]
+        self._observer.signed((self._seconds() - began) / len(jobs))
+        return signed
 
     def _owe_body(self, header: BatchHeader) -> None:
         """The disk must get this body with the next tick, unless it has it already.

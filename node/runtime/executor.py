@@ -91,9 +91,11 @@ class Executor:
         token: int,
         clock: Callable[[], float],
         stagger_blocks: int = 0,
+        settle: Callable[[Batch], None] = lambda _batch: None,
         snapshot_blocks: int = 0,
     ) -> None:
-        """`token` marks our completions; `stagger_blocks` shifts this node's write-back cycle.
+        """`token` marks our completions; `stagger_blocks` shifts this node's write-back cycle;
+        `settle` returns when nobody else is checking the batch.
 
         The state is cut after every block whose height is a multiple of `snapshot_blocks`, unless
         that is 0 or the cut before is still being read.
@@ -103,6 +105,7 @@ class Executor:
         self._completions = completions
         self._token = token
         self._clock = clock
+        self._settle = settle
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_RECEIPTS_BLOCKS_MAX)
@@ -259,6 +262,7 @@ class Executor:
         if self._failed:
             return
         try:
+            self._settle(batch)
             began = self._clock()
             outcome = self._router.execute(Block(header=header, batch=batch))
             executed = self._clock()
