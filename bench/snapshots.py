@@ -12,7 +12,7 @@ from typing import Final
 
 from bench.load import Load, Purse
 from bench.network import Network, until
-from bench.report import Result, Suite, percentile, progress, rounded
+from bench.report import Result, Suite, progress, rounded
 from caesar.core.accounts import SYSTEM_NAMES, TREASURY
 from caesar.core.addresses import Address, address_of
 from caesar.core.genesis import LedgerGenesis
@@ -25,6 +25,7 @@ from native.values import Algorithm, Digest, PublicKey
 from node.core.outlines import Outlines
 from node.core.snapshotfiles import chunk_name
 from node.runtime.executor import all_rows, open_state
+from node.runtime.load import percentile
 from node.runtime.router import Router
 from node.runtime.snapshots import missing_chunks
 from node.runtime.store import StateStore, StoredBlock
@@ -116,7 +117,7 @@ def _state() -> Iterator[Result]:
         )
         yield Result(
             name="snapshot_cut_slice_p99_ms",
-            value=rounded(percentile(slices_ms, 99)),
+            value=rounded(percentile(sorted(slices_ms), 99)),
             unit="ms",
             conditions=f"{conditions}; processor time a block may wait for, most "
             f"{max(slices_ms):.1f} ms",
@@ -165,10 +166,10 @@ def _catch_up() -> Result:
             time.sleep(AWAY_S)
             late.start()
             until(lambda: late.status() is not None, "the late node answers", timeout_s=30)
-            first, live_first, began = late.height, others[0].height, time.perf_counter()
-            until(lambda: late.height >= others[0].height - 2, "it caught up", timeout_s=30)
+            first, live_first, began = late.height(), others[0].height(), time.perf_counter()
+            until(lambda: late.height() >= others[0].height() - 2, "it caught up", timeout_s=30)
             took = time.perf_counter() - began
-            gained, live = late.height - first, others[0].height - live_first
+            gained, live = late.height() - first, others[0].height() - live_first
             load.close()
         finally:
             network.destroy()
