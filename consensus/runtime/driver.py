@@ -155,11 +155,11 @@ class Driver:
         seconds: Callable[[], float],
         wake_at: Callable[[int | None], None],
         serve: Callable[[int, Request], None],
-        transfer: Callable[[CheckSnapshot | KeepChunk | RestoreSnapshot], None],
         certified: Callable[[BlockCertificate], None],
         earlier: Sequence[Sequence[FalconVerifier]] = (),
         entered: Callable[[EpochLink], None] | None = None,
         accuse: Callable[[ReplicaIndex, Contradiction], None] | None = None,
+        transfer: Callable[[CheckSnapshot | KeepChunk | RestoreSnapshot], None] | None = None,
     ) -> None:
         """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
         `transfer` works on a snapshot and calls `transferred` afterwards; `certified` sees every
@@ -182,7 +182,7 @@ class Driver:
         self._seconds = seconds
         self._wake_at = wake_at
         self._serve = serve
-        self._transfer = transfer
+        self._transfer = transfer or (lambda _work: None)
         self._certified = certified
         self._entered = entered or (lambda _link: None)
         self._accuse = accuse or (lambda _peer, _proof: None)

@@ -100,8 +100,9 @@ CRASHES: Final = (
     "NEW-VIEW with a null batch",
     "VIEW-CHANGE with prepared batches",
 )
+TRANSFER: Final = ("blocks pruned", "chunks served", "snapshots restored", "transfers resumed")
 SOMETIMES: Final = {
-    Kind.SWARM: VIEW_CHANGES + DISKS + SWARM,
+    Kind.SWARM: VIEW_CHANGES + DISKS + SWARM + TRANSFER,
     Kind.DISK: VIEW_CHANGES + DISKS,
     Kind.TWINS: (*VIEW_CHANGES, "fault equivocation", "catch_up.finished", "messages cut"),
     Kind.CRASH: CRASHES,

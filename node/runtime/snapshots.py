@@ -95,8 +95,13 @@ class Snapshots:
             while True:
                 await self._cut.wait()
                 self._cut = trio.Event()
-                if self._executor.cut_height is not None:
-                    await self._read_cut(self._executor.cut_height)
+                height = self._executor.cut_height
+                if height is None:
+                    continue
+                try:
+                    await self._read_cut(height)
+                except OSError as error:  # a full disk: blocks matter more than this
+                    log.warning("snapshot.not_cut", height=height, error=str(error))
 
     async def _read_cut(self, height: int) -> None:
         folder = self._folder / CUTTING

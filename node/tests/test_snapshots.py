@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +154,14 @@ def running(folder: Path) -> Iterator[Node]:
         node.executor.stop()
 
 
+async def eventually(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while True:
+            if condition():
+                return
+            await trio.sleep(0.01)
+
+
 async def wait_newest(node: Node, above: int = 0) -> Manifest:
     with trio.fail_after(30):
         while True:
@@ -294,6 +302,23 @@ async def test_the_newest_two_are_kept_and_an_unfinished_cut_is_thrown_away(tmp_
             assert (await wait_newest(node)).height == 3 * EVERY
             assert await node.snapshots.chunk(Digest(bytes(32)), 0) is None
             assert not (folder / "cutting").exists()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_cut_that_the_disk_refuses_costs_that_snapshot_only(tmp_path: Path) -> None:
+    with running(tmp_path / "a") as node:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.snapshots.run)
+            await eventually((tmp_path / "a" / "snapshots").exists)
+            (tmp_path / "a" / "snapshots" / "cutting").touch()  # a file where a folder must be
+            while node.executor.height <= EVERY:
+                await node.execute()
+            await eventually(lambda: node.executor.cut_height is None)
+            assert await node.snapshots.newest(Height(0)) is None
+            (tmp_path / "a" / "snapshots" / "cutting").unlink()
+            while node.executor.height <= 2 * EVERY:
+                await node.execute()
+            assert (await wait_newest(node)).height == 2 * EVERY
             nursery.cancel_scope.cancel()
 
 
