@@ -181,15 +181,22 @@ class Submissions:
         for at, code in enumerate(advice.codes):
             if code == CODE_APPLIED or self._known(waiter, at, ids):
                 continue
-            key = id_at(ids, at)
-            if lookups and self._router.repeated(batch.tags[at], code):
-                lookups -= 1
-                try:
-                    found = await self._executor.receipt(key)
-                except SearchBusy:
-                    return
-                if found is not None:
-                    waiter.answer(at, found)
+            if not self._router.repeated(batch.tags[at], code):
+                continue
+            # Not refused before the disk was asked: whoever comes again with it gets the answer.
+            waiter.outcomes[at] = Outcome.PENDING
+            if not lookups:
+                continue
+            lookups -= 1
+            try:
+                found = await self._executor.receipt(id_at(ids, at))
+            except SearchBusy:
+                lookups = 0
+                continue
+            if found is not None:
+                waiter.answer(at, found)
+            else:
+                waiter.outcomes[at] = Outcome.REFUSED
 
     def _known(self, waiter: _Waiter, at: int, ids: bytes) -> bool:
         key = id_at(ids, at)
