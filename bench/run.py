@@ -19,7 +19,7 @@ from pathlib import Path
 if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import agreement, bft, certificates, falcon, stoq
+from bench import agreement, bft, certificates, falcon, snapshots, stoq
 from bench.report import Result, Suite, machine, progress
 
 SUITES: tuple[Suite, ...] = (
@@ -28,6 +28,7 @@ SUITES: tuple[Suite, ...] = (
     bft.SUITE,
     agreement.SUITE,
     certificates.SUITE,
+    snapshots.SUITE,
 )
 
 

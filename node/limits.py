@@ -36,5 +36,7 @@ LOAD_RATE_GUESS_MAX: Final = 15_000  # signed for each second when no rate is gi
 LOAD_IN_FLIGHT_MAX: Final = 50_000  # a node waits for 100,000 receipts at most
 
 METRIC_LABELS_MAX: Final = 64  # per metric; more go to "other"
+SNAPSHOT_SERVED_S: Final = 60.0  # a snapshot somebody fetches stays this long after the last chunk
+SNAPSHOT_READ_SHARE: Final = 4  # of the time between two blocks, cutting takes a fifth
 ACCUSATIONS_WAITING_MAX: Final = 128  # 7 offences of f liars at 64 validators do not fill it
 ACCUSE_INTERVAL_S: Final = 1.0  # between two proofs: they are few, and a liar makes them

@@ -21,15 +21,18 @@ import structlog
 from consensus.core import frames, inputs
 from consensus.core.effects import (
     Accuse,
+    CheckSnapshot,
     ClearTimer,
     Event,
     Execute,
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     ReleaseCustody,
+    RestoreSnapshot,
     SetTimer,
     TakeBatch,
 )
@@ -42,6 +45,8 @@ from consensus.core.messages import (
     Commit,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
     Message,
     PrePrepare,
     VoteVector,
@@ -87,6 +92,8 @@ PATIENCE_US: Final = 5_000  # CHECKPOINT leaves wait this long for other votes t
 SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: four windows
 
 log = structlog.get_logger("consensus")
+
+Request = FetchBlocks | FetchBodies | FetchManifest | FetchChunk
 
 EMPTY_BATCH: Final = Batch.of([])
 
@@ -141,13 +148,14 @@ class Driver:
         clock: Callable[[], Instant],
         seconds: Callable[[], float],
         wake_at: Callable[[int | None], None],
-        serve: Callable[[int, FetchBlocks | FetchBodies], None],
+        serve: Callable[[int, Request], None],
+        transfer: Callable[[CheckSnapshot | KeepChunk | RestoreSnapshot], None],
         certified: Callable[[BlockCertificate], None],
         accuse: Callable[[ReplicaIndex, Contradiction], None] | None = None,
     ) -> None:
         """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
-        `certified` sees every newest block certificate once it is durable here; `accuse` gets the
-        proof of a peer's lie.
+        `transfer` works on a snapshot and calls `transferred` afterwards; `certified` sees every
+        newest block certificate once it is durable here; `accuse` gets the proof of a peer's lie.
         """
         self.replica = replica
         self._committee = replica.committee
@@ -164,6 +172,7 @@ class Driver:
         self._seconds = seconds
         self._wake_at = wake_at
         self._serve = serve
+        self._transfer = transfer
         self._certified = certified
         self._accuse = accuse or (lambda _peer, _proof: None)
         self._gather = Gather()
@@ -279,6 +288,13 @@ class Driver:
             )
         )
         self._watch_custody()
+
+    def transferred(
+        self, done: inputs.SnapshotChecked | inputs.ChunkKept | inputs.SnapshotRestored
+    ) -> None:
+        """What `transfer` was asked for is done."""
+        self._feed(done)
+        self.turn()
 
     def timers_due(self) -> None:
         """The moment given to `wake_at` has come."""
@@ -438,6 +454,8 @@ class Driver:
             self._feed(inputs.Received(sender=me, message=message))
         for execute in tick.executes:
             self._execute(execute)
+        if tick.restore is not None:
+            self._transfer(tick.restore)
 
     def _send(self, outgoing: Outgoing) -> None:
         message = outgoing.message
@@ -497,6 +515,8 @@ class Driver:
                 self._timers[effect.timer] = effect.at_us
             case ClearTimer():
                 self._timers.pop(effect.timer, None)
+            case CheckSnapshot() | KeepChunk():
+                self._transfer(effect)
             case Misbehaved():
                 self._observer.misbehaved(effect.fault)
                 log.warning("peer.misbehaved", peer=effect.peer, fault=effect.fault.value)
@@ -634,7 +654,7 @@ class Driver:
                 return None
             case _:
                 message = frames.decode(frame_type, payload, self._bounds)
-                if isinstance(message, FetchBlocks | FetchBodies):
+                if isinstance(message, FetchBlocks | FetchBodies | FetchManifest | FetchChunk):
                     self._serve(peer, message)
                     return None
                 return message, None

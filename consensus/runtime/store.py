@@ -12,6 +12,7 @@ failed commit is posted as `CommitFailed` and the process must end. The driver n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -23,21 +24,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 import apsw
 import trio
 
+from consensus.core import wire
 from consensus.core.records import (
     ANCHOR_KIND,
     TIP_KIND,
     Birth,
     Record,
+    Tip,
     decode_records,
     encode_record,
     reborn,
 )
 from consensus.errors import ConsensusError
-from consensus.limits import ANCHOR_BLOCKS
+from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
 from consensus.runtime.transaction import transaction
 from native.batches import Batch
 
 if TYPE_CHECKING:
+    from consensus.core.messages import BlockCertificate
     from consensus.core.wire import Bounds
     from native import Completions
     from native.values import Digest
@@ -165,6 +169,28 @@ def create_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -> 
 def recreate_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -> None:
     """Create the store of a key that has lost its disk: it must recover before it votes."""
     _create(path, reborn(chain_id, node_id, 2))
+
+
+def adopt_certificate(path: Path, certificate: BlockCertificate, bounds: Bounds) -> None:
+    """Make a certificate the newest one of a stopped node's store, unless it knows a newer one.
+
+    What state transfer does while the node runs, before `state.db` is replaced. Raises
+    `StoreDamaged`.
+    """
+    try:
+        with contextlib.closing(
+            apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        ) as database:
+            database.execute("PRAGMA synchronous=FULL").fetchall()
+            found = database.execute("SELECT data FROM record WHERE kind=?", (TIP_KIND,)).fetchone()
+            if found is not None:
+                value = wire.decode_value(bytes(found[0]), MESSAGE_BYTES_MAX)
+                if wire.block_certificate(value, bounds).height >= certificate.height:
+                    return
+            with transaction(database):
+                _insert(database, [Tip(certificate=certificate)])
+    except apsw.Error as error:
+        raise StoreDamaged(path, f"damaged ({error})") from error
 
 
 def _create(path: Path, records: Iterable[Record]) -> None:

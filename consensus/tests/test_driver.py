@@ -15,7 +15,6 @@ from consensus.core.messages import (
     BatchHeader,
     BlockCertificate,
     BlockHeader,
-    FetchBlocks,
     FetchBodies,
 )
 from consensus.core.records import Accepted, Birth, Record
@@ -24,7 +23,7 @@ from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX
-from consensus.runtime.driver import Driver
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, Mempool
@@ -129,7 +128,8 @@ class Node:
         self.disk = Disk()
         self.machine = Machine()
         self.mempool = Mempool(1_000, 10_000_000)
-        self.served: list[FetchBlocks | FetchBodies] = []
+        self.served: list[Request] = []
+        self.transfers: list[object] = []
         self.certified: list[BlockCertificate] = []
         birth = Birth(chain_id=CHAIN, node_id=Digest(KEYS[me].node_id), incarnation=1)
         self.driver = Driver(
@@ -153,6 +153,7 @@ class Node:
             seconds=lambda: now().monotonic_us / 1e6,
             wake_at=lambda _at: None,
             serve=lambda _peer, request: self.served.append(request),
+            transfer=self.transfers.append,
             certified=self.certified.append,
         )
 

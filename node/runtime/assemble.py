@@ -27,14 +27,21 @@ from caesar.runtime.validators import ValidatorsApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
+from consensus.core.messages import FetchChunk, FetchManifest
 from consensus.core.records import Birth, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
 from consensus.core.validators import Validator
-from consensus.limits import MESSAGE_BYTES_MAX, WINDOW_BLOCKS
-from consensus.runtime.driver import Driver
+from consensus.limits import (
+    BATCH_PAYLOADS_MAX,
+    BATCH_SIZE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    WINDOW_BLOCKS,
+)
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
+from consensus.runtime.snapshots import SnapshotServer
 from consensus.runtime.store import (
     CommitFailed,
     Committed,
@@ -63,6 +70,7 @@ from node.runtime.http import create_app, serve
 from node.runtime.preparation import Preparation
 from node.runtime.router import Router
 from node.runtime.service import NodeService
+from node.runtime.snapshots import Snapshots
 from node.runtime.store import StateStore
 from node.runtime.submissions import Submissions
 from node.status import to_json
@@ -124,6 +132,8 @@ class Parts:
     executor: Executor
     store: ConsensusStore
     server: BlockServer
+    snapshots: Snapshots
+    snapshot_server: SnapshotServer
     driver: Driver
     alarm: Alarm
     board: CertificateBoard
@@ -207,6 +217,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=time.perf_counter,
         stagger_blocks=me * STAGGER_BLOCKS,
         settle=preparation.settle,
+        snapshot_blocks=config.storage.snapshot_blocks,
     )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
@@ -236,6 +247,16 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         on_down=lambda peer: driver.peer_down(peer),
     )
     server = BlockServer(links, store, executor, bounds, lambda digest: driver.body(digest))
+    snapshots = Snapshots(
+        home.snapshots,
+        router,
+        executor,
+        server,
+        bounds,
+        done=lambda done: driver.transferred(done),
+        restored=lambda _manifest: mempool_after_restore(mempool, router),
+    )
+    snapshot_server = SnapshotServer(links, snapshots)
     alarm = Alarm(lambda: driver.timers_due(), _monotonic_us)
     board = CertificateBoard()
     driver = Driver(
@@ -252,7 +273,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=_now,
         seconds=time.perf_counter,
         wake_at=alarm.set,
-        serve=server.serve_nowait,
+        serve=_Desk(server, snapshot_server).serve_nowait,
+        transfer=snapshots.work_soon,
         certified=board.post,
         accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
@@ -295,6 +317,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         executor=executor,
         store=store,
         server=server,
+        snapshots=snapshots,
+        snapshot_server=snapshot_server,
         driver=driver,
         alarm=alarm,
         board=board,
@@ -341,10 +365,8 @@ def _replica(
 ) -> Replica:
     """Rebuild the replica from what is durable."""
     height = state.height
-    chain = [
-        _chain_block(state, at, bounds)
-        for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)
-    ]
+    lowest = max(1, height - 2 * WINDOW_BLOCKS, state.first)
+    chain = [_chain_block(state, at, bounds) for at in range(lowest, height + 1)]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
     records = signed_again(store.load(bounds), genesis.chain_id, secret.sign)
@@ -438,6 +460,8 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     parts.cosigner.on_block_committed(parts.executor.height)
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
+    nursery.start_soon(parts.snapshots.run, name="snapshots")
+    nursery.start_soon(parts.snapshot_server.run, name="snapshot-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
     nursery.start_soon(parts.accuser.run, name="accuser")
     await nursery.start(parts.cosigner.run)
@@ -499,6 +523,7 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
             members=[validator.name for validator in outcome.next_validators.members],
         )
     parts.submissions.on_block(block)
+    parts.snapshots.executed()
     parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(
         "block.executed",
@@ -568,6 +593,36 @@ class MempoolCounters:
             dropped_total=found.dropped,
             removed_total=found.removed,
         )
+
+
+class _Desk:
+    """Hands a peer's request to whoever serves it."""
+
+    def __init__(self, blocks: BlockServer, snapshots: SnapshotServer) -> None:
+        self._blocks = blocks
+        self._snapshots = snapshots
+
+    def serve_nowait(self, peer: int, request: Request) -> None:
+        """Queue a request of a validator."""
+        if isinstance(request, FetchManifest | FetchChunk):
+            self._snapshots.serve_nowait(peer, request)
+        else:
+            self._blocks.serve_nowait(peer, request)
+
+
+def mempool_after_restore(mempool: Mempool, router: Router) -> None:
+    """Give up payloads that were executed in blocks this node has skipped."""
+    mempool.release()
+    while (batch := mempool.pending_batch(BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX)) is not None:
+        codes = router.check(batch).codes
+        done = [
+            batch.payload(at)
+            for at, (tag, code) in enumerate(zip(batch.tags, codes, strict=True))
+            if router.repeated(tag, code)
+        ]
+        if not done:
+            return
+        mempool.remove(Batch.of(done))
 
 
 class _Everybody:

@@ -142,6 +142,12 @@ class StateStore:
         found = self._db.execute("SELECT max(height) FROM block").fetchone()
         return int(found[0]) if found and found[0] is not None else 0
 
+    @property
+    def first(self) -> int:
+        """Height of the oldest block that is held; 0 while there is none."""
+        found = self._db.execute("SELECT min(height) FROM block").fetchone()
+        return int(found[0]) if found and found[0] is not None else 0
+
     def write(
         self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
     ) -> None:
@@ -203,6 +209,24 @@ class StateStore:
             self._put_meta("cycle", height)
             self._db.execute("DELETE FROM delta WHERE height<=?", (started,))
         self._floor, self._cycle = started, height
+
+    def enter(self, block: StoredBlock, rows: Iterable[tuple[int, Row]]) -> None:
+        """Replace everything by the state after one block, in one transaction."""
+        with transaction(self._db):
+            for table in ("block", "delta", "row"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._db.execute(
+                "INSERT INTO block VALUES(?,?,?,?,?)",
+                (block.height, block.header, block.batch, block.state_root, block.receipts),
+            )
+            self._db.executemany(
+                "INSERT INTO row VALUES(?,?,?,?)",
+                ((tag, row.table, row.key, row.value) for tag, row in rows),
+            )
+            self._put_meta("floor", block.height)
+            self._put_meta("cycle", block.height)
+        self._floor = self._cycle = block.height
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # as large as the state
 
     @property
     def cycle(self) -> int:
