@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bench.load import Load, Purse
 from bench.network import Member, Network, until
 
@@ -24,6 +26,7 @@ def test_a_node_whose_data_folder_is_deleted_is_silent_until_safe_and_rejoins(
     silent_then_back(whole, victim, others, purse, load)
 
 
+@pytest.mark.soak  # each run of `make chaos` that draws `restore-backup` does the same
 def test_a_node_whose_old_backup_is_restored_is_silent_until_safe_and_rejoins(
     whole: Network, purse: Purse, load: StartLoad, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ def settled(network: Network, purse: Purse) -> None:
 def test_transfers_under_load_conserve_money_and_leave_equal_roots(
     whole: Network, purse: Purse, load: StartLoad
 ) -> None:
-    report = purse.book(load(rate=300, seconds=4).report())
+    report = purse.book(load(rate=400, seconds=3).report())
     assert report.outcomes == {"0": report.sent}
     assert report.applied > 1_000
     settled(whole, purse)
@@ -63,18 +63,18 @@ def test_a_killed_primary_is_replaced_and_nothing_is_lost(
     settled(whole, purse)
 
 
-def test_a_node_paused_for_ten_seconds_comes_back(
+def test_a_node_paused_for_five_seconds_comes_back(
     whole: Network, purse: Purse, load: StartLoad
 ) -> None:
     victim = whole.backups()[0]
     others = [member for member in whole.members if member is not victim]
-    running = load(rate=100, seconds=8, targets=others)
+    running = load(rate=100, seconds=5, targets=others)
     height = whole.height()
     paused = time.monotonic()
     victim.pause()
     try:
         whole.wait_height(height + 10, others)
-        until(lambda: time.monotonic() - paused >= 10, "ten seconds of pause", timeout_s=12)
+        until(lambda: time.monotonic() - paused >= 5, "five seconds of pause", timeout_s=12)
     finally:
         victim.resume()
     report = purse.book(running.report())

@@ -41,17 +41,22 @@ class Mesh:
     _slowing: dict[int, threading.Thread] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, folder: Path, *, nodes: int, seed: int, name: str = "chaos") -> Mesh:
-        """Make the files, start the proxies, and let each node's address table name them."""
+    def create(
+        cls, folder: Path, *, nodes: int, seed: int, name: str = "chaos", proxied: bool = True
+    ) -> Mesh:
+        """Make the files, start the proxies, and let each node's address table name them.
+
+        Without `proxied` the nodes talk directly, and what is done to links has no effect.
+        """
         network = Network.create(folder, nodes=nodes, name=name)
         links = Links([member.address for member in network.members], seed=seed)
         numbers = {member.node_id: at for at, member in enumerate(network.members)}
-        for at, member in enumerate(network.members):
+        for at, member in enumerate(network.members if proxied else ()):
 
-            def proxied(found: re.Match[str], source: int = at) -> str:
+            def through(found: re.Match[str], source: int = at) -> str:
                 return f'"{found[1]}" = "{links.address(source, numbers[found[1]])}"'
 
-            text, count = _ADDRESS.subn(proxied, member.home.config.read_text())
+            text, count = _ADDRESS.subn(through, member.home.config.read_text())
             assert count == nodes - 1, "each node's address table names every other node"
             member.home.config.write_text(text)
         library = built(folder)
