@@ -12,10 +12,10 @@ from consensus.sim.campaign import Progress, campaign, events_per_second, sweep,
 from consensus.sim.cases import Case, Kind
 from consensus.sim.coverage import RUNS_MIN, SOMETIMES
 
-SWARM_SEEDS = 1_200
+SWARM_SEEDS = 1_000
 DISK_SEEDS = 500
-TWINS_SCENARIOS = 4_000
-CRASH_POINTS = 1_200
+TWINS_SCENARIOS = 3_000
+CRASH_POINTS = 800
 EVENTS_PER_SECOND_MIN = 10_000  # of one core
 
 
