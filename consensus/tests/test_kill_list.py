@@ -9,7 +9,7 @@ from consensus.sim import kill_list
 from consensus.sim.checker import Violation, property_of
 from consensus.sim.kill_list import alarms, hunt, line, missing, table, write
 from consensus.sim.planted import BUGS, Bug, planted
-from consensus.sim.scenes import killed_primary
+from consensus.sim.scenes.liveness import killed_primary
 
 SLOW = {"11", "13", "19", "22", "22b", "24", "29", "35", "40"}
 """Minutes of virtual time pass before anything can be wrong: only in `make kill-list`."""
