@@ -257,6 +257,12 @@ class PaymentOpen(NodeError):
     exit_code = ExitCode.NOT_READY
 
 
+class LoadRefused(NodeError):
+    """A network executed nothing of a load that was put on it."""
+
+    code = "HM-D-507"
+
+
 class CertificateInvalid(NodeError):
     """A certificate bundle does not verify."""
 
@@ -302,3 +308,17 @@ class ChangeOpen(NodeError):
 
     code = "HM-D-805"
     exit_code = ExitCode.NOT_READY
+
+
+class SnapshotMissing(NodeError):
+    """The node has no complete snapshot of its state."""
+
+    code = "HM-D-901"
+    exit_code = ExitCode.NOT_READY
+
+
+class WouldOverwrite(NodeError):
+    """A folder is in use, or a state is newer than what would replace it."""
+
+    code = "HM-D-902"
+    exit_code = ExitCode.UNSAFE

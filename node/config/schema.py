@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
+from consensus.limits import SNAPSHOT_PERIOD_BLOCKS
+
 ADDRESS_EXAMPLE: Final = '"[::1]:9292"'
 NAME_PATTERN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 NODE_ID_PATTERN: Final = re.compile(r"[0-9a-f]{64}")
@@ -213,6 +215,13 @@ class StorageSection(Section):
         default="sync",
         description="sync: nothing is sent before it is on disk. async is unsafe and for "
         "benchmarks only.",
+    )
+    snapshot_blocks: int = Field(
+        default=SNAPSHOT_PERIOD_BLOCKS,
+        ge=0,
+        le=1_048_576,
+        description="A state snapshot is cut every so many blocks, for nodes that are far behind; "
+        "0 cuts none. The newest two are kept. Equal on all nodes, so that several can serve one.",
     )
 
 
