@@ -20,7 +20,7 @@ from typing import Final
 
 from consensus.sim.checker import property_of
 from consensus.sim.planted import BUGS, Bug, planted
-from consensus.sim.scenes import Scene
+from consensus.sim.scenes.stage import Scene
 
 KNOWN_BUGS: Final = 40  # of bft.md section 8
 SEEDS_MAX: Final = 10_000  # and

@@ -33,9 +33,11 @@ from consensus.core.replica import Replica
 from consensus.core.types import Number, Phase, ReplicaIndex, Sequence, View
 from consensus.errors import MalformedMessage
 from consensus.runtime import store
-from consensus.sim import disk, liar, node, scenes
+from consensus.sim import disk, liar, node
 from consensus.sim.ledger import Ledger, LedgerNode, Operation, Snapshot
-from consensus.sim.scenes import Scene, among_liars
+from consensus.sim.scenes import agreement, clients, liveness, memory
+from consensus.sim.scenes.agreement import among_liars
+from consensus.sim.scenes.stage import Scene
 from native.values import Digest
 
 Replace = Callable[[object, str, object], None]
@@ -328,7 +330,7 @@ def _snapshot_without_replies(put: Replace) -> None:
 def _read_without_order(put: Replace) -> None:
     """A read asks a weak quorum and believes the newest answer."""
 
-    def asking(self: scenes.Client) -> None:
+    def asking(self: clients.Client) -> None:
         stage = self.stage
         weak = quorum.weak_quorum(stage.members)
         up = [found for found in stage.nodes if found.up]
@@ -337,7 +339,7 @@ def _read_without_order(put: Replace) -> None:
         self.history.operations.append(operation)
         self.answered(operation, max(found.replica.executed for found in asked))
 
-    put(scenes.Client, "read", asking)
+    put(clients.Client, "read", asking)
 
 
 def _unsigned_payloads(put: Replace) -> None:
@@ -616,96 +618,96 @@ BUGS: Final = (
         number=1,
         name="quorum 2f+1 for every n",
         plant=_naive_quorum,
-        scenes=(scenes.split_quorums,),
+        scenes=(agreement.split_quorums,),
     ),
     Bug(
         number=2,
         name="VIEW-CHANGE without what is prepared",
         plant=_prepared_dropped,
-        scenes=(scenes.lonely_commit,),
+        scenes=(agreement.lonely_commit,),
     ),
     Bug(
         number=2,
         variant="b",
         name="certificate of the lowest view wins",
         plant=_lowest_view_wins,
-        scenes=(scenes.two_certificates,),
+        scenes=(agreement.two_certificates,),
     ),
     Bug(
         number=3,
         name="an invalid certificate hides valid ones",
         plant=_bad_certificate_hides_good_ones,
-        scenes=(scenes.lonely_commit_and_forger,),
+        scenes=(agreement.lonely_commit_and_forger,),
     ),
     Bug(
         number=4,
         name="selection from matching checkpoints only",
         plant=_matching_checkpoints_only,
-        scenes=(scenes.uneven_checkpoints,),
+        scenes=(agreement.uneven_checkpoints,),
     ),
     Bug(
         number=5,
         name="re-proposed batches validated again",
         plant=_re_proposals_validated_again,
-        scenes=(scenes.proposed_again,),
+        scenes=(agreement.proposed_again,),
     ),
     Bug(
         number=5,
         variant="b",
         name="sequence numbers start again in a view",
         plant=_sequence_reset_by_a_view,
-        scenes=(scenes.proposed_again,),
+        scenes=(agreement.proposed_again,),
     ),
     Bug(
         number=6,
         name="NEW-VIEW accepted without recomputing it",
         plant=_new_view_not_recomputed,
-        scenes=(scenes.lonely_commit,),
+        scenes=(agreement.lonely_commit,),
     ),
     Bug(
         number=7,
         name="a certificate counts a signer twice",
         plant=_signer_counted_twice,
-        scenes=(scenes.lonely_commit_and_forger,),
+        scenes=(agreement.lonely_commit_and_forger,),
     ),
     Bug(
         number=7,
         variant="b",
         name="the primary's PREPARE counts twice",
         plant=_primary_counted_twice,
-        scenes=(scenes.lonely_commit, among_liars(liar.equivocates, leads=True)),
+        scenes=(agreement.lonely_commit, among_liars(liar.equivocates, leads=True)),
     ),
     Bug(
         number=8,
         name="a crash forgets own votes",
         plant=_votes_forgotten_by_a_crash,
-        scenes=(scenes.power_cuts,),
+        scenes=(memory.power_cuts,),
     ),
     Bug(
         number=8,
         variant="b",
         name="a vote leaves before it is durable",
         plant=_vote_leaves_before_it_is_durable,
-        scenes=(scenes.power_cuts,),
+        scenes=(memory.power_cuts,),
     ),
     Bug(
         number=9,
         name="a new file renamed without syncing its folder",
         plant=_folder_not_synced,
-        scenes=(scenes.power_cut_after_birth,),
+        scenes=(memory.power_cut_after_birth,),
     ),
     Bug(
         number=10,
         name="amnesia after disk loss",
         plant=_amnesia_after_disk_loss,
-        scenes=(scenes.wiped_voter,),
+        scenes=(memory.wiped_voter,),
     ),
     Bug(
         number=10,
         variant="b",
         name="recovery without a bound on places",
         plant=_no_bound_on_places,
-        scenes=(scenes.wiped_voter,),
+        scenes=(memory.wiped_voter,),
     ),
     Bug(
         number=11,
@@ -717,104 +719,104 @@ BUGS: Final = (
         number=13,
         name="lock without a certificate",
         plant=_lock_without_certificate,
-        scenes=(scenes.halves_and_a_silent_primary,),
+        scenes=(agreement.halves_and_a_silent_primary,),
     ),
     Bug(
         number=14,
         name="executed and answered before it is committed",
         plant=_speculative_execution,
-        scenes=(scenes.two_certificates, scenes.lonely_commit),
+        scenes=(agreement.two_certificates, agreement.lonely_commit),
     ),
     Bug(
         number=15,
         name="execution reads the clock",
         plant=_execution_reads_the_clock,
-        scenes=(scenes.no_fault_at_all,),
+        scenes=(liveness.no_fault_at_all,),
     ),
     Bug(
         number=16,
         name="a snapshot without what was executed before",
         plant=_snapshot_without_replies,
-        scenes=(scenes.old_batches_again,),
+        scenes=(clients.old_batches_again,),
     ),
     Bug(
         number=17,
         name="reads that are not ordered",
         plant=_read_without_order,
-        scenes=(scenes.clients_of_a_ledger,),
+        scenes=(clients.clients_of_a_ledger,),
     ),
     Bug(
         number=18,
         name="a payload accepted without its client's signature",
         plant=_unsigned_payloads,
-        scenes=(scenes.clients_of_a_ledger,),
+        scenes=(clients.clients_of_a_ledger,),
     ),
     Bug(
         number=19,
         name="custody timer restarted by each block",
         plant=_timer_restarted_by_each_block,
-        scenes=(scenes.starved_client,),
+        scenes=(liveness.starved_client,),
     ),
     Bug(
         number=20,
         name="load restarts the view-change timer",
         plant=_load_restarts_the_view_timer,
-        scenes=(scenes.dead_primary_under_load,),
+        scenes=(liveness.dead_primary_under_load,),
     ),
     Bug(
         number=21,
         name="no retransmission",
         plant=_no_retransmission,
-        scenes=(scenes.one_goes_ahead, scenes.late_and_idle),
+        scenes=(liveness.one_goes_ahead, liveness.late_and_idle),
     ),
     Bug(
         number=22,
         name="back-off without a cap",
         plant=_back_off_without_cap,
-        scenes=(scenes.long_outage,),
+        scenes=(liveness.long_outage,),
     ),
     Bug(
         number=22,
         variant="b",
         name="no join on W VIEW-CHANGEs",
         plant=_no_join,
-        scenes=(scenes.scattered_views,),
+        scenes=(liveness.scattered_views,),
     ),
     Bug(
         number=23,
         name="view timer runs without a quorum",
         plant=_view_timer_without_quorum,
-        scenes=(scenes.alone_for_long,),
+        scenes=(liveness.alone_for_long,),
     ),
     Bug(
         number=24,
         name="catch-up and view change wait for each other",
         plant=_catch_up_waits_for_the_view,
-        scenes=(scenes.late_in_a_view_change,),
+        scenes=(liveness.late_in_a_view_change,),
     ),
     Bug(
         number=25,
         name="STATUS shows no certificate",
         plant=_status_without_certificate,
-        scenes=(scenes.late_and_idle,),
+        scenes=(liveness.late_and_idle,),
     ),
     Bug(
         number=26,
         name="a known height resets derived counters",
         plant=_counters_reset_by_a_known_height,
-        scenes=(scenes.power_cuts,),
+        scenes=(memory.power_cuts,),
     ),
     Bug(
         number=27,
         name="only a disconnected primary is suspected",
         plant=_only_a_dead_primary_is_suspected,
-        scenes=(scenes.frozen_primary,),
+        scenes=(liveness.frozen_primary,),
     ),
     Bug(
         number=28,
         name="one node moves all to its view",
         plant=_anybody_moves_all,
-        scenes=(scenes.deaf_node,),
+        scenes=(liveness.deaf_node,),
     ),
     Bug(
         number=29,
@@ -832,54 +834,54 @@ BUGS: Final = (
         number=31,
         name="records dropped after execution",
         plant=_records_dropped_after_execution,
-        scenes=(scenes.power_cuts,),
+        scenes=(memory.power_cuts,),
     ),
     Bug(
         number=32,
         name="recovery without a bound on views",
         plant=_no_bound_on_views,
-        scenes=(scenes.old_view_change,),
+        scenes=(memory.old_view_change,),
     ),
     Bug(
         number=33,
         name="view timer needs Q for exactly this view",
         plant=_view_timer_for_exactly_this_view,
-        scenes=(scenes.one_goes_ahead,),
+        scenes=(liveness.one_goes_ahead,),
     ),
     Bug(
         number=34,
         name="CHECKPOINT cast at execution only",
         plant=_checkpoint_cast_once,
-        scenes=(scenes.uncertified_tip,),
+        scenes=(liveness.uncertified_tip,),
     ),
     Bug(
         number=35,
         name="custody timer from first sight alone",
         plant=_timer_from_first_sight,
-        scenes=(scenes.slow_links_after_an_outage,),
+        scenes=(liveness.slow_links_after_an_outage,),
     ),
     Bug(
         number=36,
         name="amnesia judged by any unknown vector",
         plant=_any_unknown_vector_is_amnesia,
-        scenes=(scenes.power_cuts,),
+        scenes=(memory.power_cuts,),
     ),
     Bug(
         number=37,
         name="custody is not forwarded to the primary",
         plant=_custody_not_forwarded,
-        scenes=(scenes.no_fault_at_all,),
+        scenes=(liveness.no_fault_at_all,),
     ),
     Bug(
         number=39,
         name="a recovered replica reuses numbers",
         plant=_numbers_start_again,
-        scenes=(scenes.wiped_voter,),
+        scenes=(memory.wiped_voter,),
     ),
     Bug(
         number=40,
         name="nothing is said twice or kept for later",
         plant=_nothing_is_said_twice,
-        scenes=(scenes.lossy_network,),
+        scenes=(liveness.lossy_network,),
     ),
 )

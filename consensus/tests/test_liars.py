@@ -8,7 +8,7 @@ from consensus.sim.checker import Violation
 from consensus.sim.ledger import History, Ledger, Operation, payment
 from consensus.sim.liar import TRICKS, Trick, admitted, loses_some, mutated, says_nothing
 from consensus.sim.node import sign
-from consensus.sim.scenes import with_liar
+from consensus.sim.scenes.agreement import with_liar
 from consensus.tests import samples
 
 
