@@ -32,7 +32,7 @@ class UnknownEpoch(MalformedMessage):
     Nobody is to blame for it, and nothing in it can be checked.
     """
 
-    code = "HM-B-005"
+    code = "HM-B-006"
 
     @property
     def hint(self) -> str:
