@@ -26,6 +26,19 @@ class MalformedMessage(ConsensusError):
         return "the sender runs other software or lies; its connection may be closed"
 
 
+class UnknownEpoch(MalformedMessage):
+    """A message of an epoch whose validators are not known here: this node is behind, or a liar.
+
+    Nobody is to blame for it, and nothing in it can be checked.
+    """
+
+    code = "HM-B-005"
+
+    @property
+    def hint(self) -> str:
+        return "none is needed: the node asks its peers for the certificates of later epochs"
+
+
 class CorruptRecord(ConsensusError):
     """A durable record of ours that does not decode."""
 

@@ -257,6 +257,12 @@ class PaymentOpen(NodeError):
     exit_code = ExitCode.NOT_READY
 
 
+class LoadRefused(NodeError):
+    """A network executed nothing of a load that was put on it."""
+
+    code = "HM-D-507"
+
+
 class CertificateInvalid(NodeError):
     """A certificate bundle does not verify."""
 

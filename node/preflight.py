@@ -203,6 +203,8 @@ def _identity(result: Inspection) -> str:
     assert result.genesis is not None
     assert result.node_key is not None
     index = result.genesis.validator_index(result.node_key.node_id)
+    if index is None and _observes(result):
+        return f"observer of {result.genesis.label}"
     if index is None:
         raise KeyMismatch(
             f"keys/node.key is not the key of any validator of {result.genesis.label}",
@@ -211,9 +213,16 @@ def _identity(result: Inspection) -> str:
     return f"validator {index} of {result.genesis.label}"
 
 
+def _observes(result: Inspection) -> bool:
+    assert result.loaded is not None
+    return result.loaded.config.node.role == "observer"
+
+
 def _validator_keys(result: Inspection) -> str:
     assert result.genesis is not None
     assert result.node_key is not None
+    if _observes(result):
+        return "none needed: only founders of the chain issue certificates"
     require_private(result.home.cosigner_key)
     require_private(result.home.issuing_key)
     index = result.genesis.validator_index(result.node_key.node_id)

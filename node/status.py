@@ -51,6 +51,8 @@ class Status:
     height: int
     height_known: int  # the highest certified height this node has heard of
     state_root: str
+    epoch: int = 0  # of the validator set
+    epoch_last: int = 0  # its last block, 0 while no other set is decided on
     view: int
     primary: str
     voting: bool  # False while starting or recovering
@@ -118,7 +120,8 @@ def to_text(status: Status, findings: Sequence[Finding]) -> str:
     connected = sum(peer.connected for peer in status.peers)
     disk = 100 - 100 * status.disk_free_bytes // max(status.disk_size_bytes, 1)
     lines.append(
-        f"height {status.height:,}{behind}   view {status.view} (primary {status.primary})   "
+        f"height {status.height:,}{behind}   epoch {status.epoch}   "
+        f"view {status.view} (primary {status.primary})   "
         f"peers {connected} of {len(status.peers)}   clock {status.clock_offset_ms:+} ms"
     )
     lines.append(

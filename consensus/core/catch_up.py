@@ -97,7 +97,11 @@ def _ask_headers(replica: "Replica", first: int) -> None:
 def _next_peer(replica: "Replica", height: int) -> ReplicaIndex | None:
     """Another peer each time, first among those known to have got there."""
     connected = [peer for peer in replica.others if replica.peers[peer].connected]
-    able = [peer for peer in connected if replica.peers[peer].executed >= height] or connected
+    able = [peer for peer in connected if replica.peers[peer].executed >= height]
+    if not able:
+        # Perhaps a set of new members that are all behind: those who left still serve.
+        able = [guest for guest, known in replica.guests.items() if known.executed >= height]
+    able = able or connected
     if not able:
         return None
     replica.fetch_turn += 1
@@ -141,7 +145,7 @@ def on_blocks(replica: "Replica", sender: ReplicaIndex, message: Blocks) -> None
         height = header.height
         if height <= replica.executed or height in replica.fetched:
             continue
-        if batch.epoch != replica.committee.epoch or header.epoch != batch.epoch:
+        if batch.epoch > replica.committee.epoch or header.epoch != batch.epoch:
             replica.blame(sender, Fault.BAD_BLOCKS)
             return
         if len(replica.fetched) >= 2 * HEADERS_PER_REPLY_MAX:

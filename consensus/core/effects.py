@@ -5,9 +5,9 @@ durable in *one* transaction, and nothing of that list leaves before. The runtim
 lists into one tick, in order; it may not move anything across a tick, and a tick is released only
 when all ticks before it are durable. `core/tick.py` does all of that except the disk.
 
-Released at once, before anything is durable: `TakeBatch`, timers, `Misbehaved`, `Accuse`, `Note`,
-`Halt`, and `Execute` with `after_persist=False` (its prepared certificate is already durable).
-Everything else waits.
+Released at once, before anything is durable: `TakeBatch`, `EnterEpoch`, timers, `Misbehaved`,
+`Accuse`, `Note`, `Halt`, and `Execute` with `after_persist=False` (its prepared certificate is
+already durable). Everything else waits.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from consensus.core.inputs import Timer
 from consensus.core.messages import (
     BatchHeader,
     BlockHeader,
+    EpochLink,
     Leaf,
     Message,
     NewView,
@@ -37,7 +38,6 @@ class Fault(Enum):
     BAD_CERTIFICATE = "bad_certificate"  # too few signers, one twice, or wrong content
     BAD_NEW_VIEW = "bad_new_view"  # O is not what V says
     BAD_BLOCKS = "bad_blocks"  # headers that do not chain to their certificate
-    WRONG_EPOCH = "wrong_epoch"
     WRONG_SENDER = "wrong_sender"  # a channel message in another's name
     REFUSED_PAYLOADS = "refused_payloads"  # batches full of malformed payloads
     STALE_CLOCK = "stale_clock"  # proposes times far in the past
@@ -54,6 +54,8 @@ class Event(Enum):
     RECOVERED = "replica.recovered"
     CATCH_UP_STARTED = "catch_up.started"
     CATCH_UP_FINISHED = "catch_up.finished"
+    EPOCH_DECIDED = "epoch.decided"  # a block decided on the next set
+    EPOCH_ENTERED = "epoch.entered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,18 @@ class ForgetBody:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnterEpoch:
+    """Another set votes from now on: indexes mean other nodes.
+
+    Throws away everything unsigned and unsent that was gathered: it belongs to the old epoch. The
+    runtime maps indexes, keys and bounds to the new set before its next input, and drops inputs
+    and ticks that name members of the old one.
+    """
+
+    link: EpochLink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetTimer:
     """Replaces a running timer of that name."""
 
@@ -236,6 +250,7 @@ Effect = (
     | ReleaseCustody
     | ForwardCustody
     | ForgetBody
+    | EnterEpoch
     | SetTimer
     | ClearTimer
     | Misbehaved

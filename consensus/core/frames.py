@@ -14,6 +14,7 @@ from typing import Final, assert_never
 from consensus.core import wire
 from consensus.core.messages import (
     Blocks,
+    EpochLink,
     Equivocation,
     FetchBlocks,
     FetchBodies,
@@ -54,6 +55,7 @@ class FrameType(IntEnum):
     BLOCKS = 0x23
     RECOVERY_ANSWER = 0x24
     PAYLOADS = 0x25  # payloads for custody, as a batch body; the runtime's own business
+    EPOCH_LINK = 0x28  # the end of an epoch, for a node that is behind it
 
 
 HEAD_SIZE_BYTES_MAX: Final = 8_192
@@ -87,6 +89,8 @@ def encode(message: Message) -> tuple[Channel, FrameType, bytes]:
             return Channel.VOTES, FrameType.FETCH_BODIES, encode_value((message.payload_roots,))
         case Blocks():
             return Channel.BULK, FrameType.BLOCKS, wire.encode_blocks(message)
+        case EpochLink():
+            return Channel.BULK, FrameType.EPOCH_LINK, encode_value(message.value())
         case _:
             assert_never(message)
 
@@ -126,6 +130,7 @@ _READERS: Final[dict[int, Callable[[Value, wire.Bounds], Message]]] = {
     FrameType.NEW_VIEW: wire.new_view,
     FrameType.BLOCKS: wire.blocks,
     FrameType.RECOVERY_ANSWER: wire.recovery_answer,
+    FrameType.EPOCH_LINK: wire.epoch_link,
 }
 _SMALL: Final = frozenset(
     {

@@ -91,14 +91,21 @@ class CustodyChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerConnected:
-    """A connection to this validator is up."""
+    """A connection to this validator, or to a guest (`epochs.GUEST_FIRST`), is up."""
 
     peer: ReplicaIndex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerLost:
-    """The connection to this validator is gone."""
+    """The connection to this validator or guest is gone."""
+
+    peer: ReplicaIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterEpoch:
+    """A peer sent something of an epoch that is not known here: nothing in it could be checked."""
 
     peer: ReplicaIndex
 
@@ -113,4 +120,5 @@ Input = (
     | CustodyChanged
     | PeerConnected
     | PeerLost
+    | LaterEpoch
 )

@@ -26,6 +26,7 @@ from consensus.core.types import (
     Sequence,
     View,
 )
+from consensus.core.validators import ValidatorSet
 from native.codec import Value, encode
 from native.hashing import merkle_root
 from native.values import Digest, Signature
@@ -54,6 +55,9 @@ DOMAINS: Final = {
 
 SignatureJob = tuple[ReplicaIndex, bytes, Signature]
 """Signer, the bytes that were signed, and the signature to check."""
+
+EpochJob = tuple[Epoch, ReplicaIndex, bytes, Signature]
+"""The same with the epoch whose set the signer is an index into."""
 
 
 def stamp_bytes(
@@ -556,13 +560,39 @@ class FetchBodies:
     payload_roots: tuple[Digest, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochLink:
+    """The end of an epoch: the certificate of its last block, and the set that it names.
+
+    A chain of links from genesis proves the set of every epoch (bft.md 3.8).
+    """
+
+    certificate: BlockCertificate
+    validators: ValidatorSet
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch that begins."""
+        return self.validators.epoch
+
+    @property
+    def base(self) -> Height:
+        """The last block of the epoch before it."""
+        return self.certificate.height
+
+    def value(self) -> tuple[Value, ...]:
+        return (self.certificate.value(), self.validators.value())
+
+
 Signed = PrePrepare | VoteVector | ViewChange | NewView
-Message = Signed | Status | RecoveryAnswer | Equivocation | FetchBlocks | Blocks | FetchBodies
+Message = (
+    Signed | Status | RecoveryAnswer | Equivocation | FetchBlocks | Blocks | FetchBodies | EpochLink
+)
 
 
-def signatures(message: Message, chain_id: Digest) -> list[SignatureJob]:
+def signatures(message: Message, chain_id: Digest) -> list[EpochJob]:
     """Every signature inside `message`, nested certificates included."""
-    jobs: list[SignatureJob] = []
+    jobs: list[EpochJob] = []
     match message:
         case PrePrepare() | VoteVector():
             _own(jobs, message, chain_id)
@@ -574,7 +604,7 @@ def signatures(message: Message, chain_id: Digest) -> list[SignatureJob]:
             _block_certificate(jobs, message.certificate, chain_id)
             held = message.held
             if held is not None:
-                jobs.append((held.signer, held.signed_bytes(chain_id), held.signature))
+                jobs.append((held.epoch, held.signer, held.signed_bytes(chain_id), held.signature))
         case RecoveryAnswer():
             _block_certificate(jobs, message.certificate, chain_id)
             if message.new_view is not None:
@@ -584,7 +614,7 @@ def signatures(message: Message, chain_id: Digest) -> list[SignatureJob]:
         case Equivocation():
             _own(jobs, message.first, chain_id)
             _own(jobs, message.second, chain_id)
-        case Blocks():
+        case Blocks() | EpochLink():
             _block_certificate(jobs, message.certificate, chain_id)
         case FetchBlocks() | FetchBodies():
             pass
@@ -593,27 +623,29 @@ def signatures(message: Message, chain_id: Digest) -> list[SignatureJob]:
     return jobs
 
 
-def _own(jobs: list[SignatureJob], message: Signed, chain_id: Digest) -> None:
-    jobs.append((message.signer, message.signed_bytes(chain_id), message.signature))
+def _own(jobs: list[EpochJob], message: Signed, chain_id: Digest) -> None:
+    signed = message.signed_bytes(chain_id)
+    jobs.append((message.epoch, message.signer, signed, message.signature))
 
 
 def _block_certificate(
-    jobs: list[SignatureJob], certificate: BlockCertificate | None, chain_id: Digest
+    jobs: list[EpochJob], certificate: BlockCertificate | None, chain_id: Digest
 ) -> None:
     if certificate is not None:
-        jobs.extend(vote.job(chain_id, certificate.checkpoint) for vote in certificate.votes)
+        leaf = certificate.checkpoint
+        jobs.extend((leaf.epoch, *vote.job(chain_id, leaf)) for vote in certificate.votes)
 
 
-def _view_change(jobs: list[SignatureJob], message: ViewChange, chain_id: Digest) -> None:
+def _view_change(jobs: list[EpochJob], message: ViewChange, chain_id: Digest) -> None:
     _own(jobs, message, chain_id)
     _block_certificate(jobs, message.certificate, chain_id)
     for entry in message.prepared:
         _own(jobs, entry.pre_prepare, chain_id)
         leaf = entry.leaf()
-        jobs.extend(vote.job(chain_id, leaf) for vote in entry.votes)
+        jobs.extend((leaf.epoch, *vote.job(chain_id, leaf)) for vote in entry.votes)
 
 
-def _new_view(jobs: list[SignatureJob], message: NewView, chain_id: Digest) -> None:
+def _new_view(jobs: list[EpochJob], message: NewView, chain_id: Digest) -> None:
     _own(jobs, message, chain_id)
     for view_change in message.view_changes:
         _view_change(jobs, view_change, chain_id)

@@ -7,13 +7,16 @@ that the body of its batch is written in the same transaction (bodies are the bl
 outlive the record).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, assert_never
+from enum import IntEnum
+from typing import Final, TypeVar, assert_never
 
 from consensus.core import wire
 from consensus.core.messages import (
+    UNSIGNED,
     BlockCertificate,
+    EpochLink,
     NewView,
     PreparedCertificate,
     PrePrepare,
@@ -23,14 +26,37 @@ from consensus.core.messages import (
     VoteVector,
 )
 from consensus.core.types import Epoch, Height, Number, Sequence, View
+from consensus.core.validators import ValidatorSet
 from consensus.errors import CorruptRecord, MalformedMessage
 from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
 from native.codec import Value, encode
-from native.values import Digest
+from native.values import Digest, Signature
 
-BIRTH_KEY: Final = (1, 0)
-TIP_KIND: Final = 10
-ANCHOR_KIND: Final = 11
+M = TypeVar("M", PrePrepare, VoteVector)
+
+
+class RecordKind(IntEnum):
+    """The first part of a record's key. A number is never given to another kind."""
+
+    BIRTH = 1
+    LAST_NUMBER = 2
+    PEER_STAMP = 3
+    VIEW_ENTERED = 4
+    ACCEPTED = 5
+    PREPARED = 6
+    OWN_VOTES = 7
+    OWN_VIEW_CHANGE = 8
+    NEW_VIEW = 9
+    TIP = 10
+    ANCHOR = 11
+    RECOVERY = 12
+    EPOCH_BEGUN = 13
+    RETIRED = 14
+
+
+BIRTH_KEY: Final = (RecordKind.BIRTH, 0)
+TIP_KIND: Final = RecordKind.TIP
+ANCHOR_KIND: Final = RecordKind.ANCHOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +151,24 @@ class Recovery:
     done: bool  # a block at or above S - 1 is certified
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochBegun:
+    """An epoch was entered: its link. One for each epoch, never deleted: they prove the set."""
+
+    link: EpochLink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """This key does not vote in `epoch`: nothing is signed above `base` until it is in a set again.
+
+    Kept even if it comes back later, and obeyed without the link of its epoch.
+    """
+
+    epoch: Epoch
+    base: Height  # the last block it may have voted for
+
+
 def reborn(chain_id: Digest, node_id: Digest, incarnation: int) -> tuple[Birth, Recovery]:
     """The first records of a store made again after disk loss, for one transaction.
 
@@ -149,6 +193,8 @@ Record = (
     | Tip
     | Anchor
     | Recovery
+    | EpochBegun
+    | Retired
 )
 
 
@@ -168,27 +214,31 @@ def record_key(record: Record) -> tuple[int, int]:
         case Birth():
             return BIRTH_KEY
         case LastNumber():
-            return 2, 0
+            return RecordKind.LAST_NUMBER, 0
         case PeerStamp():
-            return 3, record.stamp.signer
+            return RecordKind.PEER_STAMP, record.stamp.signer
         case ViewEntered():
-            return 4, 0
+            return RecordKind.VIEW_ENTERED, 0
         case Accepted():
-            return 5, record.pre_prepare.sequence
+            return RecordKind.ACCEPTED, record.pre_prepare.sequence
         case Prepared():
-            return 6, record.certificate.sequence
+            return RecordKind.PREPARED, record.certificate.sequence
         case OwnVotes():
-            return 7, record.vector.number
+            return RecordKind.OWN_VOTES, record.vector.number
         case OwnViewChange():
-            return 8, 0
+            return RecordKind.OWN_VIEW_CHANGE, 0
         case NewViewHeld():
-            return 9, 0
+            return RecordKind.NEW_VIEW, 0
         case Tip():
-            return TIP_KIND, 0
+            return RecordKind.TIP, 0
         case Anchor():
-            return ANCHOR_KIND, record.certificate.height // ANCHOR_BLOCKS
+            return RecordKind.ANCHOR, record.certificate.height // ANCHOR_BLOCKS
         case Recovery():
-            return 12, 0
+            return RecordKind.RECOVERY, 0
+        case EpochBegun():
+            return RecordKind.EPOCH_BEGUN, record.link.epoch
+        case Retired():
+            return RecordKind.RETIRED, record.epoch
         case _:
             assert_never(record)
 
@@ -232,6 +282,10 @@ def encode_record(record: Record) -> Row:
             data = encode(record.certificate.value())
         case Recovery():
             data = encode((record.first_sequence, record.first_view, record.done))
+        case EpochBegun():
+            data = encode(record.link.value())
+        case Retired():
+            data = encode((record.epoch, record.base))
         case _:
             assert_never(record)
     return Row(kind=kind, key=key, sequence=record_sequence(record), data=data)
@@ -246,56 +300,119 @@ def decode_record(kind: int, data: bytes, bounds: wire.Bounds) -> Record:
 
 
 def decode_records(rows: Iterable[tuple[int, bytes]], bounds: wire.Bounds) -> list[Record]:
-    """All rows of a store, given as (kind, data)."""
-    return [decode_record(kind, data, bounds) for kind, data in rows]
+    """All rows of a store, given as (kind, data); `bounds` are those of genesis.
+
+    The links are read first, rising: each proves the set that later records are read with.
+    """
+    links: list[bytes] = []
+    others: list[tuple[int, bytes]] = []
+    for kind, data in rows:
+        if kind == RecordKind.EPOCH_BEGUN:
+            links.append(data)
+        else:
+            others.append((kind, data))
+    records: list[Record] = []
+    for data in sorted(links, key=_link_epoch):
+        record = decode_record(RecordKind.EPOCH_BEGUN, data, bounds)
+        assert isinstance(record, EpochBegun)
+        bounds = bounds.extended(len(record.link.validators.members))
+        if record.link.epoch != len(bounds.earlier):
+            raise CorruptRecord(f"the link to epoch {len(bounds.earlier)} is missing")
+        records.append(record)
+    records.extend(decode_record(kind, data, bounds) for kind, data in others)
+    return records
+
+
+def _link_epoch(data: bytes) -> int:
+    """The epoch that a link begins, before its certificate can be read."""
+    try:
+        _, members = wire.fields(wire.decode_value(data, MESSAGE_BYTES_MAX), 2)
+        return int(wire.validator_set(members).epoch)
+    except MalformedMessage as error:
+        raise CorruptRecord(f"record of kind {RecordKind.EPOCH_BEGUN}: {error}") from None
+
+
+def signed_again(
+    records: Iterable[Record], chain_id: Digest, sign: Callable[[bytes], Signature]
+) -> list[Record]:
+    """Put signatures where a crash came between a commit and them.
+
+    The content and its number are those of the record, so this is no second message.
+    """
+    return [_signed_again(record, chain_id, sign) for record in records]
+
+
+def _signed_again(record: Record, chain_id: Digest, sign: Callable[[bytes], Signature]) -> Record:
+    match record:
+        case Accepted(pre_prepare=message) if message.signature == UNSIGNED:
+            return Accepted(pre_prepare=message.signed(sign(message.signed_bytes(chain_id))))
+        case OwnVotes(vector=vector) if vector.signature == UNSIGNED:
+            return OwnVotes(vector=vector.signed(sign(vector.signed_bytes(chain_id))))
+        case _:
+            return record
+
+
+def _stored(
+    read: Callable[[Value, wire.Bounds], M], value: Value, count: int, bounds: wire.Bounds
+) -> M:
+    """A message that may have been stored before it was signed; on the wire it never is."""
+    *content, signature = wire.fields(value, count)
+    if signature == UNSIGNED:
+        return read((*content, b"\0"), bounds).signed(UNSIGNED)
+    return read(value, bounds)
 
 
 def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
     match kind:
-        case 1:
+        case RecordKind.BIRTH:
             chain_id, node_id, incarnation = wire.fields(value, 3)
             return Birth(
                 chain_id=wire.digest(chain_id),
                 node_id=wire.digest(node_id),
                 incarnation=wire.number(incarnation),
             )
-        case 2:
+        case RecordKind.LAST_NUMBER:
             count, used_for, digest = wire.fields(value, 3)
             return LastNumber(
                 number=Number(wire.number(count)),
                 kind=wire.signed_kind(used_for),
                 digest=wire.digest(digest),
             )
-        case 3:
+        case RecordKind.PEER_STAMP:
             return PeerStamp(stamp=wire.stamp(value, bounds))
-        case 4:
+        case RecordKind.VIEW_ENTERED:
             epoch, view, active = wire.fields(value, 3)
             return ViewEntered(
                 epoch=Epoch(wire.number(epoch)),
                 view=View(wire.number(view)),
                 active=wire.flag(active),
             )
-        case 5:
-            return Accepted(pre_prepare=wire.pre_prepare(value, bounds))
-        case 6:
+        case RecordKind.ACCEPTED:
+            return Accepted(pre_prepare=_stored(wire.pre_prepare, value, 4, bounds))
+        case RecordKind.PREPARED:
             return Prepared(certificate=wire.prepared_certificate(value, bounds))
-        case 7:
-            return OwnVotes(vector=wire.votes(value, bounds))
-        case 8:
+        case RecordKind.OWN_VOTES:
+            return OwnVotes(vector=_stored(wire.votes, value, 5, bounds))
+        case RecordKind.OWN_VIEW_CHANGE:
             return OwnViewChange(view_change=wire.view_change(value, bounds))
-        case 9:
+        case RecordKind.NEW_VIEW:
             return NewViewHeld(new_view=wire.new_view(value, bounds))
-        case 10:
+        case RecordKind.TIP:
             return Tip(certificate=wire.block_certificate(value, bounds))
-        case 11:
+        case RecordKind.ANCHOR:
             return Anchor(certificate=wire.block_certificate(value, bounds))
-        case 12:
+        case RecordKind.RECOVERY:
             first_sequence, first_view, done = wire.fields(value, 3)
             return Recovery(
                 first_sequence=Sequence(wire.number(first_sequence)),
                 first_view=View(wire.number(first_view)),
                 done=wire.flag(done),
             )
+        case RecordKind.EPOCH_BEGUN:
+            return EpochBegun(link=wire.epoch_link(value, bounds))
+        case RecordKind.RETIRED:
+            epoch, base = wire.fields(value, 2)
+            return Retired(epoch=Epoch(wire.number(epoch)), base=Height(wire.number(base)))
         case _:
             raise MalformedMessage("unknown kind of record")
 
@@ -308,3 +425,4 @@ class ExecutedBlock:
     header_hash: Digest
     time_ms: int
     state_root: Digest  # after the block
+    next_validators: ValidatorSet | None = None  # what this block decided, if it did

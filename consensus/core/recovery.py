@@ -9,8 +9,8 @@ views it may have voted in; both come from Q others that remember.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, retransmit
-from consensus.core.effects import Event, Fault, Persist, Retract
+from consensus.core import catch_up, custody, epochs, retransmit
+from consensus.core.effects import Event, Persist, Retract
 from consensus.core.instance import Ballot
 from consensus.core.messages import (
     Checkpoint,
@@ -26,6 +26,7 @@ from consensus.core.records import (
     Accepted,
     Anchor,
     Birth,
+    EpochBegun,
     LastNumber,
     NewViewHeld,
     OwnViewChange,
@@ -34,11 +35,12 @@ from consensus.core.records import (
     Prepared,
     Record,
     Recovery,
+    Retired,
     Tip,
     ViewEntered,
 )
-from consensus.core.types import Height, Number, Phase, ReplicaIndex, Sequence, View
-from consensus.errors import BirthMissing, WrongChain
+from consensus.core.types import NOBODY, Height, Number, Phase, ReplicaIndex, Sequence, View
+from consensus.errors import BirthMissing, WrongChain, invariant
 from consensus.limits import ANCHOR_BLOCKS, NUMBERS_PER_BLOCK_BITS, WINDOW_BLOCKS
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
     held: NewView | None = None
     accepted: list[PrePrepare] = []
     vectors: list[VoteVector] = []
+    stamps: list[Stamp] = []
+    epoch = replica.committee.epoch
     for record in records:
         match record:
             case Birth():
@@ -64,19 +68,25 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
                 replica.last_kind = record.kind
                 replica.last_digest = record.digest
             case PeerStamp():
-                replica.newest_of[record.stamp.signer] = record.stamp
+                stamps.append(record.stamp)
             case ViewEntered():
-                entered = record
+                if record.epoch == epoch:
+                    entered = record
             case NewViewHeld():
-                held = record.new_view
+                if record.new_view.epoch == epoch:
+                    held = record.new_view
             case Accepted():
-                accepted.append(record.pre_prepare)
+                if record.pre_prepare.epoch == epoch:
+                    accepted.append(record.pre_prepare)
             case Prepared():
-                replica.prepared[record.certificate.sequence] = record.certificate
+                if record.certificate.pre_prepare.epoch == epoch:
+                    replica.prepared[record.certificate.sequence] = record.certificate
             case OwnVotes():
-                vectors.append(record.vector)
+                if record.vector.epoch == epoch:
+                    vectors.append(record.vector)
             case OwnViewChange():
-                replica.own_view_change = record.view_change
+                if record.view_change.epoch == epoch:
+                    replica.own_view_change = record.view_change
             case Tip():
                 replica.certificate = record.certificate
                 replica.certified = record.certificate.height
@@ -84,6 +94,10 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
                 replica.anchor = max(replica.anchor, record.certificate.height // ANCHOR_BLOCKS)
             case Recovery():
                 _restore_recovery(replica, record)
+            case EpochBegun():
+                replica.links[int(record.link.epoch)] = record.link
+            case Retired():
+                replica.retired = max(replica.retired, record.epoch)
     if replica.first_sequence and replica.phase is Phase.STARTING:
         # Recovered in an earlier life: numbers went on above everything that was lost.
         replica.last_number = Number(
@@ -99,9 +113,29 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
         # `state.db` is ahead of the voting record: the record is an old copy.
         replica.phase = Phase.SEEKING
         replica.first_sequence = Sequence(0)
+    _restore_epoch(replica, stamps)
     _restore_view(replica, entered, held)
     _restore_votes(replica, accepted, sorted(vectors, key=_number))
     replica.drop_below_floor()
+
+
+def _restore_epoch(replica: "Replica", stamps: list[Stamp]) -> None:
+    """Where this epoch began, who showed what before it, and whether this node votes in it."""
+    epoch = replica.committee.epoch
+    invariant(len(replica.links) == epoch, "a replica starts in the newest epoch of its records")
+    if epoch:
+        replica.base = replica.links[epoch].base
+    for stamp in stamps:
+        replica.remember(stamp)
+    for block in list(replica.uncertified.values()):
+        decided = block.next_validators
+        if decided is not None and decided.epoch == epoch + 1:
+            epochs.decided(replica, epoch, block)
+    if replica.certificate is not None:
+        epochs.certified(replica, replica.certificate)
+    if replica.committee.me == NOBODY or replica.retired > epoch:
+        replica.amnesiac = replica.phase in (Phase.SEEKING, Phase.RECOVERING)
+        replica.phase = Phase.OBSERVING
 
 
 def _number(vector: VoteVector) -> int:
@@ -134,7 +168,7 @@ def _restore_votes(
 ) -> None:
     view = replica.view
     # What was proposed at or below a certificate has been dropped, but it was proposed.
-    replica.next_sequence = Sequence(max(replica.certified, replica.executed) + 1)
+    replica.next_sequence = Sequence(max(replica.certified, replica.executed, replica.base) + 1)
     if replica.active and replica.new_view is not None and replica.new_view.view == view:
         certificate, _ = view_change.selection(replica.new_view.view_changes, replica.committee)
         base = 0 if certificate is None else certificate.height
@@ -222,6 +256,28 @@ def start(replica: "Replica") -> None:
             if not replica.holds(root):
                 catch_up.want_body(replica, root)
     catch_up.fetch(replica)
+    epochs.enter_if_due(replica)
+
+
+def change_epoch(replica: "Replica") -> None:
+    """What entering an epoch means for the right to vote (the replica is in its first view).
+
+    A bound that was fixed in the old epoch says nothing of views and places in this one: who has
+    not recovered yet asks again, and hears from a quorum of the new set.
+    """
+    lost = replica.phase in (Phase.SEEKING, Phase.RECOVERING) or replica.amnesiac
+    if lost:
+        replica.first_sequence = Sequence(0)
+    if replica.me == NOBODY:
+        replica.amnesiac = lost
+        replica.phase = Phase.OBSERVING
+    elif lost:
+        replica.amnesiac = False
+        replica.phase = Phase.SEEKING
+    elif replica.phase is Phase.OBSERVING:
+        replica.phase = Phase.STARTING
+    if lost or replica.first_sequence:
+        replica.emit(Persist(record=_record(replica, done=not lost)))
 
 
 def may_start(replica: "Replica") -> None:
@@ -248,7 +304,7 @@ def take_part(replica: "Replica") -> None:
 
 def check_number(replica: "Replica", shown: Stamp) -> None:
     """Somebody shows us a message under our own key (its signature was checked)."""
-    if shown.signer != replica.me or shown.epoch != replica.committee.epoch:
+    if shown.signer != epochs.own_index(replica, shown.epoch):
         return
     if replica.phase in (Phase.SEEKING, Phase.RECOVERING):
         return
@@ -259,7 +315,10 @@ def check_number(replica: "Replica", shown: Stamp) -> None:
         Event.AMNESIA_FOUND,
         f"a peer holds our message number {shown.number}, our record ends at {replica.last_number}",
     )
-    replica.phase = Phase.SEEKING
+    if replica.phase is Phase.OBSERVING:
+        replica.amnesiac = True
+    else:
+        replica.phase = Phase.SEEKING
     replica.first_sequence = Sequence(0)
     replica.answers.clear()
     replica.own_vectors.clear()
@@ -267,6 +326,8 @@ def check_number(replica: "Replica", shown: Stamp) -> None:
     replica.view_changes.pop(replica.me, None)
     replica.emit(Retract())
     replica.emit(Persist(record=_record(replica, done=False)))
+    if replica.phase is Phase.OBSERVING:
+        return
     if replica.members - 1 < replica.quorum:
         replica.halt(
             f"this node's voting record is older than its votes, and a chain of {replica.members} "
@@ -297,10 +358,11 @@ def answer(replica: "Replica", boot: int) -> RecoveryAnswer | None:
 def on_answer(replica: "Replica", sender: ReplicaIndex, message: RecoveryAnswer) -> None:
     """Collect Q answers of others, then fix S and V for good."""
     if message.epoch != replica.committee.epoch:
-        replica.blame(sender, Fault.WRONG_EPOCH)
         return
     if message.certificate is not None:
         checkpoint.adopt(replica, message.certificate)
+        if message.epoch != replica.committee.epoch:
+            return
     if replica.phase is not Phase.SEEKING or message.echo != replica.boot:
         return
     replica.answers[sender] = message

@@ -20,7 +20,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import assert_never
 
-from consensus.core import catch_up, custody, evidence, recovery, retransmit
+from consensus.core import catch_up, custody, epochs, evidence, recovery, retransmit
 from consensus.core.effects import (
     Accuse,
     ClearTimer,
@@ -40,6 +40,7 @@ from consensus.core.inputs import (
     CustodyChanged,
     Executed,
     Input,
+    LaterEpoch,
     PeerConnected,
     PeerLost,
     Received,
@@ -55,6 +56,7 @@ from consensus.core.messages import (
     BlockHeader,
     Blocks,
     Checkpoint,
+    EpochLink,
     Equivocation,
     FetchBlocks,
     FetchBodies,
@@ -88,6 +90,7 @@ from consensus.core.types import (
     Timing,
     View,
 )
+from consensus.core.validators import ValidatorSet
 from consensus.errors import invariant
 from consensus.limits import (
     AHEAD_BLOCKS_MAX,
@@ -109,6 +112,10 @@ def genesis_block(chain_id: Digest, time_ms: int, state_root: Digest) -> Execute
 class Statistics:
     """A snapshot for `status`, metrics and the debug bundle."""
 
+    epoch: Epoch
+    epoch_base: Height  # the last block before this epoch
+    epoch_last: Height  # its last block, 0 while no other set is decided on
+    members: int
     view: View
     in_view_change: bool
     is_primary: bool
@@ -175,39 +182,34 @@ class Replica:
         tip: ExecutedBlock,
         uncertified: Seq[ExecutedBlock] = (),
         records: Iterable[Record] = (),
+        genesis_set: ValidatorSet | None = None,
     ) -> None:
         """Rebuild a replica from what is durable.
 
         `boot` is random, 1 to 2**64 - 1, and new at every start: answers of an earlier life are
         known by it. `tip` is the newest block of `state.db` (or `genesis_block`), `uncertified` the
         blocks up to and including it that are above the newest certificate in `records` (more is
-        harmless). After disk loss `records` are those of `records.reborn`.
+        harmless). After disk loss `records` are those of `records.reborn`. `committee` is that of
+        the newest epoch in `records` (`epochs.Epochs`); without `genesis_set` nothing is known of
+        who was who in epoch 0.
         Raises `BirthMissing` and `WrongChain`.
         """
         invariant(boot > 0, "a boot number is not zero")
-        self.committee = committee
         self.timing = timing
         self.boot = boot
-        self.members = committee.members
-        self.me = committee.me
-        self.quorum = quorum(committee.members)
-        self.weak_quorum = weak_quorum(committee.members)
-        self.others = [ReplicaIndex(i) for i in range(committee.members) if i != committee.me]
-        self.peers = {peer: Peer() for peer in self.others}
+        self.genesis_set = genesis_set
         self.effects: list[Effect] = []
         self.now = Instant(monotonic_us=0, unix_ms=0)
 
         # Where this replica stands with its key (3.9).
         self.phase = Phase.STARTING
-        self.started_from = 0  # bit mask of others whose STATUS came in this life
         self.first_sequence = Sequence(0)  # S
-        self.first_view = View(0)  # V
-        self.answers: dict[ReplicaIndex, RecoveryAnswer] = {}
+        self.amnesiac = False  # an observer that must recover before it votes again
+        self.retired = Epoch(0)  # the newest epoch this key is known not to vote in
+        self.behind_through = GENESIS_HEIGHT  # no vote before this block is executed (3.10)
         self.last_number = Number(0)
         self.last_kind = SignedKind.VOTES
         self.last_digest = NO_DIGEST
-        self.newest_of: dict[ReplicaIndex, Signed | Stamp] = {}
-        self.newest_changed: set[ReplicaIndex] = set()
 
         # The executed chain.
         self.tip = tip
@@ -218,48 +220,19 @@ class Replica:
         self.certificate: BlockCertificate | None = None
         self.certified = GENESIS_HEIGHT  # h: its height
         self.anchor = -1  # newest multiple of 64 (divided) that has a certificate
-        self.checkpoints: dict[int, dict[ReplicaIndex, tuple[Checkpoint, VoteVector, int]]] = {}
         self.cast_through = Height(0)  # our CHECKPOINT leaves
-        self.behind_through = GENESIS_HEIGHT  # no vote before this block is executed (3.10)
+        self.links: dict[int, EpochLink] = {}  # how every epoch after genesis began
 
-        # The view.
-        self.view = View(0)
-        self.active = True
-        self.entered_us = 0
-        self.view_base = GENESIS_HEIGHT  # certified block the view began above
-        self.committed_in_view = False
-        self.failed_views = 0
-        self.view_changes: dict[ReplicaIndex, ViewChange] = {}
-        self.own_view_change: ViewChange | None = None
-        self.new_view: NewView | None = None
-        self.announced_view = View(0)
-        self.view_timer_for = View(0)
-        self.view_changes_total = 0
-
-        # Agreement inside the window.
-        self.instances: dict[int, Instance] = {}
-        self.prepared: dict[int, PreparedCertificate] = {}
-        self.early: dict[ReplicaIndex, dict[int, PrePrepare]] = {}
-        self.own_vectors: list[VoteVector] = []
         self.bodies: dict[Digest, None] = {EMPTY_ROOT: None}  # held, in order of arrival
         self.unwritten: set[Digest] = set()  # bodies that the next draft will write
-        self.clock_wait_ms: int | None = None
 
-        # The primary.
-        self.next_sequence = Sequence(tip.height + 1)
-        self.taking = False
-        self.proposed_us: int | None = None
-
-        # Custody and suspicion.
+        # Custody.
         self.pending = 0
         self.pending_bytes = 0
         self.oldest_us: int | None = None
-        self.forwarded = False  # to the primary of this view
         self.reminded_us: int | None = None
         self.request_timeout_us = timing.request_timeout_ms * 1_000
         self.ages_us: deque[int] = deque(maxlen=128)
-        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
-        self.stale_since_us: int | None = None
         self.suspect_at: int | None = None
 
         # Catch-up.
@@ -274,10 +247,61 @@ class Replica:
         self.status_mark = (Height(0), Height(0))
         self.status_sent_us: int | None = None
 
+        self.view_changes_total = 0
         self.votes_late = 0
         self.misbehaviour = 0
-        self.accused: set[tuple[Epoch, ReplicaIndex, Offence]] = set()
+        self.begin_epoch(committee, GENESIS_HEIGHT)
         recovery.restore(self, records)
+
+    def begin_epoch(self, committee: Committee, base: Height) -> None:
+        """Set everything that belongs to one epoch, above all what is kept by replica index."""
+        self.committee = committee
+        self.members = committee.members
+        self.me = committee.me
+        self.quorum = quorum(committee.members)
+        self.weak_quorum = weak_quorum(committee.members)
+        self.others = [ReplicaIndex(i) for i in range(committee.members) if i != committee.me]
+        self.peers = {peer: Peer() for peer in self.others}
+        self.guests: dict[ReplicaIndex, Peer] = {}  # connected nodes outside the set
+        self.base = base  # the last block before this epoch
+        self.cut: Height | None = None  # the last block of this epoch, once that is known
+        self.next_set: ValidatorSet | None = None
+
+        self.started_from = 0  # bit mask of others whose STATUS came in this life
+        self.first_view = View(0)  # V
+        self.answers: dict[ReplicaIndex, RecoveryAnswer] = {}
+        self.newest_of: dict[ReplicaIndex, Signed | Stamp] = {}
+        self.newest_changed: set[ReplicaIndex] = set()
+        self.checkpoints: dict[int, dict[ReplicaIndex, tuple[Checkpoint, VoteVector, int]]] = {}
+
+        # The view.
+        self.view = View(0)
+        self.active = True
+        self.entered_us = 0
+        self.view_base = base  # certified block the view began above
+        self.committed_in_view = False
+        self.failed_views = 0
+        self.view_changes: dict[ReplicaIndex, ViewChange] = {}
+        self.own_view_change: ViewChange | None = None
+        self.new_view: NewView | None = None
+        self.announced_view = View(0)
+        self.view_timer_for = View(0)
+
+        # Agreement inside the window.
+        self.instances: dict[int, Instance] = {}
+        self.prepared: dict[int, PreparedCertificate] = {}
+        self.early: dict[ReplicaIndex, dict[int, PrePrepare]] = {}
+        self.own_vectors: list[VoteVector] = []
+        self.clock_wait_ms: int | None = None
+
+        # The primary, and what it and others are suspected of.
+        self.accused: set[tuple[Epoch, ReplicaIndex, Offence]] = set()
+        self.next_sequence = Sequence(self.tip.height + 1)
+        self.taking = False
+        self.proposed_us: int | None = None
+        self.forwarded = False  # custody, to the primary of this view
+        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
+        self.stale_since_us: int | None = None
 
     # --- the border
 
@@ -288,6 +312,7 @@ class Replica:
         """
         effects: list[Effect] = []
         if self.phase is Phase.HALTED:
+            effects, self.effects = self.effects, effects  # why it did, if it was at the start
             return effects
         self.effects = effects
         self.now = now
@@ -305,27 +330,40 @@ class Replica:
             case TimerFired():
                 self._fire(message.timer)
             case PeerConnected():
-                self.peers[message.peer].connected = True
-                retransmit.send_status(self, message.peer)
-                custody.arm(self)
+                self._connected(message.peer)
             case PeerLost():
-                self.peers[message.peer].connected = False
-                custody.arm(self)
+                self.guests.pop(message.peer, None)
+                if message.peer in self.peers:
+                    self.peers[message.peer].connected = False
+                    custody.arm(self)
+            case LaterEpoch():
+                if self.may_help(message.peer):
+                    retransmit.send_status(self, message.peer)
             case Started():
                 recovery.start(self)
             case _:
                 assert_never(message)
+        self.effects = []
         return effects
 
+    def _connected(self, peer: ReplicaIndex) -> None:
+        if epochs.is_guest(peer):
+            retransmit.send_status(self, peer)
+        elif peer in self.peers:
+            self.peers[peer].connected = True
+            retransmit.send_status(self, peer)
+            custody.arm(self)
+
     def _receive(self, sender: ReplicaIndex, message: Message) -> None:
+        if sender not in self.peers and sender != self.me and not self._may_say(sender, message):
+            return
         if isinstance(message, VoteVector | PrePrepare | ViewChange | NewView):
+            if sender == self.me:
+                self._own(message)
             if message.epoch != self.committee.epoch:
-                self.blame(sender, Fault.WRONG_EPOCH)
-                return
+                return  # of a set that votes no more: late, or replayed
             if message.signer == self.me:
-                if sender == self.me:
-                    self._own(message)
-                else:
+                if sender != self.me:
                     recovery.check_number(self, message.stamp())
                     return
             else:
@@ -349,13 +387,20 @@ class Replica:
             case RecoveryAnswer():
                 recovery.on_answer(self, sender, message)
             case Equivocation():
-                propose.on_equivocation(self, message)
+                if message.first.epoch == self.committee.epoch:
+                    propose.on_equivocation(self, message)
             case Blocks():
                 catch_up.on_blocks(self, sender, message)
+            case EpochLink():
+                epochs.on_link(self, message)
             case FetchBlocks() | FetchBodies():
                 pass  # served by the runtime
             case _:
                 assert_never(message)
+
+    def _may_say(self, sender: ReplicaIndex, message: Message) -> bool:
+        """Guests show where they stand and what is certified; members speak about agreement."""
+        return epochs.is_guest(sender) and isinstance(message, Status | Blocks | EpochLink)
 
     def _compare_numbers(self, message: Signed, newest: Signed | Stamp) -> None:
         """Two different messages under one number; the same one again is nothing."""
@@ -371,7 +416,7 @@ class Replica:
         self.last_number = stamp.number
         self.last_kind = stamp.kind
         self.last_digest = stamp.digest
-        if isinstance(message, VoteVector):
+        if isinstance(message, VoteVector) and message.epoch == self.committee.epoch:
             self.keep_vector(message)
 
     def keep_vector(self, vector: VoteVector) -> None:
@@ -384,6 +429,8 @@ class Replica:
         signer = vector.signer
         touched: list[Instance] = []
         for index, leaf in enumerate(vector.leaves):
+            if vector.epoch != self.committee.epoch:
+                return  # its first leaves completed the certificate that ended its epoch
             kind = leaf.__class__
             if kind is Checkpoint:
                 checkpoint.on_checkpoint(self, signer, leaf, vector, index)  # type: ignore[arg-type]
@@ -459,6 +506,10 @@ class Replica:
 
     def statistics(self) -> Statistics:
         return Statistics(
+            epoch=self.committee.epoch,
+            epoch_base=self.base,
+            epoch_last=self.cut or GENESIS_HEIGHT,
+            members=self.members,
             view=self.view,
             in_view_change=not self.active,
             is_primary=self.is_primary,
@@ -515,10 +566,59 @@ class Replica:
 
     def instance(self, sequence: int) -> Instance | None:
         """The instance at a place that may still matter, made when it is new."""
+        if sequence <= self.base:
+            return None
         found = self.instances.get(sequence)
-        if found is None and self.floor < sequence <= self.certified + AHEAD_BLOCKS_MAX:
+        if found is None and self.floor < sequence <= self.last_of(AHEAD_BLOCKS_MAX):
             found = self.instances[sequence] = Instance(sequence)
         return found
+
+    def last_of(self, window: int) -> int:
+        """The last place of a window above h; never beyond the end of the epoch."""
+        last = self.certified + window
+        return last if self.cut is None else min(last, self.cut)
+
+    def is_void(self, place: int) -> bool:
+        """Whether a place is beyond the end of this epoch."""
+        return self.cut is not None and place > self.cut
+
+    def set_of(self, epoch: Epoch) -> ValidatorSet | None:
+        """Who votes in an epoch, if that is known here."""
+        if epoch == 0:
+            return self.genesis_set
+        link = self.links.get(int(epoch))
+        return None if link is None else link.validators
+
+    def remember(self, stamp: Stamp) -> None:
+        """Keep the newest message of a node under its present index, of whatever epoch it is."""
+        index: int | None = stamp.signer
+        if stamp.epoch != self.committee.epoch:
+            node_id = epochs.node_of(self, stamp)
+            present = self.set_of(self.committee.epoch)
+            index = None if node_id is None or present is None else present.index_of(node_id)
+        if index is None or index == self.me:
+            return
+        signer = ReplicaIndex(index)
+        newest = self.newest_of.get(signer)
+        if newest is None or stamp.number > newest.number:
+            self.newest_of[signer] = stamp
+
+    def may_help(self, peer: ReplicaIndex) -> bool:
+        """Whether a peer or guest may be sent something big again; if so, that is noted."""
+        now = self.now.monotonic_us
+        known = self.peers.get(peer) or self.guest(peer)
+        if known is None:
+            return False
+        if known.helped_us is not None and now - known.helped_us < retransmit.HELP_INTERVAL_US:
+            return False
+        known.helped_us = now
+        return True
+
+    def guest(self, index: ReplicaIndex) -> Peer | None:
+        """What is known of a node outside the set; None if this is no place for one."""
+        if not epochs.is_guest(index):
+            return None
+        return self.guests.setdefault(index, Peer())
 
     def holds(self, root: Digest) -> bool:
         return root in self.bodies

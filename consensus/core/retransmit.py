@@ -7,7 +7,7 @@ All answers are limited in rate for each peer; two healthy nodes fall silent at 
 
 from typing import TYPE_CHECKING
 
-from consensus.core import custody, recovery
+from consensus.core import custody, epochs, recovery
 from consensus.core.effects import Fault, Send
 from consensus.core.inputs import Timer
 from consensus.core.messages import (
@@ -19,7 +19,7 @@ from consensus.core.messages import (
     leaf_place,
 )
 from consensus.core.phases import checkpoint
-from consensus.core.types import GENESIS_HEIGHT, Phase, ReplicaIndex
+from consensus.core.types import GENESIS_HEIGHT, NOBODY, Phase, ReplicaIndex
 
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
@@ -42,6 +42,9 @@ def on_timer(replica: "Replica") -> None:
     mark = (replica.executed, replica.certified)
     moved = mark != replica.status_mark
     replica.status_mark = mark
+    if replica.phase is Phase.OBSERVING:
+        _ask_one(replica)
+        return
     stuck = (
         not replica.active
         or replica.phase is not Phase.VOTING
@@ -56,6 +59,14 @@ def on_timer(replica: "Replica") -> None:
         for peer in replica.others:
             if not replica.peers[peer].holds_ours:
                 replica.emit(Send(peer=peer, message=own))
+
+
+def _ask_one(replica: "Replica") -> None:
+    """An observer hears of new certificates by asking: another member each time."""
+    connected = [peer for peer in replica.others if replica.peers[peer].connected]
+    if connected:
+        replica.fetch_turn += 1
+        send_status(replica, connected[replica.fetch_turn % len(connected)])
 
 
 def _unfinished(replica: "Replica") -> bool:
@@ -88,7 +99,7 @@ def send_status(replica: "Replica", peer: ReplicaIndex) -> None:
                 in_view_change=not replica.active,
                 phase=replica.phase,
                 boot=replica.boot,
-                echo=replica.peers[peer].boot,
+                echo=0 if peer not in replica.peers else replica.peers[peer].boot,
                 executed=replica.executed,
                 certificate=replica.certificate,
                 view_changes_held=held,
@@ -104,7 +115,12 @@ def on_status(replica: "Replica", sender: ReplicaIndex, status: Status) -> None:
     if sender == replica.me:
         return
     if status.epoch != replica.committee.epoch:
-        replica.blame(sender, Fault.WRONG_EPOCH)
+        epochs.help_behind(replica, sender, status)
+        return
+    if epochs.is_guest(sender):
+        epochs.help_guest(replica, sender, status)
+        if status.certificate is not None:
+            checkpoint.adopt(replica, status.certificate)
         return
     peer = replica.peers[sender]
     certified = GENESIS_HEIGHT if status.certificate is None else status.certificate.height
@@ -116,10 +132,12 @@ def on_status(replica: "Replica", sender: ReplicaIndex, status: Status) -> None:
     peer.seen_us = replica.now.monotonic_us
     peer.clock_offset_ms = status.unix_ms - replica.now.unix_ms
     peer.holds_ours = status.view > replica.view or (
-        status.view == replica.view and bool(status.view_changes_held >> replica.me & 1)
+        status.view == replica.view
+        and replica.me != NOBODY
+        and bool(status.view_changes_held >> replica.me & 1)
     )
     if status.held is not None:
-        if status.held.signer != replica.me:
+        if status.held.signer != epochs.own_index(replica, status.held.epoch):
             replica.blame(sender, Fault.WRONG_SENDER)
             return
         recovery.check_number(replica, status.held)
@@ -129,7 +147,7 @@ def on_status(replica: "Replica", sender: ReplicaIndex, status: Status) -> None:
         recovery.may_start(replica)
     if status.certificate is not None:
         checkpoint.adopt(replica, status.certificate)
-    if replica.phase is Phase.HALTED:
+    if replica.phase is Phase.HALTED or status.epoch != replica.committee.epoch:
         return
     _help(replica, sender, status, certified)
 

@@ -26,6 +26,7 @@ from consensus.core.effects import (
     ClearTimer,
     Drop,
     Effect,
+    EnterEpoch,
     Execute,
     ForgetBody,
     ForwardCustody,
@@ -63,7 +64,7 @@ from consensus.core.records import (
     Tip,
     record_key,
 )
-from consensus.core.types import Committee, Height, Number, ReplicaIndex
+from consensus.core.types import NOBODY, Committee, Epoch, Height, Number, ReplicaIndex
 from consensus.errors import invariant
 from consensus.limits import LEAVES_PER_VECTOR_MAX, OWN_NUMBER_MAX
 from native.values import Signature
@@ -74,6 +75,7 @@ Urgent = (
     | ReleaseCustody
     | ForwardCustody
     | ForgetBody
+    | EnterEpoch
     | SetTimer
     | ClearTimer
     | Misbehaved
@@ -118,8 +120,12 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
-    """One transaction, and what it releases."""
+    """One transaction, and what it releases.
 
+    `outgoing` is dropped when another epoch was entered since the draft.
+    """
+
+    epoch: Epoch  # its outgoing messages name peers by their index in this one
     records: tuple[Record, ...]
     drop: Height | None
     own: tuple[Signed, ...]
@@ -227,6 +233,13 @@ class Gather:
                     self._proposals = []
                     self._changes = []
                     self._announcements = []
+                case EnterEpoch():
+                    self._leaves = []
+                    self._proposals = []
+                    self._changes = []
+                    self._announcements = []
+                    self._outgoing = []
+                    urgent.append(effect)
                 case (
                     TakeBatch()
                     | ReleaseCustody()
@@ -301,7 +314,7 @@ class Gather:
 class Draft:
     """A tick whose signatures are still missing."""
 
-    __slots__ = ("_drop", "_executes", "_outgoing", "_records", "_unsigned", "jobs")
+    __slots__ = ("_drop", "_epoch", "_executes", "_outgoing", "_records", "_unsigned", "jobs")
 
     def __init__(
         self,
@@ -313,6 +326,7 @@ class Draft:
         outgoing: list[Outgoing],
         executes: list[Execute],
     ) -> None:
+        self._epoch = author.committee.epoch
         self._unsigned = unsigned
         self._records = records
         self._drop = drop
@@ -326,6 +340,7 @@ class Draft:
                 self.jobs.extend(entry.signed_bytes(chain_id) for entry in message.proposals)
             self.jobs.append(message.signed_bytes(chain_id))
         if unsigned:
+            invariant(author.committee.me != NOBODY, "an observer signs nothing")
             for stamp in author.take_peer_stamps():
                 records[record_key(stamp)] = stamp
             stamp_of_last = unsigned[-1].stamp()
@@ -334,8 +349,13 @@ class Draft:
             )
             records[record_key(last)] = last
 
+    @property
+    def votes_and_proposals_only(self) -> bool:
+        """Whether the records may be stored unsigned (`records.signed_again`)."""
+        return all(isinstance(message, VoteVector | PrePrepare) for message in self._unsigned)
+
     def complete(self, signatures: Sequence[Signature]) -> Tick:
-        """Put the signatures in, one for each job."""
+        """Put the signatures in, one for each job; may be done again with others."""
         invariant(len(signatures) == len(self.jobs), "one signature for each job")
         at = iter(signatures)
         own: list[Signed] = []
@@ -365,6 +385,7 @@ class Draft:
                 Outgoing(peer=None, message=signed, with_body=signed.__class__ is PrePrepare)
             )
         return Tick(
+            epoch=self._epoch,
             records=tuple(self._records.values()),
             drop=self._drop,
             own=tuple(own),

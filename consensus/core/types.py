@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NewType
 
-from native.values import Digest
+from native.values import Digest, NodeId
 
 Epoch = NewType("Epoch", int)
 View = NewType("View", int)
@@ -26,8 +26,10 @@ class Phase(IntEnum):
     SEEKING = 2  # lost its memory and asks how far it may have voted
     RECOVERING = 3  # knows the bound and waits until a block at it is certified
     HALTED = 4
+    OBSERVING = 5  # not a member of this epoch: follows certificates, executes, serves
 
 
+NOBODY: Final = ReplicaIndex(-1)  # the index of a node that does not vote in an epoch
 NO_DIGEST: Final = Digest(bytes(32))
 GENESIS_HEIGHT: Final = Height(0)
 
@@ -57,12 +59,16 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committee:
-    """Who votes in one epoch, and which of them this replica is."""
+    """Who votes in one epoch, and which of them this replica is (`NOBODY`: none of them).
+
+    `node_id` is how a replica finds itself in the set of the next epoch.
+    """
 
     chain_id: Digest
     members: int
     me: ReplicaIndex
     epoch: Epoch = Epoch(0)
+    node_id: NodeId | None = None
     rotation_blocks: int = 0  # a primary leads this many blocks, then the next one; 0 for ever
 
     def primary(self, view: View) -> ReplicaIndex:

@@ -20,6 +20,7 @@ from consensus.core.messages import (
     Blocks,
     Checkpoint,
     Commit,
+    EpochLink,
     Equivocation,
     FetchBlocks,
     FetchBodies,
@@ -37,28 +38,62 @@ from consensus.core.messages import (
     VoteVector,
     path_length,
 )
-from consensus.core.types import Epoch, Height, Number, Phase, ReplicaIndex, Sequence, View
-from consensus.errors import MalformedMessage
+from consensus.core.types import (
+    NO_DIGEST,
+    Epoch,
+    Height,
+    Number,
+    Phase,
+    ReplicaIndex,
+    Sequence,
+    View,
+)
+from consensus.core.validators import Validator, ValidatorSet
+from consensus.errors import MalformedMessage, UnknownEpoch
 from consensus.limits import (
     BODIES_PER_FETCH_MAX,
     HEADERS_PER_REPLY_MAX,
     LEAVES_PER_VECTOR_MAX,
+    MEMBERS_MAX,
     NUMBER_MAX,
     SIGNATURE_SIZE_BYTES_MAX,
+    VALIDATOR_NAME_BYTES_MAX,
     WINDOW_BLOCKS,
 )
 from native.codec import CodecError, Value, decode, encode
-from native.values import Digest, Signature
+from native.errors import NativeError
+from native.values import Digest, PublicKey, Signature
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a decoder must know of the chain."""
+    """What a decoder must know of the chain: how many vote in this epoch, and did in earlier ones.
+
+    Every message names its epoch, and is read with the numbers of that one.
+    """
 
     chain_id: Digest
     members: int
+    earlier: tuple[int, ...] = ()  # members of epoch 0, 1, ... below this one
+
+    def of(self, epoch: int) -> "Bounds":
+        """The bounds of a known epoch; raises `UnknownEpoch`."""
+        present = len(self.earlier)
+        if epoch == present:
+            return self
+        if epoch > present:
+            raise UnknownEpoch(f"epoch {epoch} is not known here, the newest is {present}")
+        return Bounds(
+            chain_id=self.chain_id, members=self.earlier[epoch], earlier=self.earlier[:epoch]
+        )
+
+    def extended(self, members: int) -> "Bounds":
+        """The bounds of the next epoch."""
+        return Bounds(
+            chain_id=self.chain_id, members=members, earlier=(*self.earlier, self.members)
+        )
 
 
 def decode_value(data: bytes, size_max: int) -> Value:
@@ -208,6 +243,7 @@ def encode_votes(vector: VoteVector) -> bytes:
 
 def votes(value: Value, bounds: Bounds) -> VoteVector:
     epoch, who, count, leaves, signed = fields(value, 5)
+    bounds = bounds.of(number(epoch))
     vector = VoteVector(
         epoch=Epoch(number(epoch)),
         signer=signer(who, bounds),
@@ -252,6 +288,7 @@ def _distinct(proofs: tuple[VoteProof, ...], needed: int, excluded: int | None) 
 def prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
     proposal, proofs = fields(value, 2)
     first = pre_prepare(proposal, bounds)
+    bounds = bounds.of(first.epoch)
     entries = rows(proofs, bounds.members - 1)
     certificate = PreparedCertificate(
         pre_prepare=first, votes=tuple([vote_proof(entry, bounds) for entry in entries])
@@ -262,9 +299,11 @@ def prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
 
 def block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
     body, proofs = fields(value, 2)
+    claim = checkpoint(body)
+    bounds = bounds.of(claim.epoch)
     entries = rows(proofs, bounds.members)
     certificate = BlockCertificate(
-        checkpoint=checkpoint(body), votes=tuple([vote_proof(entry, bounds) for entry in entries])
+        checkpoint=claim, votes=tuple([vote_proof(entry, bounds) for entry in entries])
     )
     _distinct(certificate.votes, quorum.quorum(bounds.members), None)
     if certificate.height == 0:
@@ -278,17 +317,19 @@ def block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
 def pre_prepare(value: Value, bounds: Bounds) -> PrePrepare:
     view, count, header, signed = fields(value, 4)
     place = View(number(view))
+    batch = batch_header(header, bounds)
     return PrePrepare(
         view=place,
-        signer=ReplicaIndex(place % bounds.members),
+        signer=ReplicaIndex(place % bounds.of(batch.epoch).members),
         number=Number(number(count)),
-        header=batch_header(header, bounds),
+        header=batch,
         signature=signature(signed),
     )
 
 
 def view_change(value: Value, bounds: Bounds) -> ViewChange:
     epoch, view, who, count, certified, prepared, signed = fields(value, 7)
+    bounds = bounds.of(number(epoch))
     entries = rows(prepared, WINDOW_BLOCKS)
     message = ViewChange(
         epoch=Epoch(number(epoch)),
@@ -300,7 +341,7 @@ def view_change(value: Value, bounds: Bounds) -> ViewChange:
         signature=signature(signed),
     )
     last = int(message.height)
-    if message.certificate is not None and message.certificate.checkpoint.epoch != message.epoch:
+    if not _belongs(message.certificate, message.epoch):
         raise MalformedMessage("certificate of another epoch")
     for entry in message.prepared:
         if not last < entry.sequence <= message.height + WINDOW_BLOCKS:
@@ -311,8 +352,17 @@ def view_change(value: Value, bounds: Bounds) -> ViewChange:
     return message
 
 
+def _belongs(certificate: BlockCertificate | None, epoch: Epoch) -> bool:
+    """Whether a VIEW-CHANGE of this epoch may show the certificate: of the epoch, or its link."""
+    if certificate is None:
+        return epoch == 0
+    claim = certificate.checkpoint
+    return claim.epoch == epoch or (claim.epoch + 1 == epoch and claim.next_set != NO_DIGEST)
+
+
 def new_view(value: Value, bounds: Bounds) -> NewView:
     epoch, view, count, changes, proposals, signed = fields(value, 6)
+    bounds = bounds.of(number(epoch))
     members = bounds.members
     place = View(number(view))
     entries = rows(changes, members, quorum.quorum(members))
@@ -355,6 +405,7 @@ def stamp_value(stamp: Stamp) -> tuple[Value, ...]:
 
 def stamp(value: Value, bounds: Bounds) -> Stamp:
     kind, who, epoch, count, content, signed = fields(value, 6)
+    bounds = bounds.of(number(epoch))
     return Stamp(
         kind=signed_kind(kind),
         signer=signer(who, bounds),
@@ -387,6 +438,7 @@ def status(value: Value, bounds: Bounds) -> Status:
     epoch, view, changing, phase, boot, echo, executed, certified, mask, held, clock = fields(
         value, 11
     )
+    bounds = bounds.of(number(epoch))
     return Status(
         epoch=Epoch(number(epoch)),
         view=View(number(view)),
@@ -417,6 +469,7 @@ def encode_recovery_answer(answer: RecoveryAnswer) -> bytes:
 
 def recovery_answer(value: Value, bounds: Bounds) -> RecoveryAnswer:
     epoch, echo, executed, certified, announced, changes = fields(value, 6)
+    bounds = bounds.of(number(epoch))
     answer = RecoveryAnswer(
         epoch=Epoch(number(epoch)),
         echo=number(echo),
@@ -440,6 +493,36 @@ def equivocation(value: Value, bounds: Bounds) -> Equivocation:
     if not same_place or first.digest == second.digest:
         raise MalformedMessage("no contradiction")
     return Equivocation(first=first, second=second)
+
+
+def validator_set(value: Value) -> ValidatorSet:
+    """The members of an epoch: names and keys, each once."""
+    epoch, members = fields(value, 2)
+    validators: list[Validator] = []
+    for entry in rows(members, MEMBERS_MAX, 1):
+        name, spki = fields(entry, 2)
+        if type(name) is not str or len(name.encode()) > VALIDATOR_NAME_BYTES_MAX:
+            raise MalformedMessage("expected the name of a validator")
+        if type(spki) is not bytes:
+            raise MalformedMessage("expected a public key")
+        try:
+            validators.append(Validator(name=name, key=PublicKey.from_spki(spki)))
+        except NativeError as error:
+            raise MalformedMessage(str(error)) from None
+    if len({validator.node_id for validator in validators}) != len(validators):
+        raise MalformedMessage("a set with one key twice")
+    return ValidatorSet(epoch=Epoch(number(epoch)), members=tuple(validators))
+
+
+def epoch_link(value: Value, bounds: Bounds) -> EpochLink:
+    """A link whose certificate is of a known epoch and names the set beside it."""
+    certified, members = fields(value, 2)
+    certificate = block_certificate(certified, bounds)
+    validators = validator_set(members)
+    claim = certificate.checkpoint
+    if claim.next_set != validators.hash or validators.epoch != claim.epoch + 1:
+        raise MalformedMessage("a set that its certificate does not name")
+    return EpochLink(certificate=certificate, validators=validators)
 
 
 def fetch_blocks(value: Value, _bounds: Bounds) -> FetchBlocks:

@@ -22,6 +22,7 @@ from consensus.core import frames, inputs
 from consensus.core.effects import (
     Accuse,
     ClearTimer,
+    EnterEpoch,
     Event,
     Execute,
     ForgetBody,
@@ -33,12 +34,15 @@ from consensus.core.effects import (
     SetTimer,
     TakeBatch,
 )
+from consensus.core.epochs import GUEST_FIRST
 from consensus.core.messages import (
     EMPTY_ROOT,
+    UNSIGNED,
     BatchHeader,
     BlockCertificate,
     BlockHeader,
     Commit,
+    EpochLink,
     FetchBlocks,
     FetchBodies,
     Message,
@@ -49,7 +53,7 @@ from consensus.core.messages import (
 from consensus.core.records import Accepted, Tip
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
 from consensus.core.types import Instant, ReplicaIndex
-from consensus.errors import MalformedMessage, invariant
+from consensus.errors import MalformedMessage, UnknownEpoch, invariant
 from consensus.limits import (
     BATCH_PAYLOADS_MAX,
     BATCH_SIZE_BYTES_MAX,
@@ -58,7 +62,7 @@ from consensus.limits import (
     WINDOW_BLOCKS,
 )
 from consensus.runtime.store import Body, CommitFailed, Committed
-from native import verify_many
+from native import FalconVerifier, verify_many
 from native.batches import Batch
 from native.errors import NativeError
 from transport import ChannelKind
@@ -71,9 +75,9 @@ if TYPE_CHECKING:
     from consensus.runtime.links import Links
     from consensus.runtime.observer import Observer
     from consensus.runtime.store import RecordStore
-    from native import FalconVerifier, Mempool
+    from native import Mempool
     from native.keys import SecretKey
-    from native.values import Digest
+    from native.values import Digest, Signature
     from transport import Connection
 
 JOBS_PER_CALL: Final = 4_096  # signatures checked in one call: 40 ms, then the loop breathes
@@ -88,6 +92,9 @@ SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: fou
 log = structlog.get_logger("consensus")
 
 EMPTY_BATCH: Final = Batch.of([])
+
+MEMBERS_ONLY: Final = frozenset({frames.FrameType.PROPOSAL, frames.FrameType.PAYLOADS})
+"""Frames with bodies that nobody asked for: no guest may fill memory with them."""
 
 
 class Execution(Protocol):
@@ -142,17 +149,20 @@ class Driver:
         wake_at: Callable[[int | None], None],
         serve: Callable[[int, FetchBlocks | FetchBodies], None],
         certified: Callable[[BlockCertificate], None],
+        earlier: Sequence[Sequence[FalconVerifier]] = (),
+        entered: Callable[[EpochLink], None] | None = None,
         accuse: Callable[[ReplicaIndex, Contradiction], None] | None = None,
     ) -> None:
         """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
         `certified` sees every newest block certificate once it is durable here; `accuse` gets the
-        proof of a peer's lie.
+        proof of a peer's lie. `verifiers` are those of the newest epoch, `earlier` those of the
+        epochs before it in order; `entered` is told of every epoch that begins.
         """
         self.replica = replica
         self._committee = replica.committee
         self._bounds = bounds
         self._secret = secret
-        self._verifiers = verifiers
+        self._verifiers = [*earlier, list(verifiers)]
         self._links = links
         self._store = store
         self._execution = execution
@@ -164,6 +174,7 @@ class Driver:
         self._wake_at = wake_at
         self._serve = serve
         self._certified = certified
+        self._entered = entered or (lambda _link: None)
         self._accuse = accuse or (lambda _peer, _proof: None)
         self._gather = Gather()
         self._inbox: deque[tuple[int, int, bytes]] = deque()
@@ -208,8 +219,8 @@ class Driver:
     # --- what the runtime tells us
 
     def frame_received(self, connection: Connection, frame_type: int, payload: bytes) -> None:
-        """Queue a frame of a validator for this turn; anybody else's is dropped and counted."""
-        peer = self._links.index_of(connection)
+        """Queue a frame of a member or guest for this turn; others' are dropped and counted."""
+        peer = self._links.take_place(connection)
         if peer is None or self.halted is not None:
             self._frames_refused_total += 1
             return
@@ -377,15 +388,15 @@ class Driver:
         draft = self._gather.draft(self.replica)
         if draft is None or self.halted is not None:
             return False
-        began = self._seconds()
-        tick = draft.complete([self._secret.sign(job) for job in draft.jobs])
-        if draft.jobs:
-            self._observer.signed((self._seconds() - began) / len(draft.jobs))
         self._ticks_total += 1
+        # Votes and proposals are signed while the disk writes them: what is durable is that we say
+        # them, and a start signs them again. What holds the words of others is signed before.
+        overlapped = draft.votes_and_proposals_only
+        signed = [UNSIGNED] * len(draft.jobs) if overlapped else self._signed(draft.jobs)
+        tick = draft.complete(signed)
         if not tick.durable:
             self._release(tick)
             return True
-        self._tick = tick
         self._serial += 1
         for record in tick.records:
             if isinstance(record, Accepted):
@@ -394,7 +405,16 @@ class Driver:
             self._owe_body(execute.batch)
         bodies, self._owed = self._owed, []
         self._store.commit_soon(self._serial, tick.records, bodies, tick.drop)
+        self._tick = draft.complete(self._signed(draft.jobs)) if overlapped else tick
         return False
+
+    def _signed(self, jobs: Sequence[bytes]) -> list[Signature]:
+        if not jobs:
+            return []
+        began = self._seconds()
+        signed = [self._secret.sign(job) for job in jobs]
+        self._observer.signed((self._seconds() - began) / len(jobs))
+        return signed
 
     def _owe_body(self, header: BatchHeader) -> None:
         """The disk must get this body with the next tick, unless it has it already.
@@ -418,8 +438,9 @@ class Driver:
             if isinstance(record, Tip):
                 self._mark("certify", int(record.certificate.height))
                 self._certified(record.certificate)
-        for outgoing in tick.outgoing:
-            self._send(outgoing)
+        if tick.epoch == self._committee.epoch:
+            for outgoing in tick.outgoing:
+                self._send(outgoing)
         for message in tick.own:
             if isinstance(message, VoteVector):
                 for leaf in message.leaves:
@@ -483,6 +504,8 @@ class Driver:
                 root = effect.payload_root
                 if root != EMPTY_ROOT and not self.replica.holds(root):
                     self._bodies.pop(root, None)
+            case EnterEpoch():
+                self._enter_epoch(effect.link)
             case SetTimer():
                 self._timers[effect.timer] = effect.at_us
             case ClearTimer():
@@ -502,6 +525,29 @@ class Driver:
                 log.info(effect.event.value, detail=effect.detail)
             case _:
                 assert_never(effect)
+
+    def _enter_epoch(self, link: EpochLink) -> None:
+        """Indexes mean other nodes from now on: what waits under old ones is sent again anyway."""
+        before, after = self._committee, self.replica.committee
+        members = link.validators.members
+        self._committee = after
+        self._bounds = self._bounds.extended(len(members))
+        self._verifiers.append([FalconVerifier(member.key.raw) for member in members])
+        waiting, self._inputs = self._inputs, deque()
+        for message, body in waiting:
+            match message:
+                case inputs.Received():
+                    if message.sender == before.me:
+                        own = inputs.Received(sender=after.me, message=message.message)
+                        self._inputs.append((own, body))
+                case inputs.PeerConnected() | inputs.PeerLost() | inputs.LaterEpoch():
+                    pass
+                case _:
+                    self._inputs.append((message, body))
+        self._inbox.clear()
+        for index in self._links.enter_epoch([member.node_id for member in members]):
+            self._feed(inputs.PeerLost(peer=ReplicaIndex(index)))
+        self._entered(link)
 
     def _execute(self, effect: Execute) -> None:
         batch = self._bodies.get(effect.batch.payload_root)
@@ -554,6 +600,9 @@ class Driver:
                 peer, frame_type, payload = self._inbox.popleft()
                 try:
                     decoded = self._decode(peer, frame_type, payload)
+                except UnknownEpoch:
+                    self._feed(inputs.LaterEpoch(peer=ReplicaIndex(peer)))
+                    continue
                 except (MalformedMessage, NativeError) as error:
                     self._refuse(peer, str(error))
                     continue
@@ -561,8 +610,8 @@ class Driver:
                     continue
                 messages.append((peer, *decoded))
                 jobs.extend(
-                    (self._verifiers[signer], signed, signature)
-                    for signer, signed, signature in signatures(decoded[0], chain_id)
+                    (self._verifiers[epoch][signer], signed, signature)
+                    for epoch, signer, signed, signature in signatures(decoded[0], chain_id)
                 )
                 ends.append(len(jobs))
             valid = self._verify(jobs)
@@ -589,6 +638,8 @@ class Driver:
         self, peer: int, frame_type: int, payload: bytes
     ) -> tuple[Message, Batch | None] | None:
         """A message that needs checking, or None when the frame was handled here."""
+        if peer >= GUEST_FIRST and frame_type in MEMBERS_ONLY:
+            raise MalformedMessage("only members of the present set send this")
         match frame_type:
             case frames.FrameType.PROPOSAL:
                 pre_prepare, body = frames.split_proposal(payload, self._bounds)

@@ -73,6 +73,10 @@ class BlockServer:
         self.dropped_total = 0
         self.served_total = 0
 
+    def enter_epoch(self, members: int) -> None:
+        """Certificates of one more epoch can be read."""
+        self._bounds = self._bounds.extended(members)
+
     def serve_nowait(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
         """Queue a request of a validator."""
         if self._asked[peer] >= REQUESTS_PER_PEER_MAX:

@@ -39,7 +39,7 @@ class Checker:
         self.log: dict[int, StoredBlock] = {}  # height -> the one block (S1, S2, S3)
         self.injected: set[bytes] = set()
         self.acknowledged: dict[bytes, int] = {}  # payload -> height (S9)
-        self.said: dict[tuple[int, str, int, int], bytes] = {}  # what honest nodes signed (S6)
+        self.said: dict[tuple[int, str, int, int, int], bytes] = {}  # what honest nodes signed (S6)
         self.numbers: dict[tuple[int, int], bytes] = {}
         self.prepared: dict[tuple[int, int, int], bytes] = {}  # certificates seen (S5)
         self.certified: dict[int, tuple[bytes, bytes]] = {}  # adopted by somebody (S12)
@@ -83,24 +83,35 @@ class Checker:
         )
         match message:
             case PrePrepare():
-                self._once(node, "propose", message.view, message.sequence, message.digest)
+                self._once(
+                    node, "propose", message.epoch, message.view, message.sequence, message.digest
+                )
             case ViewChange():
-                self._once(node, "view-change", message.view, 0, message.digest)
+                self._once(node, "view-change", message.epoch, message.view, 0, message.digest)
             case NewView():
-                self._once(node, "new-view", message.view, 0, message.digest)
+                self._once(node, "new-view", message.epoch, message.view, 0, message.digest)
             case VoteVector():
                 for leaf in message.leaves:
                     if isinstance(leaf, Prepare):
-                        self._once(node, "prepare", leaf.view, leaf.sequence, leaf.digest)
+                        self._once(
+                            node, "prepare", leaf.epoch, leaf.view, leaf.sequence, leaf.digest
+                        )
                     elif isinstance(leaf, Commit):
-                        self._once(node, "commit", leaf.view, leaf.sequence, leaf.digest)
+                        self._once(
+                            node, "commit", leaf.epoch, leaf.view, leaf.sequence, leaf.digest
+                        )
                     elif isinstance(leaf, Checkpoint):
-                        content = leaf.header_hash + leaf.state_root
-                        self._once(node, "checkpoint", 0, leaf.height, content)
+                        content = leaf.header_hash + leaf.state_root + leaf.next_set
+                        self._once(node, "checkpoint", 0, 0, leaf.height, content)
 
-    def _once(self, node: int, what: str, view: int, place: int, content: bytes) -> None:
-        known = self.said.setdefault((node, what, view, place), content)
-        require(known == content, f"node {node} contradicts its own {what} at view {view}, {place}")
+    def _once(
+        self, node: int, what: str, epoch: int, view: int, place: int, content: bytes
+    ) -> None:
+        known = self.said.setdefault((node, what, epoch, view, place), content)
+        require(
+            known == content,
+            f"node {node} contradicts its own {what} in epoch {epoch}, view {view}, at {place}",
+        )
 
     def bounded(self, replica: Replica) -> None:
         """Every map has a cap (S15)."""

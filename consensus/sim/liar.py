@@ -63,7 +63,7 @@ def admitted(message: Message, chain_id: Digest, members: int) -> Message | None
     except MalformedMessage:
         return None
     keys = range(members)
-    for signer, signed, signature in signatures(decoded, chain_id):
+    for _, signer, signed, signature in signatures(decoded, chain_id):
         if sign(keys[signer], signed) != signature:
             return None
     return decoded

@@ -7,14 +7,16 @@ hashes, bodies are tuples of small byte strings, the application is a hash chain
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING, assert_never
 
-from consensus.core import frames, wire
+from consensus.core import frames
 from consensus.core.effects import (
     Accuse,
     ClearTimer,
     Effect,
+    EnterEpoch,
     Execute,
     ForgetBody,
     ForwardCustody,
@@ -25,12 +27,14 @@ from consensus.core.effects import (
     SetTimer,
     TakeBatch,
 )
+from consensus.core.epochs import GUEST_FIRST, Epochs
 from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
     CustodyChanged,
     Executed,
     Input,
+    LaterEpoch,
     PeerConnected,
     PeerLost,
     Received,
@@ -41,11 +45,16 @@ from consensus.core.inputs import (
 from consensus.core.messages import (
     BatchHeader,
     BlockHeader,
+    Blocks,
+    EpochLink,
+    Equivocation,
     FetchBlocks,
     FetchBodies,
     Message,
     NewView,
     PrePrepare,
+    RecoveryAnswer,
+    Status,
     ViewChange,
     VoteVector,
     signatures,
@@ -55,22 +64,22 @@ from consensus.core.records import (
     Anchor,
     ExecutedBlock,
     Prepared,
-    Record,
     Tip,
-    decode_record,
+    decode_records,
     encode_record,
 )
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.serving import blocks_from
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
-from consensus.core.types import Committee, Height, Instant, Phase, ReplicaIndex, Timing
+from consensus.core.types import Epoch, Height, Instant, Phase, ReplicaIndex, Timing
+from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import InvariantError
-from consensus.limits import BATCH_PAYLOADS_MAX
+from consensus.limits import BATCH_PAYLOADS_MAX, WINDOW_BLOCKS
 from consensus.sim.checker import Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.machine import Clock, DiskFaults, Processor
 from native.hashing import merkle_root
-from native.values import Digest, Signature
+from native.values import Algorithm, Digest, PublicKey, Signature
 
 if TYPE_CHECKING:
     from consensus.sim.run import Cluster
@@ -100,6 +109,28 @@ GENESIS_ROOT = Digest(hashlib.sha256(b"genesis").digest())
 
 def payload_root(payloads: Iterable[bytes]) -> Digest:
     return Digest(merkle_root(list(payloads)))
+
+
+@cache
+def validator(node: int) -> Validator:
+    """A member only the simulator knows: its name is the number of its node."""
+    seed = hashlib.sha256(b"key %d" % node).digest()
+    return Validator(name=str(node), key=PublicKey(algorithm=Algorithm.ML_DSA_65, raw=seed * 61))
+
+
+def epoch_of(message: Message) -> int:
+    """The epoch whose set is needed to read a message."""
+    match message:
+        case Status() | ViewChange() | NewView() | RecoveryAnswer() | VoteVector() | PrePrepare():
+            return message.epoch
+        case Equivocation():
+            return message.first.epoch
+        case Blocks() | EpochLink():
+            return message.certificate.checkpoint.epoch
+        case FetchBlocks() | FetchBodies():
+            return 0
+        case _:
+            assert_never(message)
 
 
 def sign(signer: int, message: bytes) -> Signature:
@@ -176,17 +207,14 @@ class Node:
         world = self.world
         self.life += 1
         self.up = True
-        committee = Committee(
-            chain_id=self.cluster.chain_id,
-            members=self.cluster.members,
-            me=self.index,
-            rotation_blocks=self.cluster.rotation_blocks,
+        genesis_set = self.cluster.genesis_set
+        first = Epochs(chain_id=self.cluster.chain_id, sets=(genesis_set,))
+        rows = [encode_record(record) for record in self.disk.records.values()]
+        records = decode_records([(row.kind, row.data) for row in rows], first.bounds())
+        self.epochs = Epochs.of(self.cluster.chain_id, genesis_set, records)
+        committee = self.epochs.committee(
+            validator(self.index).node_id, rotation_blocks=self.cluster.rotation_blocks
         )
-        bounds = wire.Bounds(chain_id=committee.chain_id, members=committee.members)
-        records: list[Record] = []
-        for record in self.disk.records.values():
-            row = encode_record(record)
-            records.append(decode_record(row.kind, row.data, bounds))
         blocks = self.disk.blocks
         genesis = genesis_block(committee.chain_id, GENESIS_TIME_MS, GENESIS_ROOT)
         self.replica = Replica(
@@ -196,6 +224,7 @@ class Node:
             tip=blocks[-1].block if blocks else genesis,
             uncertified=[stored.block for stored in blocks[-200:]],
             records=records,
+            genesis_set=genesis_set,
         )
         self.gather = Gather()
         self.bodies: dict[Digest, Body] = {payload_root(()): ()}
@@ -211,7 +240,7 @@ class Node:
         for peer in self.cluster.nodes:
             if peer.index != self.index:
                 if not peer.up and not self._has_copy_up(peer):
-                    self.feed(PeerLost(peer=peer.index))
+                    self.feed(PeerLost(peer=self.place_of(peer.index)))
                 elif peer.up and peer.life:
                     self.connect(peer)
 
@@ -224,9 +253,9 @@ class Node:
 
         def notice() -> None:
             if self.up and self.life == life and peer.up and peer.life == other:
-                peer.hear(PeerLost(peer=me))
-                peer.hear(PeerConnected(peer=me))
-                self.hear(PeerConnected(peer=peer.index))
+                peer.hear(PeerLost(peer=peer.place_of(me)))
+                peer.hear(PeerConnected(peer=peer.place_of(me)))
+                self.hear(PeerConnected(peer=self.place_of(peer.index)))
 
         self.world.after(self.world.random.randrange(1_000, 20_000), notice)
 
@@ -269,9 +298,34 @@ class Node:
 
         def notice() -> None:
             if peer.up and peer.life == other and not (self.up and self.life != life):
-                peer.hear(PeerLost(peer=me))
+                peer.hear(PeerLost(peer=peer.place_of(me)))
 
         self.world.after(self.world.random.randrange(1_000, 50_000), notice)
+
+    # --- who is who
+
+    def place_of(self, node: int) -> ReplicaIndex:
+        """The index by which this node knows another one in its present epoch."""
+        index = self.epochs.newest.index_of(validator(node).node_id)
+        return ReplicaIndex(GUEST_FIRST + node if index is None else index)
+
+    def node_at(self, place: ReplicaIndex) -> ReplicaIndex:
+        """The node behind an index of the present epoch."""
+        if place >= GUEST_FIRST:
+            return ReplicaIndex(place - GUEST_FIRST)
+        return ReplicaIndex(int(self.epochs.newest.members[place].name))
+
+    def _enter_epoch(self, link: EpochLink) -> None:
+        self.epochs = self.epochs.extended(link)
+        self.world.counters["epochs entered"] += 1
+        life = self.life
+
+        def notice() -> None:
+            for peer in self.cluster.nodes:
+                if self.up and self.life == life and peer is not self and not peer.up:
+                    self.feed(PeerLost(peer=self.place_of(peer.index)))
+
+        self.world.after(0, notice)
 
     # --- feeding the core
 
@@ -326,17 +380,21 @@ class Node:
                 world.counters["custody forwarded"] += 1
                 for peer in self.replica.others:
                     if effect.peer is None or effect.peer == peer:
-                        self.cluster.carry_payloads(self.address, peer, payloads)
+                        target = self.node_at(peer)
+                        self.cluster.carry_payloads(self.address, target, payloads)
             case ForgetBody():
                 self.bodies.pop(effect.payload_root, None)
             case Misbehaved():
                 world.counters[f"fault {effect.fault.value}"] += 1
-                world.log(f"node {self.index} blames {effect.peer}: {effect.fault.value}")
+                culprit = self.node_at(effect.peer)
+                world.log(f"node {self.index} blames {culprit}: {effect.fault.value}")
                 if self.honest:
-                    self.cluster.blamed(self.index, effect.peer, effect.fault)
+                    self.cluster.blamed(self.index, culprit, effect.fault)
+            case EnterEpoch():
+                self._enter_epoch(effect.link)
             case Accuse():
                 if self.honest:
-                    self.cluster.accused(self.index, effect.peer, effect.proof)
+                    self.cluster.accused(self.index, self.node_at(effect.peer), effect.proof)
             case Halt():
                 self.halted = True
                 world.log(f"node {self.index} halts: {effect.reason}")
@@ -461,20 +519,22 @@ class Node:
                 self.cluster.checker.signed(self.index, message)
             self._note_coverage(message)
         for message in tick.own:
-            self._absorb(self._step(Received(sender=self.index, message=message)))
+            self._absorb(self._step(Received(sender=self.replica.me, message=message)))
 
     def _send(self, tick: Tick) -> None:
         cluster = self.cluster
         for outgoing in tick.outgoing:
-            for peer in self.replica.others:
-                if outgoing.peer is None or outgoing.peer == peer:
-                    if cluster.crashes_in_sends and self.world.random.random() < 0.005:
-                        cluster.crashes_in_sends -= 1
-                        self.world.counters["crashes inside a broadcast"] += 1
-                        cluster.crash(self.address)
-                    if not self.up:
-                        return
-                    self.send(peer, outgoing)
+            if tick.epoch != self.replica.committee.epoch:
+                return
+            peers = self.replica.others if outgoing.peer is None else [outgoing.peer]
+            for peer in peers:
+                if cluster.crashes_in_sends and self.world.random.random() < 0.005:
+                    cluster.crashes_in_sends -= 1
+                    self.world.counters["crashes inside a broadcast"] += 1
+                    cluster.crash(self.address)
+                if not self.up:
+                    return
+                self.send(self.node_at(peer), outgoing)
 
     def send(self, peer: ReplicaIndex, outgoing: Outgoing) -> None:
         body: Body | None = None
@@ -546,6 +606,10 @@ class Node:
         """Parse, and feed the core."""
         if not self.up or self.halted:
             return
+        if epoch_of(message) > self.replica.committee.epoch:
+            self.world.counters["messages of a later epoch"] += 1
+            self.feed(LaterEpoch(peer=self.place_of(sender)))
+            return
         if self.check_wire:
             message = self._through_the_wire(message)
         if isinstance(message, FetchBlocks):
@@ -559,17 +623,17 @@ class Node:
             return
         if isinstance(message, PrePrepare) and body is not None:
             self.hold_body(body, unasked=True)
-        self.feed(Received(sender=sender, message=message))
+        self.feed(Received(sender=self.place_of(sender), message=message))
 
     def _through_the_wire(self, message: Message) -> Message:
         """Encode, decode, compare, and check every signature inside."""
         chain_id = self.cluster.chain_id
         _, frame_type, data = frames.encode(message)
-        bounds = wire.Bounds(chain_id=chain_id, members=self.cluster.members)
-        decoded = frames.decode(frame_type, data, bounds)
+        decoded = frames.decode(frame_type, data, self.epochs.bounds())
         require(decoded == message, f"{type(message).__name__} changed on the wire")
-        for signer, signed, signature in signatures(decoded, chain_id):
-            require(sign(signer, signed) == signature, f"bad signature in {type(message).__name__}")
+        for epoch, signer, signed, signature in signatures(decoded, chain_id):
+            key = int(self.epochs.sets[epoch].members[signer].name)
+            require(sign(key, signed) == signature, f"bad signature in {type(message).__name__}")
         return decoded
 
     def hold_body(self, body: Body, *, unasked: bool = False) -> None:
@@ -661,6 +725,7 @@ class Node:
                 header_hash=header.hash,
                 time_ms=header.time_ms,
                 state_root=Digest(root),
+                next_validators=self._decide(header, body),
             ),
             payloads=body,
         )
@@ -694,6 +759,7 @@ class Node:
                         height=header.height,
                         header_hash=header.hash,
                         state_root=stored.block.state_root,
+                        next_validators=stored.block.next_validators,
                     )
                 )
                 self._tell_custody()
@@ -701,6 +767,30 @@ class Node:
         took = 100 + int(self.world.random.random() * (self.disk_us_max - 100))
         took += self.processor.costs.execute_us
         self.world.after(took, lambda: self.processor.run(done))
+
+    def _decide(self, header: BlockHeader, body: Body) -> ValidatorSet | None:
+        """The application: a payload `set:0,2,5` puts these nodes into the next set.
+
+        Refused while another change is pending, and when it changes nothing.
+        """
+        present = self.cluster.genesis_set
+        for stored in chain(reversed(self.executing), reversed(self.disk.blocks)):
+            decided = stored.block.next_validators
+            if decided is not None:
+                if header.height <= stored.header.height + WINDOW_BLOCKS:
+                    require(header.epoch == decided.epoch - 1, f"epoch of {header.height}")
+                    return None
+                present = decided
+                break
+        require(header.epoch == present.epoch, f"block {header.height} is of {header.epoch}")
+        for payload in body:
+            if payload.startswith(b"set:"):
+                nodes = payload.split(b"/")[0][4:].split(b",")
+                members = tuple([validator(int(node)) for node in nodes])
+                if members != present.members:
+                    self.world.counters["changes of the set decided"] += 1
+                    return ValidatorSet(epoch=Epoch(present.epoch + 1), members=members)
+        return None
 
     def _store_block(self, stored: StoredBlock) -> None:
         if self.honest:

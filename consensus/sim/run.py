@@ -15,13 +15,14 @@ from consensus.core.evidence import Contradiction, read_contradiction
 from consensus.core.messages import Message
 from consensus.core.quorum import faults
 from consensus.core.tick import Tick
-from consensus.core.types import Phase, ReplicaIndex, View
+from consensus.core.types import Epoch, Phase, ReplicaIndex, View
+from consensus.core.validators import ValidatorSet
 from consensus.limits import EVIDENCE_SIZE_BYTES_MAX
 from consensus.sim.checker import Checker, Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
 from consensus.sim.liar import Liar
-from consensus.sim.node import SIM_TIMING, Node, sign
+from consensus.sim.node import SIM_TIMING, Node, sign, validator
 from consensus.sim.world import World
 from native.codec import encode
 from native.values import Digest
@@ -73,10 +74,16 @@ class Outcome:
 class Cluster:
     """n nodes, their links, and the checker above them."""
 
-    def __init__(self, seed: int, members: int, planted: Planted | None = None) -> None:
+    def __init__(
+        self, seed: int, members: int, planted: Planted | None = None, *, spares: int = 0
+    ) -> None:
+        """`spares` are nodes outside the set of genesis: they observe until they are voted in."""
         self.world = World(seed, members)
         self.members = members
         self.chain_id = Digest(hashlib.sha256(b"chain %d" % members).digest())
+        self.genesis_set = ValidatorSet(
+            epoch=Epoch(0), members=tuple([validator(node) for node in range(members)])
+        )
         self.checker = Checker()
         self.planted = planted or Planted()
         random = self.world.random
@@ -87,7 +94,8 @@ class Cluster:
         if self.planted.liar_leads:
             chosen = {0}
         self.nodes: list[Node] = [
-            Liar(self, index) if index in chosen else Node(self, index) for index in range(members)
+            Liar(self, index) if index in chosen else Node(self, index)
+            for index in range(members + spares)
         ]
         self.liars = chosen
         check_wire = random.random() < 0.15

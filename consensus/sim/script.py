@@ -1,6 +1,6 @@
 """Hand-written cases as text: a script of commands over a cluster without chance faults.
 
-    nodes 4
+    nodes 4 / nodes 4 spare 1            spare nodes are numbered on, and observe
     lose PRE-PREPARE at 1                take messages out of the network: kind, then where
     lose VIEW-CHANGE from 3 to 1         it comes from, goes to, and the place it speaks about
     allow                                lose nothing any more
@@ -8,6 +8,10 @@
     run 50                               milliseconds
     crash 0 / start 0 / wipe 2
     rotate 3                             all start again in a chain whose primaries lead 3 blocks
+    members 1 2 3 4                      ask every node for this set, in this order
+    cut 3 / heal                         take a node off the network / all back on it
+    record / replay                      keep every message from now on / deliver all again
+    expect epoch 1 of 1 2 3              epoch that these nodes have entered
     expect view 1 of 1 2 3               view that these nodes have entered
     expect asked 1 of 3                  view this node asks for
     expect height 2 of 1 2 3             at least this many blocks
@@ -33,9 +37,9 @@ from consensus.core.messages import (
     VoteVector,
     leaf_place,
 )
-from consensus.core.types import Phase
+from consensus.core.types import Phase, ReplicaIndex
 from consensus.sim.checker import Violation, require
-from consensus.sim.disk import Disk
+from consensus.sim.disk import Body, Disk
 from consensus.sim.node import Node
 from consensus.sim.run import Cluster, describe
 from native.values import Digest
@@ -77,8 +81,8 @@ class Rule:
 class Stage(Cluster):
     """A cluster whose network obeys a script."""
 
-    def __init__(self, members: int) -> None:
-        super().__init__(0, members)
+    def __init__(self, members: int, spares: int = 0) -> None:
+        super().__init__(0, members, spares=spares)
         for index in self.liars:
             self.nodes[index] = Node(self, index)
         self.liars.clear()
@@ -89,6 +93,24 @@ class Stage(Cluster):
             node.disk_us_max = 400
             node.check_wire = True
         self.rules: list[Rule] = []
+        self.away: set[int] = set()
+        self.recording = False
+        self.recorded: list[tuple[ReplicaIndex, int, Message, Body | None]] = []
+
+    def carry(self, source: ReplicaIndex, target: int, message: Message, body: Body | None) -> None:
+        if self.recording:
+            self.recorded.append((source, target, message, body))
+        super().carry(source, target, message, body)
+
+    def isolate(self, node: int) -> None:
+        self.away.add(node)
+        everybody = range(len(self.nodes))
+        self.world.cut = {
+            (one, other)
+            for one in everybody
+            for other in everybody
+            if one in self.away or other in self.away
+        }
 
     def censor(self, source: int, target: int, message: Message) -> bool:
         return any(rule.matches(source, target, message) for rule in self.rules)
@@ -112,7 +134,7 @@ class Script:
 
     def _command(self, words: list[str]) -> None:
         if words[0] == "nodes":
-            self.stage = Stage(int(words[1]))
+            self.stage = Stage(int(words[1]), int(words[3]) if len(words) > 3 else 0)
             self.stage.start()
             return
         stage = self.stage
@@ -129,6 +151,23 @@ class Script:
                     attribute = {"from": "source", "to": "target", "at": "place"}[name]
                     setattr(rule, attribute, int(value))
                 stage.rules.append(rule)
+            case ["members", *nodes]:
+                payload = f"set:{','.join(nodes)}/{len(self.done)}".encode()
+                stage.checker.injected.add(payload)
+                for node in stage.nodes:
+                    if node.up:
+                        node.take_payloads((payload,))
+            case ["cut", index]:
+                stage.isolate(int(index))
+            case ["heal"]:
+                stage.away.clear()
+                stage.world.cut = set()
+            case ["record"]:
+                stage.recording = True
+            case ["replay"]:
+                stage.recording = False
+                for source, target, message, body in stage.recorded:
+                    stage.carry(source, target, message, body)
             case ["allow"]:
                 stage.rules.clear()
             case ["submit", name, "to", *nodes]:
@@ -175,6 +214,7 @@ class Script:
             "view": replica.active and replica.view == int(value) if value.isdigit() else None,
             "asked": not replica.active and str(replica.view) == value,
             "height": value.isdigit() and replica.executed >= int(value),
+            "epoch": str(replica.committee.epoch) == value,
             "phase": replica.phase is Phase.__members__.get(value),
         }.get(what)
         if not found:

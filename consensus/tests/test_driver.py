@@ -11,6 +11,7 @@ from consensus.core import frames, inputs
 from consensus.core.effects import Fault
 from consensus.core.messages import (
     EMPTY_ROOT,
+    UNSIGNED,
     BatchHeader,
     BlockCertificate,
     BlockHeader,
@@ -28,7 +29,7 @@ from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, Mempool
 from native.batches import Batch
-from native.keys import SecretKey
+from native.keys import SecretKey, verify
 from native.values import Algorithm, Digest
 from transport import ChannelKind, Connection
 
@@ -45,7 +46,7 @@ class Wires:
         self.me = me
         self.sent = sent
 
-    def index_of(self, connection: object) -> int | None:
+    def take_place(self, connection: object) -> int | None:
         return connection if isinstance(connection, int) else None
 
     def send_nowait(
@@ -293,6 +294,21 @@ def test_nothing_signed_leaves_before_its_commit_is_reported() -> None:
     serial = primary.disk.waiting.pop(0)
     primary.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
     assert [frame for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL]
+
+
+def test_votes_and_proposals_are_signed_while_the_disk_writes_them() -> None:
+    world = World()
+    primary = world.nodes[0]
+    primary.mempool.add(Batch.of([b"\x01pay"]), None, 0, world.us // 1_000)
+    primary.driver.custody_changed()
+    *_, stored = [record for record in primary.disk.records if isinstance(record, Accepted)]
+    assert stored.pre_prepare.signature == UNSIGNED
+    serial = primary.disk.waiting.pop(0)
+    primary.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
+    sent = [frame[3] for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL]
+    proposal, _ = frames.split_proposal(sent[-1], Bounds(chain_id=CHAIN, members=MEMBERS))
+    assert proposal == stored.pre_prepare.signed(proposal.signature)
+    verify(KEYS[0].public, proposal.signed_bytes(CHAIN), proposal.signature)
 
 
 def test_every_accepted_body_is_written_with_its_tick() -> None:

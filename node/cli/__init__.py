@@ -14,6 +14,7 @@ from node.cli.cert import app as cert
 from node.cli.cluster import app as cluster
 from node.cli.config import app as config
 from node.cli.ctlog import app as ctlog
+from node.cli.load import app as load
 from node.cli.node import app as node
 from node.cli.stoq import app as stoq
 from node.cli.validator import app as validator
@@ -36,6 +37,7 @@ app.add_typer(node, name="node", rich_help_panel="Node")
 app.add_typer(config, name="config", rich_help_panel="Node")
 app.add_typer(cluster, name="cluster", rich_help_panel="Network")
 app.add_typer(stoq, name="stoq", rich_help_panel="Network")
+app.add_typer(load, name="load", rich_help_panel="Network")
 app.add_typer(validator, name="validator", rich_help_panel="Trust")
 app.add_typer(cert, name="cert", rich_help_panel="Trust")
 app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +37,7 @@ app = noun("Make, run and look at one node.")
     epilog=examples(
         "hypermesh node init --home n0 --name n0",
         "hypermesh node init --home dev --name dev --chain dev --base-port 9400",
+        "hypermesh node init --home n4 --name n4 --base-port 9330 --join demo/n0",
     )
 )
 def init(
@@ -47,15 +49,22 @@ def init(
         str | None,
         typer.Option(metavar="FILE", help="Passphrase for the root key and treasury wallet."),
     ] = None,
+    join: Annotated[
+        Path | None,
+        typer.Option(metavar="HOME", help="Observe the chain of this home instead of a new one."),
+    ] = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Make a home folder with a new key: a chain of one validator.
+    """Make a home folder with a new key: a chain of one validator, or an observer of another.
+
+    With `--join` genesis and addresses are taken from the home of a node of the chain; the new node
+    follows it, and votes once it has been voted in: `hypermesh validator propose`.
 
     Never touches a home that already has a key. Larger networks: `hypermesh cluster new`, which
     makes the home of every validator.
     """
     from node.cli.cluster import chosen_passphrase
-    from node.cluster.create import create_single
+    from node.cluster.create import create_observer, create_single
     from node.cluster.manifest import check_layout, check_name, check_node_name
     from node.home import default_home
 
@@ -63,13 +72,16 @@ def init(
     check_name(chain)
     check_layout(1, base_port)
     folder = home or default_home()
-    made = create_single(
-        folder,
-        name=name,
-        chain=chain,
-        base_port=base_port,
-        passphrase=chosen_passphrase(passphrase_file),
-    )
+    if join is not None:
+        made = create_observer(folder, name=name, base_port=base_port, known=join)
+    else:
+        made = create_single(
+            folder,
+            name=name,
+            chain=chain,
+            base_port=base_port,
+            passphrase=chosen_passphrase(passphrase_file),
+        )
     emit(
         output,
         {"home": str(folder), "node_id": made.node_id, "chain": made.chain, "role": made.role},

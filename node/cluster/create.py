@@ -120,6 +120,42 @@ def create_single(
     )
 
 
+def create_observer(folder: Path, *, name: str, base_port: int, known: Path) -> MadeHome:
+    """Make the home of a node that joins the chain of another home, and observes at first.
+
+    The genesis and the addresses are taken from `known`, the home of a node of that chain. It has
+    no keys of the certificate log: those are named by genesis.
+    """
+    from native.keys import SecretKey
+    from native.values import Algorithm
+    from node.config.load import load_config
+    from node.preflight import load_key, read_genesis
+
+    _require_new(folder)
+    other = Home(known)
+    genesis = read_genesis(other.genesis)
+    config = load_config(other.config).config
+    peers = {str(node_id): str(address) for node_id, address in config.peers.items()}
+    peers[load_key(other.node_key).node_id.hex()] = str(config.transport.listen)
+    folder.mkdir(parents=True, exist_ok=True)
+    key = SecretKey.generate(Algorithm.FALCON_512)
+    _write_home(
+        Home(folder),
+        genesis=genesis,
+        key=key,
+        validator_keys=None,
+        config=node_toml(
+            name=name,
+            base_port=base_port,
+            host="::1",
+            peers=peers,
+            role="observer",
+            idle_block_interval_ms=config.consensus.idle_block_interval_ms,
+        ),
+    )
+    return MadeHome(node_id=key.node_id.hex(), chain=genesis.label, role="observer")
+
+
 def node_toml(
     *,
     name: str,
@@ -127,6 +163,7 @@ def node_toml(
     host: str,
     peers: dict[str, str],
     idle_block_interval_ms: int | None = None,
+    role: str = "validator",
 ) -> str:
     """Write the configuration of a new home: only what is not a default."""
     from node.cluster.manifest import HTTP_PORT_OFFSET, STOQ_PORT_OFFSET
@@ -136,7 +173,7 @@ def node_toml(
         "",
         "[node]",
         f"name = {toml_value(name)}",
-        'role = "validator"',
+        f'role = "{role}"',
         "",
         "[transport]",
         f'listen = "[{host}]:{base_port + STOQ_PORT_OFFSET}"',
@@ -242,7 +279,7 @@ def _write_home(
     *,
     genesis: Genesis,
     key: SecretKey,
-    validator_keys: ValidatorKeys,
+    validator_keys: ValidatorKeys | None,
     config: str,
 ) -> None:
     from consensus.runtime.store import create_consensus_store
@@ -253,7 +290,8 @@ def _write_home(
         folder.mkdir(mode=0o700, exist_ok=True)
     write_new(home.config, config.encode())
     write_new(home.genesis, genesis.to_json().encode())
-    validator_keys.save(home.keys)
+    if validator_keys is not None:
+        validator_keys.save(home.keys)
     create_consensus_store(
         home.consensus_database, chain_id=genesis.chain_id, node_id=Digest(key.node_id)
     )

@@ -102,10 +102,10 @@ class NodeSection(Section):
     """Who this node is."""
 
     name: Name = Field(default="n0", description="Name shown in logs and status.")
-    role: Literal["validator"] = Field(
+    role: Literal["validator", "observer"] = Field(
         default="validator",
-        description="What the node does. A validator votes and must be named by genesis; this "
-        "version knows no other role.",
+        description="How the node starts. A validator is named by genesis. An observer follows "
+        "and serves the chain, and votes once it has been voted in (`hypermesh validator`).",
     )
 
 

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,11 +27,12 @@ from caesar.runtime.validators import ValidatorsApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
-from consensus.core.records import Birth
+from consensus.core.epochs import Epochs
+from consensus.core.messages import EpochLink
+from consensus.core.records import Birth, Record, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
-from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
-from consensus.core.validators import Validator
+from consensus.core.types import NOBODY, Instant, Timing
 from consensus.limits import MESSAGE_BYTES_MAX, WINDOW_BLOCKS
 from consensus.runtime.driver import Driver
 from consensus.runtime.links import Links
@@ -42,12 +43,12 @@ from consensus.runtime.store import (
     recreate_consensus_store,
 )
 from consensus.runtime.sync import BlockServer
-from native import Completions, FalconVerifier, Mempool
+from native import Completions, Mempool
 from native.batches import Batch, MempoolStatistics
 from native.codec import encode
 from native.errors import NativeError
 from native.keys import SecretKey
-from native.values import Digest
+from native.values import Digest, NodeId
 from node.core.genesis import Genesis
 from node.errors import KeyMismatch
 from node.home import Home, write_replacing
@@ -60,6 +61,8 @@ from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
+from node.runtime.membership import Membership, genesis_set
+from node.runtime.preparation import Preparation
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.store import StateStore
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from native.values import NodeId
     from node.config.schema import NodeConfig, TransportSection
 
+OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 STORE_TOKEN: Final = 1  # completions of consensus.db
 EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
 SWITCH_INTERVAL_S: Final = 0.0005  # a database thread gets the interpreter back within this
@@ -89,6 +93,8 @@ STAGGER_BLOCKS: Final = (
 SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline is usually shorter
 COSIGN_CALL_TIMEOUT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
+
+BATCH_INTERVALS_MS: Final = ((4, 5), (7, 15), (13, 30))  # (validators at most, pause)
 
 FINAL: Final = bytes(has_receipt(code) for code in range(256))
 
@@ -103,7 +109,7 @@ class Parts:
     home: Home
     genesis: Genesis
     secret: SecretKey
-    me: int
+    membership: Membership
     bounds: wire.Bounds
     root: Digest
     clock: Callable[[], Instant]
@@ -116,6 +122,7 @@ class Parts:
     log: LogApplication
     validators: ValidatorsApplication
     router: Router
+    preparation: Preparation
     state: StateStore
     executor: Executor
     store: ConsensusStore
@@ -125,8 +132,8 @@ class Parts:
     board: CertificateBoard
     submissions: Submissions
     accuser: Accuser
-    authority: Authority
-    cosigner: Cosigner
+    authority: Authority | None  # only founders of the chain issue and cosign
+    cosigner: Cosigner | None
 
     def fee(self, operations: int) -> int:
         """What a transaction with this many operations pays."""
@@ -156,6 +163,7 @@ async def run_node(config: NodeConfig, home: Path) -> None:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(parts.executor.stop)
+                await trio.to_thread.run_sync(parts.preparation.stop)
                 await trio.to_thread.run_sync(parts.store.stop)
             log.info("node.stopped", height=parts.executor.height)
 
@@ -164,42 +172,41 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     """Open the databases, rebuild the state and wire the parts; nothing runs yet."""
     genesis = Genesis.from_json(home.genesis.read_text())
     secret = SecretKey.load(home.node_key)
-    me = genesis.validator_index(secret.node_id)
-    if me is None:
+    founder = genesis.validator_index(secret.node_id)
+    observer = config.node.role == "observer"
+    if founder is None and not observer:
         raise KeyMismatch(
             f"{home.node_key}: genesis names no validator with this key",
-            hint="use the genesis.json and the keys folder of the same home",
+            hint="use the genesis.json and the keys folder of the same home, or set node.role to "
+            "observer",
         )
-    members = len(genesis.validators)
     chain_id = genesis.chain_id
-    bounds = wire.Bounds(chain_id=chain_id, members=members)
+    first = Epochs(chain_id=chain_id, sets=(genesis_set(genesis),))
+    bounds = first.bounds()
     metrics = Metrics()
     completions = Completions()
     endpoint = Endpoint(
         Identity(secret),
         listen=config.transport.listen,
-        hello=HelloOffer(chain_id=chain_id, chain_name=genesis.label, roles=("validator",)),
-        verifier=Doorkeeper(
-            [validator.node_id for validator in genesis.validators], lambda: endpoint
-        ),
+        hello=HelloOffer(chain_id=chain_id, chain_name=genesis.label, roles=(config.node.role,)),
+        verifier=Doorkeeper(lambda: membership.node_ids, lambda: endpoint),
         config=_transport_config(config.transport),
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
     issuance = LogApplication(chain_id, genesis.log)
-    validators = ValidatorsApplication(
-        chain_id,
-        [Validator(name=validator.name, key=validator.key) for validator in genesis.validators],
-    )
+    validators = ValidatorsApplication(chain_id, first.newest.members)
     router = Router([ledger, issuance, validators])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
+    preparation = Preparation(router)
     executor = Executor(
         router,
         state,
         completions,
         token=EXECUTOR_TOKEN,
         clock=time.perf_counter,
-        stagger_blocks=me * STAGGER_BLOCKS,
+        stagger_blocks=(0 if founder is None else founder) * STAGGER_BLOCKS,
+        settle=preparation.settle,
     )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
@@ -213,33 +220,48 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=time.perf_counter,
         durable=config.storage.durability == "sync",
     )
-    replica = _replica(config, genesis, me, bounds, state, store, root)
+    records = signed_again(store.load(bounds), chain_id, secret.sign)
+    membership = Membership(Epochs.of(chain_id, first.newest, records), secret.node_id)
+    known = membership.epochs
+    replica = _replica(
+        config, genesis, membership, secret.node_id, state, records, root, validators
+    )
     mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
-    addresses = {
-        validator.node_id: config.peers[validator.node_id.hex()]
-        for validator in genesis.validators
-        if validator.node_id.hex() in config.peers
-    }
     links = Links(
         endpoint,
-        [validator.node_id for validator in genesis.validators],
-        addresses,
-        me=me,
+        membership.node_ids,
+        {NodeId(bytes.fromhex(node_id)): address for node_id, address in config.peers.items()},
+        me=NOBODY if membership.index is None else membership.index,
+        own=secret.node_id,
         on_up=lambda peer: driver.peer_up(peer),
         on_down=lambda peer: driver.peer_down(peer),
     )
-    server = BlockServer(links, store, executor, bounds, lambda digest: driver.body(digest))
+    server = BlockServer(links, store, executor, known.bounds(), lambda digest: driver.body(digest))
     alarm = Alarm(lambda: driver.timers_due(), _monotonic_us)
     board = CertificateBoard()
+    keys = membership.verifiers()
+
+    def entered(link: EpochLink) -> None:
+        membership.enter(link)
+        server.enter_epoch(len(link.validators.members))
+        log.warning(
+            "epoch.entered",
+            epoch=int(link.epoch),
+            after=int(link.base),
+            validators=[validator.name for validator in link.validators.members],
+        )
+
     driver = Driver(
         replica,
-        bounds=bounds,
+        bounds=known.bounds(),
         secret=secret,
-        verifiers=[FalconVerifier(validator.key.raw) for validator in genesis.validators],
+        verifiers=keys[-1],
+        earlier=keys[:-1],
+        entered=entered,
         links=links,
         store=store,
         execution=executor,
-        admission=router,
+        admission=preparation,
         mempool=mempool,
         observer=_MetricsObserver(metrics),
         clock=_now,
@@ -255,7 +277,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         mempool=mempool,
         driver=driver,
         links=links,
-        me=me,
+        me=OWN_SOURCE,
         metrics=metrics,
         now_ms=lambda: _monotonic_us() // 1_000,
     )
@@ -270,7 +292,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         home=home,
         genesis=genesis,
         secret=secret,
-        me=me,
+        membership=membership,
         bounds=bounds,
         root=root,
         clock=_now,
@@ -283,6 +305,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         log=issuance,
         validators=validators,
         router=router,
+        preparation=preparation,
         state=state,
         executor=executor,
         store=store,
@@ -292,8 +315,10 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         board=board,
         submissions=submissions,
         accuser=accuser,
-        authority=Authority.load(home.issuing_key, issuance),
-        cosigner=Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+        authority=None if observer else Authority.load(home.issuing_key, issuance),
+        cosigner=None
+        if observer
+        else Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
     )
 
 
@@ -324,58 +349,69 @@ def _transport_config(section: TransportSection) -> TransportConfig:
 def _replica(
     config: NodeConfig,
     genesis: Genesis,
-    me: int,
-    bounds: wire.Bounds,
+    membership: Membership,
+    own: NodeId,
     state: StateStore,
-    store: ConsensusStore,
+    records: Sequence[Record],
     root: Digest,
+    validators: ValidatorsApplication,
 ) -> Replica:
     """Rebuild the replica from what is durable."""
     height = state.height
     chain = [
-        _chain_block(state, at, bounds)
+        _chain_block(state, at, membership.epochs.bounds(), validators)
         for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)
     ]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
-    records = store.load(bounds)
-    validator = genesis.validators[me]
     for record in records:
-        if isinstance(record, Birth) and record.node_id != Digest(validator.node_id):
+        if isinstance(record, Birth) and record.node_id != Digest(own):
             raise KeyMismatch(
                 "consensus.db belongs to another node's key",
                 hint="give every node its own data folder; never copy one",
             )
     return Replica(
-        Committee(
-            chain_id=genesis.chain_id,
-            members=len(genesis.validators),
-            me=ReplicaIndex(me),
-            rotation_blocks=genesis.rotation_blocks,
-        ),
+        membership.epochs.committee(own, rotation_blocks=genesis.rotation_blocks),
         Timing(
             request_timeout_ms=patience,
             request_timeout_ms_min=patience // 2,
             request_timeout_ms_max=4 * patience,
             idle_block_interval_ms=config.consensus.idle_block_interval_ms,
+            batch_interval_ms=batch_interval_ms(len(membership.validators)),
         ),
         boot=secrets.randbelow(2**64 - 1) + 1,
         tip=tip,
         uncertified=chain,
         records=records,
+        genesis_set=membership.epochs.sets[0],
     )
 
 
-def _chain_block(state: StateStore, height: int, bounds: wire.Bounds) -> ChainBlock:
+def batch_interval_ms(members: int) -> int:
+    """How long the primary lets a batch grow while others are in flight.
+
+    A block costs every node about as much as a hundred transfers, and more with every member: the
+    bigger the set, the fewer blocks a second. An idle primary proposes at once in any case.
+    """
+    return next((pause for most, pause in BATCH_INTERVALS_MS if members <= most), 60)
+
+
+def _chain_block(
+    state: StateStore, height: int, bounds: wire.Bounds, validators: ValidatorsApplication
+) -> ChainBlock:
     stored = state.block(height)
     if stored is None:
         raise state.damaged(f"block {height} is missing")
     header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), bounds)
+    pending = validators.registry.pending
     return ChainBlock(
         height=header.height,
         header_hash=header.hash,
         time_ms=header.time_ms,
         state_root=Digest(stored.state_root),
+        next_validators=pending.next
+        if pending is not None and pending.ordered_at == height
+        else None,
     )
 
 
@@ -400,12 +436,14 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("caesar", parts.ledger.statistics)
     parts.metrics.watch("trustchain", parts.log.statistics)
     parts.metrics.watch("validators", parts.validators.statistics)
-    parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
+    if parts.cosigner is not None:
+        parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
 
 
 async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:
     """Start every task and thread, the network last but for HTTP."""
     parts.executor.start()
+    parts.preparation.start()
     held = [
         (sequence, Batch.parse(body))
         for sequence, body in parts.store.bodies(parts.driver.replica.certified)
@@ -415,12 +453,14 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
         parts.board.post(parts.driver.replica.certificate)
     await nursery.start(parts.endpoint.run)
     parts.driver.start(held)
-    parts.cosigner.on_block_committed(parts.executor.height)
+    if parts.cosigner is not None:
+        parts.cosigner.on_block_committed(parts.executor.height)
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
     nursery.start_soon(parts.accuser.run, name="accuser")
-    await nursery.start(parts.cosigner.run)
+    if parts.cosigner is not None:
+        await nursery.start(parts.cosigner.run)
     url = ""
     if parts.config.http.enabled:
         app = create_app(service, parts.config.http, parts.metrics)
@@ -479,7 +519,8 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
             members=[validator.name for validator in outcome.next_validators.members],
         )
     parts.submissions.on_block(block)
-    parts.cosigner.on_block_committed(int(block.header.height))
+    if parts.cosigner is not None:
+        parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(
         "block.executed",
         height=int(block.header.height),
@@ -519,8 +560,8 @@ def _serve_status(service: NodeService) -> Handler:
 
 def _serve_cosign(parts: Parts) -> Handler:
     async def cosign(connection: Connection, request: bytes) -> bytes:
-        if parts.links.index_of(connection) is None:
-            raise RPCError("not-a-validator", "only validators exchange cosignatures")
+        if parts.cosigner is None or parts.genesis.validator_index(connection.peer) is None:
+            raise RPCError("not-a-validator", "only founders of the chain exchange cosignatures")
         return await parts.cosigner.on_cosign(connection.peer, request)
 
     return cosign

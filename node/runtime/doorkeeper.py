@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 class Doorkeeper:
     """A `transport.identity.PeerVerifier` that keeps two places free for each validator."""
 
-    def __init__(self, validators: Iterable[NodeId], endpoint: Callable[[], Endpoint]) -> None:
-        """`endpoint` is asked later: it and its doorkeeper need each other."""
-        self._validators = frozenset(validators)
+    def __init__(
+        self, validators: Callable[[], Iterable[NodeId]], endpoint: Callable[[], Endpoint]
+    ) -> None:
+        """Both are asked later: who votes changes, and the endpoint needs its doorkeeper first."""
+        self._validators = validators
         self._endpoint = endpoint
 
     def verify_peer(self, node_id: NodeId, public_key: PublicKey, hello: Hello) -> None:  # noqa: ARG002
         """Admit, or raise `PeerRefused` when the places for clients are taken."""
-        if node_id in self._validators:
+        validators = frozenset(self._validators())
+        if node_id in validators:
             return
         endpoint = self._endpoint()
-        room = endpoint.config.connections_max - 2 * len(self._validators)
-        clients = sum(found.peer not in self._validators for found in endpoint.connections)
+        room = endpoint.config.connections_max - 2 * len(validators)
+        clients = sum(found.peer not in validators for found in endpoint.connections)
         if clients >= max(room, 1):
             raise PeerRefused(f"all {room} places for clients are taken; try another node")

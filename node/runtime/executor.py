@@ -89,13 +89,17 @@ class Executor:
         token: int,
         clock: Callable[[], float],
         stagger_blocks: int = 0,
+        settle: Callable[[Batch], None] = lambda _batch: None,
     ) -> None:
-        """`token` marks our completions; `stagger_blocks` shifts this node's write-back cycle."""
+        """`token` marks our completions; `stagger_blocks` shifts this node's write-back cycle;
+        `settle` returns when nobody else is checking the batch.
+        """
         self._router = router
         self._store = store
         self._completions = completions
         self._token = token
         self._clock = clock
+        self._settle = settle
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_RECEIPTS_BLOCKS_MAX)
@@ -201,6 +205,7 @@ class Executor:
         if self._failed:
             return
         try:
+            self._settle(batch)
             began = self._clock()
             outcome = self._router.execute(Block(header=header, batch=batch))
             executed = self._clock()

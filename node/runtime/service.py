@@ -118,14 +118,15 @@ class NodeService:
         parts = self._parts
         statistics = parts.driver.replica.statistics()
         genesis = parts.genesis
-        members = len(genesis.validators)
+        validators = parts.membership.validators
+        members = len(validators)
         ledger = parts.ledger.statistics()
         disk = os.statvfs(parts.home.path)
-        primary = genesis.validators[statistics.view % members]
+        primary = validators[statistics.view % members]
         known = max(int(statistics.certified), int(statistics.executed))
         return Status(
             name=parts.config.node.name,
-            role=parts.config.node.role,
+            role="observer" if parts.membership.index is None else "validator",
             node_id=parts.secret.node_id.hex(),
             version=version(),
             chain=genesis.label,
@@ -138,6 +139,8 @@ class NodeService:
             height=int(statistics.executed),
             height_known=known,
             state_root=self.state_root.hex(),
+            epoch=int(statistics.epoch),
+            epoch_last=int(statistics.epoch_last),
             view=int(statistics.view),
             primary=primary.name,
             voting=statistics.phase is Phase.VOTING,
@@ -147,7 +150,7 @@ class NodeService:
             validators=members,
             quorum=quorum(members),
             faults_tolerated=faults(members),
-            validators_connected=1 + len(parts.links.connected),
+            validators_connected=(parts.membership.index is not None) + len(parts.links.connected),
             peers=self._peers(),
             mempool_count=len(parts.mempool),
             mempool_count_max=parts.config.mempool.count_max,
@@ -369,7 +372,8 @@ class NodeService:
 
     async def log_checkpoint(self) -> str:
         """Return the newest cosigned checkpoint as a signed note."""
-        checkpoint = self._parts.cosigner.checkpoint()
+        cosigner = self._parts.cosigner
+        checkpoint = None if cosigner is None else cosigner.checkpoint()
         if checkpoint is None:
             raise NotFound(
                 "the log has no cosigned checkpoint yet", hint="issue a certificate first"
@@ -418,8 +422,9 @@ class NodeService:
     def _peers(self) -> tuple[PeerStatus, ...]:
         parts = self._parts
         peers = []
-        for index, validator in enumerate(parts.genesis.validators):
-            if index == parts.me:
+        own = parts.membership.index
+        for index, validator in enumerate(parts.membership.validators):
+            if index == own:
                 continue
             connection = parts.links.connection(index)
             node_id = validator.node_id.hex()
@@ -481,6 +486,11 @@ class NodeService:
     async def _bundle(self, index: int) -> str:
         parts = self._parts
         parts.log.entry(index)
+        if parts.cosigner is None or parts.authority is None:
+            raise Unavailable(
+                "this node holds no issuing key: only founders of the chain hand out certificates",
+                hint="ask a node that genesis names; the entry is in the log",
+            )
         try:
             with trio.fail_after(COSIGN_TIMEOUT_S):
                 checkpoint = await parts.cosigner.wait_cosigned(index + 1)
@@ -494,7 +504,8 @@ class NodeService:
         return parts.authority.bundle(index, checkpoint).encode()
 
     def _cosigned_size(self) -> int:
-        return self._parts.cosigner.statistics().cosigned_size
+        cosigner = self._parts.cosigner
+        return 0 if cosigner is None else cosigner.statistics().cosigned_size
 
 
 def validators_view(registry: Registry, chain: str, chain_id: bytes) -> ValidatorsView:

@@ -14,6 +14,7 @@ import trio
 
 from consensus.application import CODE_APPLIED, Advice, has_receipt
 from consensus.core.frames import FrameType
+from consensus.core.types import Phase
 from native.batches import ADDED, DUPLICATE, RECENT, Batch
 from node.runtime.api import Outcome, Overloaded, Submission, Unavailable
 from node.runtime.executor import SearchBusy
@@ -87,6 +88,11 @@ class Submissions:
         Raises `Unavailable` while the node catches up, `Overloaded` when nothing could be taken
         because a bound is reached.
         """
+        if self._driver.replica.phase is Phase.OBSERVING:
+            raise Unavailable(
+                "this node observes and takes no payloads",
+                hint="submit to a validator: `hypermesh validator status` names them",
+            )
         if self._driver.replica.statistics().catching_up:
             raise Unavailable(
                 "this node is catching up and takes no payloads",

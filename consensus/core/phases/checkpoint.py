@@ -7,7 +7,7 @@ dropped when a certificate at or above it becomes durable, never after mere exec
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, certificates, evidence, recovery
+from consensus.core import catch_up, certificates, epochs, evidence, recovery
 from consensus.core.effects import Drop, Persist, Vote
 from consensus.core.messages import BlockCertificate, Checkpoint, VoteVector
 from consensus.core.phases import prepare, propose, view_change
@@ -24,7 +24,7 @@ def on_checkpoint(
 ) -> None:
     """Count one CHECKPOINT leaf, also for blocks this replica has not executed yet."""
     height = leaf.height
-    if not replica.certified < height <= replica.certified + AHEAD_BLOCKS_MAX:
+    if not replica.certified < height <= replica.last_of(AHEAD_BLOCKS_MAX):
         return
     votes = replica.checkpoints.setdefault(height, {})
     known = votes.get(signer)
@@ -57,6 +57,7 @@ def cast(replica: "Replica") -> None:
                         height=height,
                         header_hash=block.header_hash,
                         state_root=block.state_root,
+                        next_set=epochs.next_set_at(replica, height),
                     )
                 )
             )
@@ -67,8 +68,12 @@ def agrees(replica: "Replica", block: ExecutedBlock) -> bool:
     certificate = replica.certificate
     if certificate is None or certificate.height != block.height:
         return True
-    mine = (block.header_hash, block.state_root)
-    theirs = (certificate.checkpoint.header_hash, certificate.checkpoint.state_root)
+    claim = certificate.checkpoint
+    mine = [block.header_hash, block.state_root]
+    theirs = [claim.header_hash, claim.state_root]
+    if claim.epoch == replica.committee.epoch:
+        mine.append(epochs.next_set_at(replica, block.height))
+        theirs.append(claim.next_set)
     if mine == theirs:
         return True
     replica.halt(
@@ -81,7 +86,11 @@ def agrees(replica: "Replica", block: ExecutedBlock) -> bool:
 def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
     """h moves up: make the certificate durable, drop what it covers, go on above it."""
     height = certificate.height
-    if height <= replica.certified or certificate.checkpoint.epoch != replica.committee.epoch:
+    if (
+        height <= replica.certified
+        or replica.is_void(height)
+        or certificate.checkpoint.epoch != replica.committee.epoch
+    ):
         return
     own = replica.uncertified.get(height)
     window_end = replica.certified + WINDOW_BLOCKS
@@ -98,6 +107,10 @@ def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
         replica.emit(Persist(record=Anchor(certificate=certificate)))
     replica.emit(Drop(through=Height(height)))
     replica.drop_below_floor()
+    epochs.certified(replica, certificate)
+    epochs.enter_if_due(replica)
+    if certificate.checkpoint.epoch != replica.committee.epoch or replica.phase is Phase.HALTED:
+        return
     recovery.on_certified(replica)
     catch_up.fetch(replica)
     propose.take_early(replica)

@@ -8,7 +8,7 @@ Certified blocks that were fetched are handed out several at a time, always in t
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, recovery
+from consensus.core import catch_up, custody, epochs, recovery
 from consensus.core.effects import Execute
 from consensus.core.inputs import Executed
 from consensus.core.instance import Ballot, Instance
@@ -71,6 +71,8 @@ def execute_next(replica: "Replica") -> None:
         _execute_ahead(replica)
         return
     height = replica.executed + 1
+    if replica.is_void(height):
+        return  # void: agreed on beyond the end of its epoch
     instance = replica.instances.get(height)
     fetched = replica.fetched.get(height)
     batch: BatchHeader
@@ -150,12 +152,14 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         header_hash=header.hash,
         time_ms=header.time_ms,
         state_root=executed.state_root,
+        next_validators=executed.next_validators,
     )
     replica.tip = block
     replica.executed_us = now
     was_fetched = replica.fetched.pop(header.height, None) is not None
     replica.next_sequence = max(replica.next_sequence, Sequence(header.height + 1))
-    if not checkpoint.agrees(replica, block):
+    epochs.decided(replica, header.epoch, block)
+    if replica.phase is Phase.HALTED or not checkpoint.agrees(replica, block):
         return
     if replica.executing is not None and replica.executing[0].state_root != block.state_root:
         replica.halt(
@@ -184,3 +188,4 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         prepare.progress(replica, waiting)
     propose.propose(replica)
     custody.arm(replica)
+    epochs.enter_if_due(replica)

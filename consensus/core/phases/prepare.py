@@ -89,10 +89,9 @@ def progress(replica: "Replica", instance: Instance) -> None:
         or not replica.holds(accepted.header.payload_root)
     ):
         return
-    may_vote = (
-        replica.certified < instance.sequence <= replica.certified + WINDOW_BLOCKS
-        and replica.may_vote(accepted.view)
-    )
+    may_vote = replica.certified < instance.sequence <= replica.last_of(
+        WINDOW_BLOCKS
+    ) and replica.may_vote(accepted.view)
     if may_vote and not instance.voted_prepare and _may_prepare(replica, instance, accepted):
         instance.voted_prepare = True
         _keep_accepted(replica, instance, accepted)

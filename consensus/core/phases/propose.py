@@ -40,7 +40,7 @@ def propose(replica: "Replica") -> None:
         or not replica.may_vote(replica.view)
     ):
         return
-    last = min(replica.certified + WINDOW_BLOCKS, replica.executed + IN_FLIGHT_BLOCKS_MAX)
+    last = min(replica.last_of(WINDOW_BLOCKS), replica.executed + IN_FLIGHT_BLOCKS_MAX)
     if replica.next_sequence > last:
         return
     now = replica.now.monotonic_us
@@ -75,11 +75,14 @@ def propose(replica: "Replica") -> None:
 def _idle_us(replica: "Replica") -> int:
     """How long an idle primary waits before it proposes an empty batch.
 
-    Not at all for the first block, which shows that a quorum is there. While a validator is
-    recovering the log must move past what it may have voted for.
+    Not at all for the first block of an epoch, which shows that a quorum is there. While a
+    validator is recovering the log must move past what it may have voted for, and while another
+    set is waiting, to the end of the epoch.
     """
-    if replica.next_sequence == 1:
+    if replica.next_sequence == replica.base + 1:
         return 0
+    if replica.cut is not None:
+        return replica.timing.recovery_block_interval_ms * 1_000
     recent = replica.now.monotonic_us - 5_000_000
     for peer in replica.peers.values():
         if (
@@ -134,14 +137,15 @@ def on_pre_prepare(replica: "Replica", message: PrePrepare) -> None:
         replica.blame(message.signer, Fault.NOT_PRIMARY)
         return
     sequence = message.sequence
-    if message.view < replica.view or sequence <= replica.floor:
+    if message.view < replica.view or sequence <= max(replica.floor, replica.base):
         return
     if message.view > replica.view or not replica.active:
         _keep(replica, message)
         return
     instance = replica.instance(sequence)
     if instance is None:
-        _keep(replica, message)
+        if not replica.is_void(sequence):
+            _keep(replica, message)
         return
     accepted = instance.pre_prepare
     if accepted is None:

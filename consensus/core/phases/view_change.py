@@ -126,6 +126,8 @@ def on_view_change(replica: "Replica", message: ViewChange) -> None:
     """Keep the newest of each sender; join W of them; lead when it is our turn."""
     if message.certificate is not None:
         checkpoint.adopt(replica, message.certificate)
+        if message.epoch != replica.committee.epoch:
+            return
     if message.view < replica.view or (message.view == replica.view and replica.active):
         if replica.new_view is not None and message.signer != replica.me:
             _show_new_view(replica, message)
@@ -302,6 +304,8 @@ def enter(replica: "Replica", message: NewView, certificate: BlockCertificate | 
         del replica.view_changes[signer]
     if certificate is not None:
         checkpoint.adopt(replica, certificate)
+        if message.epoch != replica.committee.epoch:
+            return
     install(replica, message, certificate)
     replica.sweep_bodies(keep=0)
     custody.arm(replica)
