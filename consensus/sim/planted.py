@@ -13,12 +13,23 @@ from inspect import getattr_static
 from pathlib import Path
 from typing import Any, Final
 
-from consensus.core import catch_up, custody, quorum, recovery, replica, retransmit, wire
+from consensus.core import (
+    catch_up,
+    custody,
+    epochs,
+    frames,
+    quorum,
+    recovery,
+    replica,
+    retransmit,
+    wire,
+)
 from consensus.core.effects import Effect, ForwardCustody
 from consensus.core.inputs import Timer
 from consensus.core.instance import Instance
 from consensus.core.messages import (
     BlockCertificate,
+    EpochLink,
     NewView,
     PreparedCertificate,
     PrePrepare,
@@ -36,6 +47,7 @@ from consensus.runtime import store
 from consensus.sim import disk, liar, node
 from consensus.sim.ledger import Ledger, LedgerNode, Operation, Snapshot
 from consensus.sim.scenes import agreement, clients, liveness, memory
+from consensus.sim.scenes import epochs as borders
 from consensus.sim.scenes.agreement import among_liars
 from consensus.sim.scenes.stage import Scene
 from native.values import Digest
@@ -324,6 +336,19 @@ def _snapshot_without_replies(put: Replace) -> None:
     put(Ledger, "snapshot", partial)
 
 
+def _set_without_the_old_quorum(put: Replace) -> None:
+    """The certificate beside a set need not name it."""
+
+    def believing(value: Any, bounds: wire.Bounds) -> EpochLink:
+        certified, members = wire.fields(value, 2)
+        return EpochLink(
+            certificate=wire.block_certificate(certified, bounds),
+            validators=wire.validator_set(members),
+        )
+
+    put(frames, "_READERS", {**frames._READERS, frames.FrameType.EPOCH_LINK: believing})
+
+
 # --- liveness and performance
 
 
@@ -579,6 +604,33 @@ def _custody_not_forwarded(put: Replace) -> None:
     put(Replica, "emit", quiet)
 
 
+def _epoch_entered_early(put: Replace) -> None:
+    """The next epoch begins when its predecessor's last block is executed."""
+    due = epochs.enter_if_due
+
+    def early(replica: Replica) -> None:
+        certificate, validators = replica.certificate, replica.next_set
+        if (
+            certificate is not None
+            and validators is not None
+            and replica.cut == replica.executed
+            and certificate.checkpoint.epoch == replica.committee.epoch
+        ):
+            claim = replace(
+                certificate.checkpoint,
+                height=replica.tip.height,
+                header_hash=replica.tip.header_hash,
+                state_root=replica.tip.state_root,
+                next_set=validators.hash,
+            )
+            early_link = replace(certificate, checkpoint=claim)
+            epochs.enter(replica, EpochLink(certificate=early_link, validators=validators))
+        else:
+            due(replica)
+
+    put(epochs, "enter_if_due", early)
+
+
 def _numbers_start_again(put: Replace) -> None:
     on_certified = recovery.on_certified
 
@@ -714,6 +766,12 @@ BUGS: Final = (
         name="catch-up trusts certificates with too few signers",
         plant=_short_certificates_in_catch_up,
         scenes=(among_liars(liar.forged_tip),),
+    ),
+    Bug(
+        number=12,
+        name="a validator set that no old quorum has named",
+        plant=_set_without_the_old_quorum,
+        scenes=(borders.set_nobody_decided,),
     ),
     Bug(
         number=13,
@@ -871,6 +929,12 @@ BUGS: Final = (
         name="custody is not forwarded to the primary",
         plant=_custody_not_forwarded,
         scenes=(liveness.no_fault_at_all,),
+    ),
+    Bug(
+        number=38,
+        name="an epoch entered before the last one is certified",
+        plant=_epoch_entered_early,
+        scenes=(borders.last_block_uncertified,),
     ),
     Bug(
         number=39,

@@ -35,10 +35,12 @@ class Staged(Cluster):
         members: int,
         cast: Cast,
         everybody: Callable[[Cluster, int], Node] = Node,
+        *,
+        spares: int = 0,
     ) -> None:
-        super().__init__(seed, members)
+        super().__init__(seed, members, spares=spares)
         self.rotation_blocks = 0  # views move only when something is wrong
-        self.nodes = [cast.get(index, everybody)(self, index) for index in range(members)]
+        self.nodes = [cast.get(index, everybody)(self, index) for index in range(members + spares)]
         self.liars = set(cast)
         self.rules: list[Rule] = []
         self.payloads = 0
