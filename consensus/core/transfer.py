@@ -248,7 +248,8 @@ def on_restored(replica: "Replica", restored: SnapshotRestored) -> None:
     replica.next_sequence = max(replica.next_sequence, Sequence(header.height + 1))
     replica.note(Event.TRANSFER_FINISHED, f"block {header.height}")
     pending = restored.next_validators
-    if pending is not None:
+    if pending is not None and replica.next_set != pending:
+        # Otherwise this node had executed the block that decided before it fell behind.
         known = replace(replica.tip, height=restored.decided_at, next_validators=pending)
         epochs.decided(replica, Epoch(pending.epoch - 1), known)
     if replica.phase is Phase.HALTED or not checkpoint.agrees(replica, replica.tip):

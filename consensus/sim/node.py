@@ -798,12 +798,16 @@ class Node:
         for stored in chain(reversed(self.executing), reversed(self.disk.blocks)):
             decided = stored.block.next_validators
             if decided is not None:
-                if header.height <= stored.header.height + WINDOW_BLOCKS:
+                if header.height <= stored.block.height + WINDOW_BLOCKS:
                     require(header.epoch == decided.epoch - 1, f"epoch of {header.height}")
                     return None
                 present = decided
                 break
         require(header.epoch == present.epoch, f"block {header.height} is of {header.epoch}")
+        return self.next_set(present, body)
+
+    def next_set(self, present: ValidatorSet, body: Body) -> ValidatorSet | None:
+        """What the payloads of one block make of the present set, if that is another one."""
         for payload in body:
             if payload.startswith(b"set:"):
                 nodes = payload.split(b"/")[0][4:].split(b",")

@@ -15,7 +15,8 @@ from consensus.core.inputs import ChunkKept, Input, SnapshotChecked, SnapshotRes
 from consensus.core.messages import Chunk, FetchChunk, FetchManifest, Manifest
 from consensus.core.records import Anchor, ExecutedBlock, Tip
 from consensus.core.serving import blocks_from
-from consensus.core.types import Height, ReplicaIndex
+from consensus.core.types import GENESIS_HEIGHT, Height, ReplicaIndex
+from consensus.limits import WINDOW_BLOCKS
 from consensus.sim.checker import require
 from consensus.sim.disk import Body, StoredBlock
 from native.codec import CodecError, decode, encode
@@ -221,12 +222,22 @@ class Snapshots:
             bodies += _bodies(chunk)
         header, batch = manifest.run.headers[0], manifest.run.batches[0]
         require(not node.executing, f"node {node.index} executes while it restores")
-        block = ExecutedBlock(
-            height=header.height,
-            header_hash=header.hash,
-            time_ms=header.time_ms,
-            state_root=manifest.state_root,
-        )
+        blocks: list[StoredBlock] = []
+        present, decided_at = node.cluster.genesis_set, GENESIS_HEIGHT
+        for height, body in enumerate(bodies, 1):
+            decision = None
+            if not decided_at or height > decided_at + WINDOW_BLOCKS:
+                decision = node.next_set(present, body)
+            if decision is not None:
+                present, decided_at = decision, Height(height)
+            block = ExecutedBlock(
+                height=Height(height),
+                header_hash=header.hash,
+                time_ms=header.time_ms,
+                state_root=manifest.state_root,
+                next_validators=decision,
+            )
+            blocks.append(StoredBlock(header=header, batch=batch, block=block, payloads=body))
         require(
             any(
                 isinstance(record, Tip) and record.certificate.height >= header.height
@@ -237,12 +248,10 @@ class Snapshots:
         if node.honest:
             known = node.cluster.checker.log.get(header.height)
             require(
-                known is not None and known.block == block,
+                known is not None and known.block == blocks[-1].block,
                 f"node {node.index} restores another state at {header.height}",
             )
-        node.disk.blocks = [
-            StoredBlock(header=header, batch=batch, block=block, payloads=body) for body in bodies
-        ]
+        node.disk.blocks = blocks
         node.state_replaced()
         self.kept.clear()
         self.floor = max(self.floor, int(header.height))
@@ -250,7 +259,11 @@ class Snapshots:
             node.custody.remove(body)
         self.restored_total += 1
         node.world.counters["snapshots restored"] += 1
-        return SnapshotRestored(snapshot=manifest.id)
+        if not decided_at or header.height > decided_at + WINDOW_BLOCKS:
+            return SnapshotRestored(snapshot=manifest.id)
+        return SnapshotRestored(
+            snapshot=manifest.id, next_validators=present, decided_at=decided_at
+        )
 
 
 def _payload_root(payloads: Iterable[bytes]) -> Digest:
