@@ -224,6 +224,7 @@ class Snapshots:
         require(not node.executing, f"node {node.index} executes while it restores")
         blocks: list[StoredBlock] = []
         present, decided_at = node.cluster.genesis_set, GENESIS_HEIGHT
+        hashes = [header_hash for header_hash, _ in _entries(snapshot.outline)]
         for height, body in enumerate(bodies, 1):
             decision = None
             if not decided_at or height > decided_at + WINDOW_BLOCKS:
@@ -232,7 +233,7 @@ class Snapshots:
                 present, decided_at = decision, Height(height)
             block = ExecutedBlock(
                 height=Height(height),
-                header_hash=header.hash,
+                header_hash=hashes[height - 1],
                 time_ms=header.time_ms,
                 state_root=manifest.state_root,
                 next_validators=decision,
@@ -271,7 +272,7 @@ def _payload_root(payloads: Iterable[bytes]) -> Digest:
 
 
 def _entry(stored: StoredBlock) -> tuple[bytes, bytes]:
-    return stored.header.hash, _payload_root(stored.payloads)
+    return stored.block.header_hash, _payload_root(stored.payloads)
 
 
 def _entries(outline: bytes) -> list[tuple[Digest, Digest]]:
