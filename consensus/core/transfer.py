@@ -115,8 +115,8 @@ def on_manifest(replica: "Replica", sender: ReplicaIndex, manifest: Manifest) ->
         return
     if manifest.height <= replica.executed or manifest.id in transfer.refused:
         return
-    if manifest.run.certificate.checkpoint.epoch != replica.committee.epoch:
-        return  # certified by a set whose keys are not known here yet
+    if manifest.run.certificate.checkpoint.epoch > replica.committee.epoch:
+        return  # its epoch begins with a link that this node has not seen yet
     download = transfer.download
     if download is not None and manifest.id == download.manifest.id:
         download.holders.add(sender)
