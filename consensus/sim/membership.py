@@ -117,7 +117,9 @@ def _change(cluster: Cluster, number: int) -> None:
         gone = [first] if first in removable else []
         gone += [index for index in removable if index != first]
         for index in gone[:removals]:
-            if len(after) > cluster.members:
+            # A member stays: a set of newcomers would have nobody to fetch from.
+            stays = any(other in present for other in after if other != index)
+            if len(after) > cluster.members and stays:
                 after.remove(index)
     if kind == "turn":
         after = [*after[1:], after[0]]
