@@ -15,6 +15,7 @@ SIGNATURE_SIZE_BYTES_MAX: Final = 3_309  # ML-DSA-65, the largest algorithm of `
 PATH_HASHES_MAX: Final = 9  # ceil(log2(LEAVES_PER_VECTOR_MAX)) + 1
 HEADERS_PER_REPLY_MAX: Final = 256  # two anchor gaps: the next certificate is always inside
 BODIES_PER_FETCH_MAX: Final = 16  # 16 bodies of the target size are 8 MiB in flight
+HEADER_PROOF_SIZE_BYTES_MAX: Final = 524_288  # 256 headers and 64 votes of the largest kind
 ANCHOR_BLOCKS: Final = 64  # a certificate is kept for the first certified block of every 64
 CLOCK_AHEAD_MS_MAX: Final = 500  # PREPARE waits until our clock is this close to the proposed time
 CLOCK_STALE_MS_MAX: Final = 5_000  # proposals older than this for longer than T are a complaint
