@@ -10,6 +10,10 @@ GENESIS_VALIDATORS_MAX: Final = 128  # what one vote round can still carry
 GENESIS_ENROLMENT_KEYS_MAX: Final = 64
 GENESIS_NAME_LENGTH_MAX: Final = 32  # shown in prompts, log lines and chain ids
 STATE_CHECK_SIZE_BYTES_MAX: Final = 256 * 1024 * 1024  # checked at each start: 0.2 s once cached
+RETAIN_BLOCKS_MIN: Final = 1_024  # what a peer that is behind may still ask for, and a snapshot gap
+PRUNE_SLICE_BLOCKS: Final = 16  # forgotten in one transaction: 8 MiB of bodies at full load
+PRUNE_PAUSE_S: Final = 0.02  # between two slices: votes wait for the same threads
+PRUNE_INTERVAL_S: Final = 5.0  # between two looks when there was nothing to do
 SECRET_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
 
 HTTP_BODY_SIZE_BYTES_MAX: Final = 1024 * 1024  # one call of about 850 Falcon transfers

@@ -57,6 +57,7 @@ from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
+from node.runtime.pruner import Pruner, Retention
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.store import StateStore
@@ -121,6 +122,7 @@ class Parts:
     submissions: Submissions
     authority: Authority
     cosigner: Cosigner
+    pruner: Pruner
 
     def fee(self, operations: int) -> int:
         """What a transaction with this many operations pays."""
@@ -275,6 +277,14 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         submissions=submissions,
         authority=Authority.load(home.issuing_key, issuance),
         cosigner=Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+        pruner=Pruner(
+            Retention.of(config.storage),
+            executor,
+            state,
+            store,
+            bounds,
+            seconds=time.perf_counter,
+        ),
     )
 
 
@@ -368,6 +378,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("caesar", parts.ledger.statistics)
     parts.metrics.watch("trustchain", parts.log.statistics)
     parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
+    parts.metrics.watch("pruner", parts.pruner.statistics)
 
 
 async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:
@@ -386,6 +397,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
+    nursery.start_soon(parts.pruner.run, name="pruner")
     await nursery.start(parts.cosigner.run)
     url = ""
     if parts.config.http.enabled:

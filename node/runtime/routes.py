@@ -217,8 +217,11 @@ class Routes:
             )
         view = await self._node.block(height)
         if view is None:
+            now = self._node.status()
+            pruned = height is not None and height < now.height_oldest
             raise NotFound(
-                f"no block {text} here", hint="see `height` in /status; old blocks may be pruned"
+                f"block {text} was pruned here" if pruned else f"no block {text} here",
+                hint=f"this node has the blocks {now.height_oldest} to {now.height}",
             )
         document = {
             "height": view.height,

@@ -155,6 +155,7 @@ class NodeService:
             data_format=FORMAT_VERSION,
             stoq=parts.endpoint.address,
             http=parts.config.http.listen if parts.config.http.enabled else "",
+            height_oldest=parts.pruner.oldest,
         )
 
     def findings(self) -> Sequence[Finding]:

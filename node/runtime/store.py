@@ -18,6 +18,7 @@ import apsw
 
 from consensus.application import Row
 from consensus.core.types import Height
+from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from node.errors import ExitCode, NodeError
 from node.limits import STATE_CHECK_SIZE_BYTES_MAX
@@ -86,6 +87,8 @@ class StateStore:
         self._path = path
         try:
             self._db = apsw.Connection(str(path))
+            if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                space.prepare(self._db)
             self._db.execute(
                 f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
                 f"PRAGMA cache_size=-{PAGE_CACHE_KIB};"
@@ -191,14 +194,39 @@ class StateStore:
         )
 
     def headers(self, first: int, last: int) -> list[tuple[bytes, bytes]]:
-        """Block and batch headers of the blocks `first` to `last`, as far as they are held."""
-        return [
-            (bytes(header), bytes(batch))
-            for header, batch in self._read(
-                "SELECT header, batch FROM block WHERE height BETWEEN ? AND ? ORDER BY height",
-                (first, last),
-            )
-        ]
+        """Block and batch headers from `first` on, without a gap; none if `first` was pruned."""
+        found: list[tuple[bytes, bytes]] = []
+        for height, header, batch in self._read(
+            "SELECT height, header, batch FROM block WHERE height BETWEEN ? AND ? ORDER BY height",
+            (first, last),
+        ):
+            if height != first + len(found):
+                break
+            found.append((bytes(header), bytes(batch)))
+        return found
+
+    @property
+    def oldest(self) -> int:
+        """The lowest block that is held; 1 until something was pruned."""
+        found = self._db.execute("SELECT min(height) FROM block").fetchone()
+        return int(found[0]) if found and found[0] is not None else 1
+
+    def prune(self, through: int) -> int:
+        """Forget the blocks up to `through` with their receipts, in one transaction.
+
+        Returns how many. The state does not depend on them: it is rows and deltas.
+        """
+        with transaction(self._db):
+            self._db.execute("DELETE FROM block WHERE height<=?", (through,))
+            return self._db.changes()
+
+    def usage(self) -> space.Usage:
+        """How full the file is."""
+        return space.usage(self._db)
+
+    def give_back(self) -> int:
+        """Give a slice of free space back to the disk; return the bytes."""
+        return space.give_back(self._db)
 
     def receipt(self, identifier: bytes, *, newest: int, count_max: int) -> Receipt | None:
         """Find a receipt among at most `count_max` blocks from `newest` downwards."""
