@@ -101,6 +101,23 @@ class Application(Protocol):
         """Advice codes that a payload which was executed may get when it comes again."""
         ...
 
+    @property
+    def malformed_codes(self) -> frozenset[int]:
+        """Refusals that need no state: undecodable, of another chain, oversized.
+
+        A primary that proposes many such payloads is deposed, so nothing that a client can bring
+        about by changing the state may be among them. `execute` gives one of these codes to a
+        payload exactly when `well_formed` says no.
+        """
+        ...
+
+    def well_formed(self, batch: Batch, positions: Sequence[int]) -> bytes:
+        """Say by one byte a payload, 1 or 0, which may be in custody at all.
+
+        The only check between validators, and cheap: no signature, no state. Any thread.
+        """
+        ...
+
     def genesis(self) -> Digest:
         """Enter the state after genesis and return its application root."""
         ...

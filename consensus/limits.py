@@ -14,6 +14,7 @@ BATCH_SIZE_BYTES_TARGET: Final = 524_288  # the primary closes a batch here
 SIGNATURE_SIZE_BYTES_MAX: Final = 3_309  # ML-DSA-65, the largest algorithm of `native.values`
 PATH_HASHES_MAX: Final = 9  # ceil(log2(LEAVES_PER_VECTOR_MAX)) + 1
 HEADERS_PER_REPLY_MAX: Final = 256  # two anchor gaps: the next certificate is always inside
+INLINE_BODY_BYTES_MAX: Final = 65_536  # larger bodies follow their PRE-PREPARE: votes pass them
 BODIES_PER_FETCH_MAX: Final = 16  # 16 bodies of the target size are 8 MiB in flight
 HEADER_PROOF_SIZE_BYTES_MAX: Final = 524_288  # 256 headers and 64 votes of the largest kind
 ANCHOR_BLOCKS: Final = 64  # a certificate is kept for the first certified block of every 64
@@ -25,3 +26,5 @@ VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a s
 MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
 PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE
 NUMBER_MAX: Final = 2**64 - 1  # u64 on the wire
+OWN_NUMBER_MAX: Final = 2**63 - 1  # own numbers are keys of rows; integers of SQLite are signed
+NUMBERS_PER_BLOCK_BITS: Final = 24  # a recovered node numbers from S << 24: far above what it used

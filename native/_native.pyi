@@ -466,6 +466,7 @@ class Accounts:
     def transactions(
         self, batch: Batch, positions: Sequence[int] | None = None
     ) -> Transactions: ...
+    def well_formed(self, batch: Batch, positions: Sequence[int]) -> bytes: ...
     def commit(
         self,
         height: int,

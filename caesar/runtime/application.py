@@ -93,6 +93,15 @@ class LedgerApplication:
         """A used sequence, or an expiry since."""
         return frozenset((Outcome.SEQUENCE_USED, Outcome.EXPIRED))
 
+    @property
+    def malformed_codes(self) -> frozenset[int]:
+        """What any node sees without the ledger."""
+        return frozenset((Outcome.UNDECODABLE, Outcome.WRONG_CHAIN))
+
+    def well_formed(self, batch: Batch, positions: Sequence[int]) -> bytes:
+        """Which payloads decode and name this chain."""
+        return self._ledger.accounts.well_formed(batch, positions)
+
     # --- consensus.application.Application
 
     def genesis(self) -> Digest:

@@ -3,6 +3,8 @@
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from caesar.core.genesis import LedgerGenesis
 from caesar.core.invariants import InvariantError
@@ -281,3 +283,24 @@ def test_the_order_of_independent_transfers_does_not_change_the_tree() -> None:
         roots.add(again.application.tree_root)
     assert len(roots) == 1
     assert first not in roots
+
+
+@given(st.data())
+def test_malformed_is_what_the_form_alone_shows(data: st.DataObject) -> None:
+    """The codes that depose a primary are given exactly to what another node would not pass on."""
+    world = World()
+    good = [pay(recipient=plain_address(1), sequence=0), pay(sender="bob", recipient="alice")]
+    foreign = bytearray(good[0])
+    foreign[foreign.index(CHAIN)] ^= 1
+    payloads = [*good, bytes(foreign), b"\x01", b"\x01" + bytes(40)]
+    for payload in good:
+        at = data.draw(st.integers(1, len(payload) - 1))
+        bent = bytearray(payload)
+        bent[at] ^= data.draw(st.integers(1, 255))
+        payloads.append(bytes(bent))
+    found = block(1, payloads)
+    positions = range(len(payloads))
+    formed = world.application.well_formed(found.batch, positions)
+    codes = world.application.execute(found, positions).codes
+    assert list(formed) == [code not in world.application.malformed_codes for code in codes]
+    assert list(formed[:5]) == [1, 1, 0, 0, 0]

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from consensus.core.replica import Replica
 
 FIRST_WAIT_US = 2_000  # a body or vote on its way arrives within this
+PUSHED_WAIT_US = 20_000  # a large body that its primary sends after the PRE-PREPARE, likewise
 
 
-def want_body(replica: "Replica", root: Digest) -> None:
-    """A body is needed; it may be on its way, so the first request is not sent at once."""
+def want_body(replica: "Replica", root: Digest, wait_us: int = FIRST_WAIT_US) -> None:
+    """A body is needed; it may be on its way, so the first request is sent after `wait_us` only."""
     if root not in replica.wanted and not replica.holds(root):
-        replica.wanted[root] = 0
-        arm(replica, FIRST_WAIT_US)
+        retry = replica.timing.fetch_retry_ms * 1_000
+        replica.wanted[root] = replica.now.monotonic_us + wait_us - retry
+        arm(replica, wait_us)
 
 
 def arm(replica: "Replica", wait_us: int) -> None:
@@ -112,7 +114,7 @@ def on_timer(replica: "Replica") -> None:
     for root, asked in list(replica.wanted.items()):
         if root not in in_use or replica.holds(root):
             del replica.wanted[root]
-        elif now - asked >= retry or asked == 0:
+        elif now - asked >= retry:
             due.append(root)
     for start in range(0, len(due), BODIES_PER_FETCH_MAX):
         roots = due[start : start + BODIES_PER_FETCH_MAX]
@@ -121,7 +123,10 @@ def on_timer(replica: "Replica") -> None:
             for root in roots:
                 replica.wanted[root] = now
             replica.emit(Send(peer=peer, message=FetchBodies(payload_roots=tuple(roots))))
-    if replica.wanted or (replica.certified > replica.executed and not _decided(replica)):
+    if replica.wanted:
+        soonest = min(replica.wanted.values()) + retry - now
+        arm(replica, soonest if soonest > 0 else retry)
+    elif replica.certified > replica.executed and not _decided(replica):
         arm(replica, retry)
 
 

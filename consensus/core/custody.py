@@ -154,12 +154,15 @@ def watch_clock(replica: "Replica", proposed_ms: int) -> None:
         view_change.start(replica, replica.view + 1, "proposed times are far in the past")
 
 
-def judge_batches(replica: "Replica") -> None:
-    """More than a tenth of the last 64 batches undecodable: the primary fills them with rubbish."""
-    if len(replica.judged) < JUDGED_BATCHES or replica.is_primary or not replica.judged[-1][1]:
+def judge_batch(replica: "Replica", payloads: int, malformed: int) -> None:
+    """More than a tenth of the last 64 batches undecodable: the primary fills them with rubbish.
+
+    Only failures that depend on no state count: any node could have seen them before proposing.
+    """
+    replica.judged.append((payloads, malformed))
+    if len(replica.judged) < JUDGED_BATCHES or replica.is_primary or not malformed:
         return
-    payloads = sum(count for count, _ in replica.judged)
-    malformed = sum(bad for _, bad in replica.judged)
-    if malformed * 10 > payloads:
+    total = sum(count for count, _ in replica.judged)
+    if sum(bad for _, bad in replica.judged) * 10 > total:
         replica.blame(replica.committee.primary(replica.view), Fault.REFUSED_PAYLOADS)
         view_change.start(replica, replica.view + 1, "batches are full of malformed payloads")

@@ -2,7 +2,9 @@
 
 `encode(message)` gives the frame without a body. A PRE-PREPARE with its body is a PROPOSAL frame:
 send `proposal_head(pre_prepare)` and the batch as two parts; the receiver takes it apart with
-`split_proposal`. A body alone is a BODY frame, whose payload *is* the body.
+`split_proposal`. A body alone is a BODY frame, whose payload *is* the body. A body of more than
+`INLINE_BODY_BYTES_MAX` is never in a PROPOSAL: the PRE-PREPARE names it by its root, and the
+primary sends the BODY after it; whoever misses it asks any holder.
 """
 
 from collections.abc import Callable

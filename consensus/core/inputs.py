@@ -48,8 +48,6 @@ class BodyHeld:
     """The body with this payload root can be executed and served from here."""
 
     payload_root: Digest
-    payloads: int = 0
-    malformed: int = 0  # payloads that fail stateless checks: undecodable, wrong chain, oversized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +67,8 @@ class Executed:
     height: Height
     header_hash: Digest
     state_root: Digest  # after the block
+    payloads: int = 0
+    malformed: int = 0  # payloads that fail stateless checks: undecodable, wrong chain, oversized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,9 +37,9 @@ from consensus.core.records import (
     Tip,
     ViewEntered,
 )
-from consensus.core.types import Number, Phase, ReplicaIndex, Sequence, View
+from consensus.core.types import Height, Number, Phase, ReplicaIndex, Sequence, View
 from consensus.errors import BirthMissing, WrongChain
-from consensus.limits import ANCHOR_BLOCKS, WINDOW_BLOCKS
+from consensus.limits import ANCHOR_BLOCKS, NUMBERS_PER_BLOCK_BITS, WINDOW_BLOCKS
 
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
@@ -86,11 +86,15 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
                 _restore_recovery(replica, record)
     if replica.first_sequence and replica.phase is Phase.STARTING:
         # Recovered in an earlier life: numbers went on above everything that was lost.
-        replica.last_number = Number(max(replica.last_number, replica.first_sequence << 32))
+        replica.last_number = Number(
+            max(replica.last_number, replica.first_sequence << NUMBERS_PER_BLOCK_BITS)
+        )
     if birth is None:
         raise BirthMissing("consensus.db has no birth record")
     if birth.chain_id != replica.committee.chain_id:
         raise WrongChain("consensus.db was made for another chain")
+    if replica.executed < replica.certified:
+        replica.behind_through = replica.certified
     if replica.executed > max(replica.certified, max(replica.prepared, default=0)):
         # `state.db` is ahead of the voting record: the record is an old copy.
         replica.phase = Phase.SEEKING
@@ -134,6 +138,7 @@ def _restore_votes(
     if replica.active and replica.new_view is not None and replica.new_view.view == view:
         certificate, _ = view_change.selection(replica.new_view.view_changes, replica.committee)
         base = 0 if certificate is None else certificate.height
+        replica.view_base = Height(base)
         replica.next_sequence = Sequence(
             max(base + len(replica.new_view.proposals), replica.certified, replica.executed) + 1
         )
@@ -147,7 +152,7 @@ def _restore_votes(
         if instance is None:
             continue
         # The body was written with the record.
-        replica.bodies[pre_prepare.header.payload_root] = (0, 0)
+        replica.bodies[pre_prepare.header.payload_root] = None
         if pre_prepare.view == view and replica.active:
             instance.pre_prepare = pre_prepare
             instance.accepted_durably = True
@@ -225,10 +230,10 @@ def may_start(replica: "Replica") -> None:
         return
     replica.phase = Phase.VOTING
     replica.note(Event.STARTED, f"view {replica.view}, block {replica.executed}")
-    _take_part(replica)
+    take_part(replica)
 
 
-def _take_part(replica: "Replica") -> None:
+def take_part(replica: "Replica") -> None:
     """Everything that waited for the right to vote."""
     checkpoint.cast(replica)
     prepare.progress_all(replica)
@@ -328,7 +333,9 @@ def on_certified(replica: "Replica") -> None:
     if replica.phase is not Phase.RECOVERING or replica.certified < replica.first_sequence - 1:
         return
     replica.phase = Phase.VOTING
-    replica.last_number = Number(max(replica.last_number, replica.first_sequence << 32))
+    replica.last_number = Number(
+        max(replica.last_number, replica.first_sequence << NUMBERS_PER_BLOCK_BITS)
+    )
     replica.emit(Persist(record=_record(replica, done=True)))
     replica.note(Event.RECOVERED, f"votes again from block {replica.first_sequence}")
-    _take_part(replica)
+    take_part(replica)

@@ -213,11 +213,13 @@ class Replica:
         self.anchor = -1  # newest multiple of 64 (divided) that has a certificate
         self.checkpoints: dict[int, dict[ReplicaIndex, tuple[Checkpoint, VoteVector, int]]] = {}
         self.cast_through = Height(0)  # our CHECKPOINT leaves
+        self.behind_through = GENESIS_HEIGHT  # no vote before this block is executed (3.10)
 
         # The view.
         self.view = View(0)
         self.active = True
         self.entered_us = 0
+        self.view_base = GENESIS_HEIGHT  # certified block the view began above
         self.committed_in_view = False
         self.failed_views = 0
         self.view_changes: dict[ReplicaIndex, ViewChange] = {}
@@ -232,7 +234,7 @@ class Replica:
         self.prepared: dict[int, PreparedCertificate] = {}
         self.early: dict[ReplicaIndex, dict[int, PrePrepare]] = {}
         self.own_vectors: list[VoteVector] = []
-        self.bodies: dict[Digest, tuple[int, int]] = {EMPTY_ROOT: (0, 0)}
+        self.bodies: dict[Digest, None] = {EMPTY_ROOT: None}  # held, in order of arrival
         self.unwritten: set[Digest] = set()  # bodies that the next draft will write
         self.clock_wait_ms: int | None = None
 
@@ -249,13 +251,13 @@ class Replica:
         self.reminded_us: int | None = None
         self.request_timeout_us = timing.request_timeout_ms * 1_000
         self.ages_us: deque[int] = deque(maxlen=128)
-        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)
+        self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
         self.stale_since_us: int | None = None
         self.suspect_at: int | None = None
 
         # Catch-up.
         self.fetched: dict[int, tuple[BlockHeader, BatchHeader]] = {}
-        self.wanted: dict[Digest, int] = {}  # root -> when it was asked for
+        self.wanted: dict[Digest, int] = {}  # root -> asked for a retry interval before it is due
         self.fetch_turn = 0
         self.headers_asked_us: int | None = None
         self.catching_up = False
@@ -382,7 +384,7 @@ class Replica:
     def _hold_body(self, message: BodyHeld) -> None:
         root = message.payload_root
         self.wanted.pop(root, None)
-        self.bodies[root] = (message.payloads, message.malformed)
+        self.bodies[root] = None
         for instance in list(self.instances.values()):
             pre_prepare = instance.pre_prepare
             if pre_prepare is not None and pre_prepare.header.payload_root == root:
@@ -434,6 +436,10 @@ class Replica:
         """Whether a BODY frame with this root was asked for; others are dropped unread."""
         return payload_root in self.wanted
 
+    def is_led_by(self, peer: int) -> bool:
+        """Whether this peer is the primary of the view we are in: its bodies may come unasked."""
+        return self.active and self.committee.primary(self.view) == peer != self.me
+
     def statistics(self) -> Statistics:
         return Statistics(
             view=self.view,
@@ -474,7 +480,11 @@ class Replica:
 
     def may_vote(self, view: View) -> bool:
         """Whether PREPARE, COMMIT, PRE-PREPARE, VIEW-CHANGE and NEW-VIEW of a view may be cast."""
-        return self.phase is Phase.VOTING and view >= self.first_view
+        return (
+            self.phase is Phase.VOTING
+            and view >= self.first_view
+            and self.executed >= self.behind_through
+        )
 
     def instance(self, sequence: int) -> Instance | None:
         """The instance at a place that may still matter, made when it is new."""

@@ -64,7 +64,7 @@ from consensus.core.records import (
 )
 from consensus.core.types import Committee, Height, Number, ReplicaIndex
 from consensus.errors import invariant
-from consensus.limits import LEAVES_PER_VECTOR_MAX, NUMBER_MAX
+from consensus.limits import LEAVES_PER_VECTOR_MAX, OWN_NUMBER_MAX
 from native.values import Signature
 
 Urgent = (
@@ -290,7 +290,7 @@ class Gather:
             unsigned.append(
                 replace(announcement, number=Number(number), proposals=tuple(proposals))
             )
-        invariant(number <= NUMBER_MAX, "signed messages are numbered below 2**64")
+        invariant(number <= OWN_NUMBER_MAX, "signed messages are numbered below 2**63")
         self._last_number = number
         return unsigned
 

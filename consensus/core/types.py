@@ -63,6 +63,7 @@ class Committee:
     members: int
     me: ReplicaIndex
     epoch: Epoch = Epoch(0)
+    rotation_blocks: int = 0  # a primary leads this many blocks, then the next one; 0 for ever
 
     def primary(self, view: View) -> ReplicaIndex:
         """The one primary of a view."""

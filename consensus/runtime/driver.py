@@ -49,7 +49,13 @@ from consensus.core.records import Accepted, Tip
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
 from consensus.core.types import Instant, ReplicaIndex
 from consensus.errors import MalformedMessage, invariant
-from consensus.limits import BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX, WINDOW_BLOCKS
+from consensus.limits import (
+    BATCH_PAYLOADS_MAX,
+    BATCH_SIZE_BYTES_MAX,
+    IN_FLIGHT_BLOCKS_MAX,
+    INLINE_BODY_BYTES_MAX,
+    WINDOW_BLOCKS,
+)
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import verify_many
 from native.batches import Batch
@@ -94,6 +100,10 @@ class Admission(Protocol):
 
     def prepare(self, batch: Batch) -> None:
         """Start decoding and signature checks early."""
+        ...
+
+    def well_formed(self, batch: Batch) -> bytes:
+        """One byte a payload, 1 for those that pass every check that needs no state."""
         ...
 
 
@@ -155,6 +165,7 @@ class Driver:
         self._owed: list[Body] = []
         self._timers: dict[inputs.Timer, int] = {}
         self._bodies: dict[Digest, Batch] = {EMPTY_ROOT: EMPTY_BATCH}
+        self._pushed: dict[Digest, Batch] = {}  # came before the PRE-PREPARE that names them
         self._on_disk: dict[tuple[int, Digest], None] = {}
         self._tick: Tick | None = None
         self._patient_until: int | None = None
@@ -184,7 +195,7 @@ class Driver:
             ticks_total=self._ticks_total,
             frames_refused_total=self._frames_refused_total,
             inbox_dropped_total=self._inbox_dropped_total,
-            bodies_held=len(self._bodies),
+            bodies_held=len(self._bodies) + len(self._pushed),
             halted=self.halted,
         )
 
@@ -227,10 +238,19 @@ class Driver:
         self._tick = None
         self._release(tick)
 
-    def executed(self, header: BlockHeader, batch: Batch, state_root: Digest, final: bytes) -> None:
+    def executed(
+        self,
+        header: BlockHeader,
+        batch: Batch,
+        state_root: Digest,
+        final: bytes,
+        *,
+        malformed: int = 0,
+    ) -> None:
         """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
 
-        `turn` must follow. The others were refused and may be submitted again.
+        `turn` must follow. The others were refused and may be submitted again; `malformed` of them
+        for reasons that need no state.
         """
         self._mempool.remove(batch, final)
         height = int(header.height)
@@ -241,7 +261,13 @@ class Driver:
             self._marks[height] = now
         self._observer.agreed(len(batch), batch.size, took)
         self._feed(
-            inputs.Executed(height=header.height, header_hash=header.hash, state_root=state_root)
+            inputs.Executed(
+                height=header.height,
+                header_hash=header.hash,
+                state_root=state_root,
+                payloads=len(batch),
+                malformed=malformed,
+            )
         )
         self._watch_custody()
 
@@ -397,21 +423,30 @@ class Driver:
 
     def _send(self, outgoing: Outgoing) -> None:
         message = outgoing.message
-        parts: tuple[bytes | Batch, ...]
+        batch: Batch | None = None
         if outgoing.with_body and isinstance(message, PrePrepare):
             batch = self._bodies.get(message.header.payload_root)
             if batch is None:
                 return  # executed long ago: the peer needs catch-up, not this proposal
-            kind, frame_type = ChannelKind.BULK, int(frames.FrameType.PROPOSAL)
-            parts = (frames.proposal_head(message), batch)
             self._saw(message)
-        else:
-            channel, frame, data = frames.encode(message)
-            kind, frame_type, parts = ChannelKind(int(channel)), int(frame), (data,)
-        if outgoing.peer is None:
+            if batch.size <= INLINE_BODY_BYTES_MAX:
+                head = frames.proposal_head(message)
+                proposal = int(frames.FrameType.PROPOSAL)
+                self._send_frame(outgoing.peer, ChannelKind.BULK, proposal, head, batch)
+                return
+        channel, frame, data = frames.encode(message)
+        self._send_frame(outgoing.peer, ChannelKind(int(channel)), int(frame), data)
+        if batch is not None:
+            body = int(frames.FrameType.BODY)
+            self._send_frame(outgoing.peer, ChannelKind.BULK, body, batch)
+
+    def _send_frame(
+        self, peer: int | None, kind: ChannelKind, frame_type: int, *parts: bytes | Batch
+    ) -> None:
+        if peer is None:
             self._links.broadcast_nowait(kind, frame_type, *parts)
         else:
-            self._links.send_nowait(outgoing.peer, kind, frame_type, *parts)
+            self._links.send_nowait(peer, kind, frame_type, *parts)
 
     # --- urgent effects
 
@@ -557,12 +592,19 @@ class Driver:
                     self._mempool.mark_proposed(batch)
                     self._admission.prepare(batch)
                     self._feed(_body_held(batch), batch)
+                elif self.replica.is_led_by(peer) and batch.root not in self._bodies:
+                    self._pushed[batch.root] = batch
+                    if len(self._pushed) > IN_FLIGHT_BLOCKS_MAX:
+                        del self._pushed[next(iter(self._pushed))]
                 return None
             case frames.FrameType.PAYLOADS:
                 batch = _bounded(Batch.parse(payload))
+                allowed = self._admission.well_formed(batch)
+                if rubbish := allowed.count(0):
+                    self._refuse(peer, f"{rubbish} of {len(batch)} payloads are malformed")
                 self._mempool.add(
                     batch,
-                    None,
+                    allowed if rubbish else None,
                     peer,
                     self._clock().monotonic_us // 1_000,
                     drop_newest_of_biggest_source=True,
@@ -579,6 +621,7 @@ class Driver:
     def _accept(self, peer: int, message: Message, body: Batch | None) -> None:
         if isinstance(message, PrePrepare):
             self._saw(message)
+            body = body or self._pushed.pop(message.header.payload_root, None)
         self._feed(inputs.Received(sender=ReplicaIndex(peer), message=message), body)
 
     def _saw(self, proposal: PrePrepare) -> None:
@@ -607,7 +650,7 @@ class Driver:
 
 
 def _body_held(batch: Batch) -> inputs.BodyHeld:
-    return inputs.BodyHeld(payload_root=batch.root, payloads=len(batch))
+    return inputs.BodyHeld(payload_root=batch.root)
 
 
 def _bounded(batch: Batch) -> Batch:

@@ -159,7 +159,10 @@ class Node:
         self.life += 1
         self.up = True
         committee = Committee(
-            chain_id=self.cluster.chain_id, members=self.cluster.members, me=self.index
+            chain_id=self.cluster.chain_id,
+            members=self.cluster.members,
+            me=self.index,
+            rotation_blocks=self.cluster.rotation_blocks,
         )
         bounds = wire.Bounds(chain_id=committee.chain_id, members=committee.members)
         records: list[Record] = []
@@ -390,6 +393,11 @@ class Node:
         message = outgoing.message
         if outgoing.with_body and isinstance(message, PrePrepare):
             body = self._body(message.header.payload_root)
+            if body and self.world.random.random() < self.cluster.by_digest:
+                self.world.counters["bodies by digest"] += 1
+                self.cluster.carry(self.index, peer, message, None)
+                self.cluster.carry_body(self.index, peer, body)
+                return
         self.cluster.carry(self.index, peer, message, body)
 
     def _note_coverage(self, message: object) -> None:
@@ -451,7 +459,7 @@ class Node:
         self.bodies[root] = body
         if not unasked:
             self.world.counters["bodies fetched"] += 1
-        self.feed(BodyHeld(payload_root=root, payloads=len(body)))
+        self.feed(BodyHeld(payload_root=root))
 
     def _body(self, root: Digest) -> Body | None:
         body = self.bodies.get(root)

@@ -83,6 +83,8 @@ class Cluster:
             node.check_wire = check_wire
             node.count_before_durable = self.planted.count_before_durable
             node.drop_after_execution = self.planted.drop_after_execution
+        self.rotation_blocks = random.choice((0, 0, 0, 3, 10))
+        self.by_digest = random.choice((0.0, 0.0, 0.5, 1.0))  # share of bodies that travel alone
         self.crashes_in_writes = 0
         self.muffled: tuple[type, ...] = ()
         self.backups: dict[int, Disk] = {}
@@ -433,9 +435,9 @@ def converged(cluster: Cluster, payload: bytes) -> bool:
 
 
 def settle(cluster: Cluster) -> None:
-    """After convergence views stop moving (L2), unless a liar leads now and then."""
+    """After convergence views stop moving (L2), unless a liar leads, or all of them in turn."""
     world = cluster.world
-    if cluster.liars:
+    if cluster.liars or cluster.rotation_blocks:
         return
     idle_us = SIM_TIMING.idle_block_interval_ms * 1_000
     before: list[View] = []

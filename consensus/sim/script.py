@@ -7,6 +7,7 @@
     submit apple to 0 1 2 3              payload into the custody of these nodes, at once
     run 50                               milliseconds
     crash 0 / start 0 / wipe 2
+    rotate 3                             all start again in a chain whose primaries lead 3 blocks
     expect view 1 of 1 2 3               view that these nodes have entered
     expect asked 1 of 3                  view this node asks for
     expect height 2 of 1 2 3             at least this many blocks
@@ -81,6 +82,8 @@ class Stage(Cluster):
         for index in self.liars:
             self.nodes[index] = Node(self, index)
         self.liars.clear()
+        self.rotation_blocks = 0
+        self.by_digest = 0.0
         for node in self.nodes:
             node.skew_ms = 0
             node.disk_us_max = 400
@@ -115,6 +118,11 @@ class Script:
         stage = self.stage
         assert stage is not None, "a script begins with `nodes`"
         match words:
+            case ["rotate", blocks]:
+                stage.rotation_blocks = int(blocks)
+                for node in stage.nodes:
+                    node.crash()
+                    node.start()
             case ["lose", kind, *where]:
                 rule = Rule(kind=kind)
                 for name, value in zip(where[::2], where[1::2], strict=True):

@@ -22,7 +22,7 @@ from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
-from consensus.limits import BATCH_PAYLOADS_MAX
+from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX
 from consensus.runtime.driver import Driver
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
@@ -96,6 +96,9 @@ class Machine:
         self.root = Digest(hashlib.sha256(self.root + batch.root).digest())
         return header, batch
 
+    def well_formed(self, batch: Batch) -> bytes:
+        return bytes([not batch.payload(at).startswith(b"rubbish") for at in range(len(batch))])
+
     def prepare(self, _batch: Batch) -> None:
         pass
 
@@ -158,6 +161,7 @@ class World:
 
     def __init__(self) -> None:
         self.us = 1_000_000
+        self.censor: Callable[[int], bool] = lambda _frame: False
         self.sent: deque[tuple[int, int, int, bytes]] = deque()
         self.nodes = [Node(me, self.now, self.sent) for me in range(MEMBERS)]
         for node in self.nodes:
@@ -172,6 +176,8 @@ class World:
             self.us += 1_000
             while self.sent:
                 sender, peer, frame_type, data = self.sent.popleft()
+                if self.censor(frame_type):
+                    continue
                 self.hand(peer, sender, frame_type, data)
             for node in self.nodes:
                 while node.disk.waiting:
@@ -212,6 +218,68 @@ def test_payloads_are_executed_once_everywhere_in_one_order() -> None:
         assert node.machine.root == first.root
         assert node.certified[-1].height >= 1
         assert len(node.mempool) == 0
+
+
+def test_malformed_payloads_of_another_node_never_come_into_custody() -> None:
+    world = World()
+    before = world.nodes[0].driver.statistics().frames_refused_total
+    body = Batch.of([b"\x01fine", b"rubbish", b"\x01fine too", b"rubbish again"]).body
+    world.hand(0, 3, frames.FrameType.PAYLOADS, body)
+    world.nodes[0].driver.turn()
+    assert world.nodes[0].driver.statistics().frames_refused_total == before + 1
+    world.settle()
+    assert world.nodes[1].machine.payloads == [b"\x01fine", b"\x01fine too"]
+
+
+LARGE = [b"\x01" + bytes([number]) * 20_000 for number in range(5)]
+
+
+def test_a_large_body_follows_its_pre_prepare() -> None:
+    world = World()
+    world.nodes[0].mempool.add(Batch.of(LARGE), None, 0, world.us // 1_000)
+    world.nodes[0].driver.custody_changed()
+    seen: list[int] = []
+
+    def watch(frame: int) -> bool:
+        seen.append(frame)
+        return False
+
+    world.censor = watch
+    world.settle()
+    first = seen.index(frames.FrameType.PRE_PREPARE)
+    assert first < seen.index(frames.FrameType.BODY)
+    assert frames.FrameType.FETCH_BODIES not in seen
+    assert all(node.machine.payloads == LARGE for node in world.nodes)
+
+
+def test_a_large_body_that_came_first_is_kept_for_its_pre_prepare() -> None:
+    world = World()
+    batch = Batch.of(LARGE)
+    world.hand(2, 0, frames.FrameType.BODY, batch.body)
+    world.nodes[2].driver.turn()
+    world.nodes[0].mempool.add(batch, None, 0, world.us // 1_000)
+    world.nodes[0].driver.custody_changed()
+    fetches = 0
+
+    def censor(frame: int) -> bool:
+        nonlocal fetches
+        fetches += frame == frames.FrameType.FETCH_BODIES
+        return frame == frames.FrameType.BODY
+
+    world.censor = censor
+    world.settle()
+    assert world.nodes[2].machine.payloads == []
+    assert world.nodes[2].driver.body(batch.root) is not None
+    assert fetches > 0  # by the two others
+
+
+def test_pushed_bodies_are_few() -> None:
+    world = World()
+    for number in range(3 * IN_FLIGHT_BLOCKS_MAX):
+        world.hand(2, 0, frames.FrameType.BODY, Batch.of([b"\x01 %d" % number]).body)
+    world.hand(2, 1, frames.FrameType.BODY, Batch.of([b"\x01 of no primary"]).body)
+    world.nodes[2].driver.turn()
+    assert world.nodes[2].driver.statistics().bodies_held <= 1 + IN_FLIGHT_BLOCKS_MAX
 
 
 def test_nothing_signed_leaves_before_its_commit_is_reported() -> None:
@@ -307,7 +375,7 @@ def test_a_batch_over_the_limit_is_refused() -> None:
 def test_a_body_nobody_asked_for_is_not_kept() -> None:
     node = WORLD.nodes[1]
     before = node.driver.statistics().bodies_held
-    WORLD.hand(1, 0, frames.FrameType.BODY, Batch.of([b"\x01unasked"]).body)
+    WORLD.hand(1, 2, frames.FrameType.BODY, Batch.of([b"\x01unasked"]).body)
     assert node.driver.statistics().bodies_held == before
 
 

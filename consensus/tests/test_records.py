@@ -1,5 +1,7 @@
 """Durable records: bytes, keys, and what may be dropped."""
 
+from dataclasses import replace
+
 import pytest
 
 from consensus.core.messages import SignedKind
@@ -23,7 +25,16 @@ from consensus.core.records import (
     record_key,
 )
 from consensus.core.replica import Replica, genesis_block
-from consensus.core.types import Committee, Number, Phase, ReplicaIndex, Sequence, Timing, View
+from consensus.core.types import (
+    Committee,
+    Height,
+    Number,
+    Phase,
+    ReplicaIndex,
+    Sequence,
+    Timing,
+    View,
+)
 from consensus.errors import BirthMissing, CorruptRecord, WrongChain
 from consensus.sim.disk import Disk
 from consensus.tests import samples
@@ -107,7 +118,7 @@ def test_numbers_go_on_above_everything_that_was_lost() -> None:
     done = Recovery(first_sequence=Sequence(70), first_view=View(3), done=True)
     low = LastNumber(number=Number(9), kind=SignedKind.VOTES, digest=NODE)
     for records in ((BIRTH, done, low), (BIRTH, low, done)):
-        assert replica(*records).number_floor == 70 << 32
+        assert replica(*records).number_floor == 70 << 24
 
 
 def test_a_restored_replica_is_in_the_view_it_had_entered() -> None:
@@ -121,3 +132,11 @@ def test_a_restored_replica_is_in_the_view_it_had_entered() -> None:
     assert not found.statistics().in_view_change
     assert found.next_sequence == 9
     assert sorted(found.instances) == [6, 7, 8]
+
+
+def test_a_replica_behind_its_own_certificate_catches_up_before_it_votes() -> None:
+    found = replica(BIRTH, Tip(certificate=samples.certificate(5)))
+    found.phase = Phase.VOTING
+    assert not found.may_vote(View(0))
+    found.tip = replace(found.tip, height=Height(5))
+    assert found.may_vote(View(0))

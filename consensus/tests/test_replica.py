@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from consensus.core import catch_up, custody
 from consensus.core.effects import (
     Broadcast,
     ChangeView,
@@ -57,7 +58,7 @@ from consensus.core.types import (
     View,
 )
 from consensus.errors import InvariantError
-from consensus.limits import IN_FLIGHT_BLOCKS_MAX
+from consensus.limits import IN_FLIGHT_BLOCKS_MAX, JUDGED_BATCHES
 from consensus.sim.node import sign
 from consensus.tests import samples
 from native.values import Digest
@@ -161,6 +162,7 @@ def test_a_missing_body_is_fetched_and_the_vote_waits_for_it() -> None:
     effects = bench.hear(0, samples.pre_prepare(0, 1))
     assert leaves(effects) == []
     assert any(isinstance(effect, SetTimer) and effect.timer is Timer.FETCH for effect in effects)
+    bench.late_us = catch_up.PUSHED_WAIT_US
     asked = bench.feed(TimerFired(timer=Timer.FETCH))
     fetches = [effect.message for effect in asked if isinstance(effect, Send)]
     assert fetches == [FetchBodies(payload_roots=(ROOT,))]
@@ -448,3 +450,23 @@ def test_votes_outside_every_window_are_not_kept() -> None:
 def test_leaf_kinds_are_told_apart() -> None:
     kinds = {type(leaf) for leaf in (samples.prepare(0, 1), samples.commit(0, 1))}
     assert kinds == {Prepare, Commit}
+
+
+@pytest.mark.parametrize(("malformed", "deposed"), [(1, False), (2, True)])
+def test_batches_full_of_malformed_payloads_depose_their_primary(
+    malformed: int, deposed: bool
+) -> None:
+    bench = Bench(1)
+    for batch in range(JUDGED_BATCHES):
+        assert bench.replica.active, f"deposed after {batch} batches"
+        custody.judge_batch(bench.replica, payloads=10, malformed=malformed)
+    assert bench.replica.active is not deposed
+    blamed = Misbehaved(peer=ReplicaIndex(0), fault=Fault.REFUSED_PAYLOADS)
+    assert (blamed in bench.replica.effects) is deposed
+
+
+def test_a_short_history_deposes_nobody() -> None:
+    bench = Bench(1)
+    for _ in range(JUDGED_BATCHES - 1):
+        custody.judge_batch(bench.replica, payloads=1, malformed=1)
+    assert bench.replica.active

@@ -18,6 +18,7 @@ SOMETIMES = (
     "NEW-VIEW from several checkpoints",
     "VIEW-CHANGE with prepared batches",
     "VIEW-CHANGE with certificates of several views",
+    "bodies by digest",
     "bodies fetched",
     "catch_up.finished",
     "crashes between execution and vote",

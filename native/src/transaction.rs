@@ -131,6 +131,11 @@ impl<'a> Transaction<'a> {
         .concat()
     }
 
+    /// Whether a payload could ever be executed on this chain, as far as its form tells.
+    pub fn is_well_formed(payload: &[u8], chain_id: &Hash) -> bool {
+        Transaction::decode(payload).is_ok_and(|transaction| transaction.chain_id == chain_id)
+    }
+
     /// Refusal that the bytes alone decide, or `PLAIN`.
     fn refusal(&self, chain_id: &Hash) -> u8 {
         if self.chain_id != chain_id {

@@ -47,6 +47,10 @@ def new(
     name: Name,
     nodes: Annotated[int, typer.Option("--nodes", "-n", help="How many validators.")] = 4,
     base_port: Annotated[int, typer.Option(help="First port; each node takes ten.")] = 9290,
+    rotation_blocks: Annotated[
+        int,
+        typer.Option(help="Blocks a primary leads before the next one; 0: until it fails."),
+    ] = 0,
     folder: Folder = None,
     passphrase_file: PassphraseFile = None,
     output: Output = OutputFormat.TEXT,
@@ -58,15 +62,17 @@ def new(
     written into the folder `offline`, which you then move away.
     """
     from node.cluster.create import create_cluster
-    from node.cluster.manifest import check_layout, check_name, clusters_folder
+    from node.cluster.manifest import check_layout, check_name, check_rotation, clusters_folder
 
     check_layout(nodes, base_port)
+    check_rotation(rotation_blocks)
     cluster = create_cluster(
         clusters_folder(folder) / check_name(name),
         name=name,
         nodes=nodes,
         base_port=base_port,
         passphrase=chosen_passphrase(passphrase_file),
+        rotation_blocks=rotation_blocks,
     )
     data = {
         "name": name,

@@ -44,11 +44,18 @@ class MadeHome:
 
 
 def create_cluster(
-    folder: Path, *, name: str, nodes: int, base_port: int, passphrase: str | None
+    folder: Path,
+    *,
+    name: str,
+    nodes: int,
+    base_port: int,
+    passphrase: str | None,
+    rotation_blocks: int = 0,
 ) -> Cluster:
     """Make a cluster of `nodes` validators in `folder`.
 
-    Without a passphrase a random one is made and left beside the root key. Raises `ClusterExists`.
+    Without a passphrase a random one is made and left beside the root key. Raises `ClusterExists`
+    and `GenesisInvalid`.
     """
     if folder.exists():
         raise ClusterExists(
@@ -59,7 +66,14 @@ def create_cluster(
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     unfinished.mkdir(mode=0o700)
     try:
-        made = _make(unfinished, name=name, nodes=nodes, base_port=base_port, secret=passphrase)
+        made = _make(
+            unfinished,
+            name=name,
+            nodes=nodes,
+            base_port=base_port,
+            secret=passphrase,
+            rotation_blocks=rotation_blocks,
+        )
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -146,11 +160,19 @@ def node_toml(
     return "\n".join(lines) + "\n"
 
 
-def _make(folder: Path, *, name: str, nodes: int, base_port: int, secret: str | None) -> Cluster:
+def _make(
+    folder: Path,
+    *,
+    name: str,
+    nodes: int,
+    base_port: int,
+    secret: str | None,
+    rotation_blocks: int,
+) -> Cluster:
     names = tuple(f"n{at}" for at in range(nodes))
     secret = _root_folder(folder / "offline", secret)
     treasury = create_wallet(folder / "wallets", TREASURY_NAME, secret)
-    keys, ceremony, genesis = _genesis(name, names, treasury.address)
+    keys, ceremony, genesis = _genesis(name, names, treasury.address, rotation_blocks)
     ceremony.save_root(folder / "offline", secret)
     ceremony.save_enrolment(folder)
     write_new(folder / "genesis.json", genesis.to_json().encode())
@@ -181,7 +203,7 @@ def _make(folder: Path, *, name: str, nodes: int, base_port: int, secret: str | 
 
 
 def _genesis(
-    name: str, validators: Sequence[str], treasury: str
+    name: str, validators: Sequence[str], treasury: str, rotation_blocks: int = 0
 ) -> tuple[list[SecretKey], Ceremony, Genesis]:
     """Draw all keys and put their public halves into a genesis."""
     from caesar.core.addresses import parse_address
@@ -210,6 +232,7 @@ def _genesis(
         ),
         log=ceremony.genesis,
         ledger=LedgerGenesis(allocations=(allocation,)),
+        rotation_blocks=rotation_blocks,
     )
     return keys, ceremony, genesis
 

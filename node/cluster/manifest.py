@@ -14,7 +14,12 @@ from typing import Final
 
 from node.errors import ClusterNotFound, InvalidArgument, NodeNotFound
 from node.home import Home, data_folder, write_new
-from node.limits import CLUSTER_NODES_MAX, CLUSTER_PORTS_PER_NODE
+from node.limits import (
+    CLUSTER_NODES_MAX,
+    CLUSTER_PORTS_PER_NODE,
+    ROTATION_BLOCKS_MAX,
+    ROTATION_BLOCKS_MIN,
+)
 from node.processes import Listen
 
 MANIFEST_VERSION: Final = 1
@@ -154,6 +159,16 @@ def check_layout(nodes: int, base_port: int) -> None:
         raise InvalidArgument(
             f"ports {base_port} to {last} do not fit between 1024 and 65535",
             hint="each node takes ten ports; try --base-port 9290",
+        )
+
+
+def check_rotation(rotation_blocks: int) -> None:
+    """Raise unless primaries may take turns of so many blocks."""
+    least, most = ROTATION_BLOCKS_MIN, ROTATION_BLOCKS_MAX
+    if rotation_blocks and not least <= rotation_blocks <= most:
+        raise InvalidArgument(
+            f"a primary leads {least} to {most} blocks, not {rotation_blocks}",
+            hint="0 keeps a primary until it fails; try --rotation-blocks 1000",
         )
 
 

@@ -28,13 +28,15 @@ from node.limits import (
     GENESIS_FILE_SIZE_BYTES_MAX,
     GENESIS_NAME_LENGTH_MAX,
     GENESIS_VALIDATORS_MAX,
+    ROTATION_BLOCKS_MAX,
+    ROTATION_BLOCKS_MIN,
 )
 from trustchain.core.genesis import LogGenesis
 
 GENESIS_VERSION: Final = 1
 LABEL_DIGITS: Final = 8
 NAME_PATTERN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-KEYS: Final = ("version", "name", "time_ms", "validators", "log", "ledger")
+KEYS: Final = ("version", "name", "time_ms", "validators", "agreement", "log", "ledger")
 VALIDATOR_KEYS: Final = ("name", "node_id", "algorithm", "key")
 TIME_MS_MAX: Final = 2**48  # the year 10889
 
@@ -66,6 +68,7 @@ class Genesis:
     validators: tuple[GenesisValidator, ...]
     log: LogGenesis
     ledger: LedgerGenesis
+    rotation_blocks: int = 0  # how many blocks a primary leads; 0: until it fails
 
     def __post_init__(self) -> None:
         """Check what no single part can know."""
@@ -77,6 +80,9 @@ class Genesis:
             )
         if not 0 <= self.time_ms < TIME_MS_MAX:
             raise _invalid("time_ms", "is not a time in milliseconds since 1970")
+        least, most = ROTATION_BLOCKS_MIN, ROTATION_BLOCKS_MAX
+        if self.rotation_blocks and not least <= self.rotation_blocks <= most:
+            raise _invalid("agreement.rotation_blocks", f"must be 0, or {least} to {most}")
         if not 1 <= len(self.validators) <= GENESIS_VALIDATORS_MAX:
             raise _invalid("validators", f"must be 1 to {GENESIS_VALIDATORS_MAX}")
         for what in ("name", "node_id"):
@@ -107,6 +113,7 @@ class Genesis:
                 self.name,
                 self.time_ms,
                 validators,
+                (self.rotation_blocks,),
                 self.log.fields(),
                 cast("Value", self.ledger.value()),
             )
@@ -127,6 +134,7 @@ class Genesis:
                 }
                 for validator in self.validators
             ],
+            "agreement": {"rotation_blocks": self.rotation_blocks},
             "log": self.log.document(),
             "ledger": _ledger_document(self.ledger),
         }
@@ -151,6 +159,7 @@ class Genesis:
         if not isinstance(listed, list):
             raise _invalid("validators", "is not a list")
         validators = tuple(_validator(item, at) for at, item in enumerate(listed))
+        agreement = _exact(values["agreement"], ("rotation_blocks",), "agreement")
         try:
             log = LogGenesis.from_document(values["log"])
             ledger = _ledger(values["ledger"])
@@ -164,6 +173,7 @@ class Genesis:
             validators=validators,
             log=log,
             ledger=ledger,
+            rotation_blocks=_number(agreement["rotation_blocks"], "agreement.rotation_blocks"),
         )
 
     def validator_index(self, node_id: bytes) -> int | None:

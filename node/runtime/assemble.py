@@ -330,7 +330,12 @@ def _replica(
                 hint="give every node its own data folder; never copy one",
             )
     return Replica(
-        Committee(chain_id=genesis.chain_id, members=len(genesis.validators), me=ReplicaIndex(me)),
+        Committee(
+            chain_id=genesis.chain_id,
+            members=len(genesis.validators),
+            me=ReplicaIndex(me),
+            rotation_blocks=genesis.rotation_blocks,
+        ),
         Timing(
             request_timeout_ms=patience,
             request_timeout_ms_min=patience // 2,
@@ -441,7 +446,9 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     parts.metrics.consensus_phase_seconds.labels("execute").observe(block.execute_s)
     parts.metrics.consensus_phase_seconds.labels("persist").observe(block.commit_s)
     parts.metrics.store_sync_seconds.labels("state").observe(block.commit_s)
-    parts.driver.executed(block.header, block.batch, outcome.state_root, final)
+    parts.driver.executed(
+        block.header, block.batch, outcome.state_root, final, malformed=outcome.malformed
+    )
     parts.submissions.on_block(block)
     parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(

@@ -38,13 +38,14 @@ class Outcome:
     """What a block did: the state root after it, the outcome of each payload, what to store.
 
     `codes` has one byte for every payload of the batch; `deltas` is one blob that `split_deltas`
-    takes apart again.
+    takes apart again. `malformed` counts the payloads that no primary should have proposed.
     """
 
     state_root: Digest
     codes: bytes
     executed: Sequence[tuple[int, Executed]]
     deltas: bytes
+    malformed: int
 
 
 def state_root(roots: Iterable[tuple[int, Digest]]) -> Digest:
@@ -106,15 +107,29 @@ class Router:
         for application in self._applications.values():
             application.prepare(batch)
 
+    def well_formed(self, batch: Batch) -> bytes:
+        """Say by one byte a payload, 1 or 0, which may be in custody. Any thread."""
+        found = bytearray(len(batch))
+        for application, positions in self._split(batch):
+            answer = application.well_formed(batch, positions)
+            if len(positions) == len(batch):
+                return answer
+            for at, position in enumerate(positions):
+                found[position] = answer[at]
+        return bytes(found)
+
     def execute(self, block: Block) -> Outcome:
         """Execute one block in every application, in tag order."""
         codes = bytearray([CODE_NO_APPLICATION]) * len(block.batch)
         split = {application.tag: positions for application, positions in self._split(block.batch)}
         executed: list[tuple[int, Executed]] = []
+        malformed = len(block.batch)
         for tag, application in self._applications.items():
             result = application.execute(block, split.get(tag, ()))
             for position, code in zip(result.positions, result.codes, strict=True):
                 codes[position] = code
+            bad = sum(map(result.codes.count, sorted(application.malformed_codes)))
+            malformed -= len(result.codes) - bad
             self._roots[tag] = result.root
             executed.append((tag, result))
         return Outcome(
@@ -122,6 +137,7 @@ class Router:
             codes=bytes(codes),
             executed=executed,
             deltas=encode(tuple((tag, result.delta) for tag, result in executed)),
+            malformed=malformed,
         )
 
     def load(

@@ -14,7 +14,7 @@ import pytest
 
 from node.cluster import operate
 from node.cluster.create import create_cluster, create_single
-from node.cluster.manifest import Cluster, Member, check_layout, find_cluster
+from node.cluster.manifest import Cluster, Member, check_layout, check_rotation, find_cluster
 from node.core.genesis import Genesis
 from node.errors import (
     ClusterExists,
@@ -101,6 +101,12 @@ def test_the_enrolment_key_grants_names_of_the_mesh_and_no_others(made_cluster: 
         assert any(grants(pattern, name) for pattern in key.patterns)
     for name in ("mesh", "example.net", "mesh.example.net"):
         assert not any(grants(pattern, name) for pattern in key.patterns)
+
+
+@pytest.mark.parametrize("blocks", [-1, 1, 63, 1_000_000_001])
+def test_a_turn_too_short_or_too_long_is_refused(blocks: int) -> None:
+    with pytest.raises(InvalidArgument):
+        check_rotation(blocks)
 
 
 @pytest.mark.parametrize(("nodes", "base"), [(0, 9290), (65, 9290), (4, 1000), (4, 65_500)])

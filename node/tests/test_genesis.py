@@ -48,6 +48,7 @@ def test_every_change_of_content_is_another_chain(text: str) -> None:
     others = [
         replace(genesis, name="other"),
         replace(genesis, time_ms=genesis.time_ms + 1),
+        replace(genesis, rotation_blocks=64),
         replace(genesis, ledger=replace(genesis.ledger, allocations=())),
         replace(genesis, log=replace(genesis.log, leaf_life_s=3_600)),
         replace(
@@ -55,7 +56,7 @@ def test_every_change_of_content_is_another_chain(text: str) -> None:
             validators=(*genesis.validators[:3], replace(genesis.validators[3], name="x")),
         ),
     ]
-    assert len({genesis.chain_id, *(other.chain_id for other in others)}) == 6
+    assert len({genesis.chain_id, *(other.chain_id for other in others)}) == 7
 
 
 def test_a_chain_is_shown_by_name_and_eight_digits() -> None:
@@ -84,6 +85,9 @@ def _set(document: dict[str, Any], path: str, value: object) -> None:
         ("time_ms", "now", "time_ms is not a whole number"),
         ("time_ms", -1, "time_ms is not a time"),
         ("time_ms", True, "time_ms is not a whole number"),
+        ("agreement", KeyError, "has no 'agreement'"),
+        ("agreement/rotation_blocks", 63, "agreement.rotation_blocks must be 0, or 64 to"),
+        ("agreement/rotation_blocks", "64", "rotation_blocks is not a whole number"),
         ("validators", {}, "validators is not a list"),
         ("validators", [], "validators must be 1 to"),
         ("validators/1", 7, "validators[1] is not an object"),

@@ -71,6 +71,7 @@ class LogApplication:
         self._judged_lock = threading.Lock()
 
     repeated_codes: Final = frozenset((int(Outcome.ALREADY_ISSUED),))
+    malformed_codes: Final = frozenset((int(Outcome.MALFORMED), int(Outcome.WRONG_CHAIN)))
 
     # --- consensus.application.Application
 
@@ -96,6 +97,10 @@ class LogApplication:
 
     def prepare(self, batch: Batch) -> None:
         """Do nothing: certificates are few, and `check` has left its results behind."""
+
+    def well_formed(self, batch: Batch, positions: Sequence[int]) -> bytes:
+        """Which payloads decode and name this chain."""
+        return bytes([self._is_well_formed(batch.payload(position)) for position in positions])
 
     def execute(self, block: Block, positions: Sequence[int]) -> Executed:
         """Append the entries of one block."""
@@ -232,6 +237,12 @@ class LogApplication:
         self._log = IssuanceLog(self._genesis)
         self._heads = ()
         self._time_s = 0
+
+    def _is_well_formed(self, payload: bytes) -> bool:
+        try:
+            return Operation.decode(payload).chain_id == self._chain_id
+        except MalformedOperation:
+            return False
 
     def _judge(self, payload: bytes) -> _Judged:
         found = sha256(payload)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from consensus.core import catch_up, certificates, recovery
 from consensus.core.effects import Drop, Persist, Vote
 from consensus.core.messages import BlockCertificate, Checkpoint, VoteVector
-from consensus.core.phases import prepare, propose
+from consensus.core.phases import prepare, propose, view_change
 from consensus.core.records import Anchor, ExecutedBlock, Tip
 from consensus.core.types import Height, Phase, ReplicaIndex, Sequence
 from consensus.limits import AHEAD_BLOCKS_MAX, ANCHOR_BLOCKS, WINDOW_BLOCKS
@@ -98,4 +98,5 @@ def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
     propose.take_early(replica)
     if any(place > window_end for place in replica.instances):
         prepare.progress_all(replica)
+    view_change.rotate(replica)
     propose.propose(replica)

@@ -7,14 +7,14 @@ executed, and at once only when our own COMMIT (and with it the prepared certifi
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody
+from consensus.core import catch_up, custody, recovery
 from consensus.core.effects import Execute, Fault
 from consensus.core.inputs import Executed
 from consensus.core.instance import Ballot, Instance
 from consensus.core.messages import BatchHeader, BlockHeader, Commit, PrePrepare, VoteVector
 from consensus.core.phases import checkpoint, prepare, propose
 from consensus.core.records import ExecutedBlock
-from consensus.core.types import Height, ReplicaIndex, Sequence
+from consensus.core.types import Height, Phase, ReplicaIndex, Sequence
 from consensus.errors import invariant
 from consensus.limits import IN_FLIGHT_BLOCKS_MAX
 
@@ -128,12 +128,13 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         return
     if header.height > replica.certified:
         replica.uncertified[header.height] = block
+    if header.height == replica.behind_through and replica.phase is Phase.VOTING:
+        recovery.take_part(replica)
     instance = replica.instances.get(header.height)
     if instance is not None and instance.committed:
         replica.committed_in_view = True
         replica.failed_views = 0
-    replica.judged.append(replica.bodies.get(batch.payload_root, (0, 0)))
-    custody.judge_batches(replica)
+    custody.judge_batch(replica, executed.payloads, executed.malformed)
     checkpoint.cast(replica)
     if header.height <= replica.certified:
         if was_fetched and instance is None:

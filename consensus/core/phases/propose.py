@@ -114,7 +114,7 @@ def on_batch_taken(replica: "Replica", taken: BatchTaken) -> None:
         payload_root=taken.payload_root,
     )
     if taken.payload_root != EMPTY_ROOT:
-        replica.bodies[taken.payload_root] = (taken.payloads, 0)
+        replica.bodies[taken.payload_root] = None
         replica.unwritten.add(taken.payload_root)
     replica.next_sequence = Sequence(replica.next_sequence + 1)
     replica.proposed_us = now.monotonic_us
@@ -195,7 +195,8 @@ def accept(replica: "Replica", message: PrePrepare, *, reproposed: bool = False)
     elif not reproposed:
         custody.watch_clock(replica, message.header.proposed_ms)
     if not replica.holds(message.header.payload_root):
-        catch_up.want_body(replica, message.header.payload_root)
+        wait_us = catch_up.FIRST_WAIT_US if reproposed else catch_up.PUSHED_WAIT_US
+        catch_up.want_body(replica, message.header.payload_root, wait_us)
     prepare.progress(replica, instance)
 
 

@@ -35,7 +35,7 @@ from consensus.core.messages import (
 )
 from consensus.core.phases import checkpoint, prepare, propose
 from consensus.core.records import NewViewHeld, ViewEntered
-from consensus.core.types import Committee, Sequence, View
+from consensus.core.types import GENESIS_HEIGHT, Committee, Sequence, View
 from consensus.limits import BACKOFF_DOUBLINGS_MAX, WINDOW_BLOCKS
 
 if TYPE_CHECKING:
@@ -94,6 +94,17 @@ def _leave_for(replica: "Replica", view: View) -> None:
     replica.own_vectors = [
         vector for vector in replica.own_vectors if retransmit.still_useful(replica, vector)
     ]
+
+
+def rotate(replica: "Replica") -> None:
+    """A primary leads so many certified blocks and no more, if the chain says so.
+
+    Everybody counts from the block certificate that its NEW-VIEW began with, so all of them leave
+    at the same block. It is an ordinary view change, without a failed view.
+    """
+    turn = replica.committee.rotation_blocks
+    if turn and replica.active and replica.certified >= replica.view_base + turn:
+        start(replica, replica.view + 1, "the primary has had its turn")
 
 
 def resume(replica: "Replica") -> None:
@@ -273,6 +284,7 @@ def enter(replica: "Replica", message: NewView, certificate: BlockCertificate | 
     replica.active = True
     replica.new_view = message
     replica.entered_us = replica.now.monotonic_us
+    replica.view_base = GENESIS_HEIGHT if certificate is None else certificate.height
     replica.committed_in_view = False
     replica.proposed_us = None
     replica.clear_timer(Timer.VIEW_CHANGE)

@@ -87,7 +87,7 @@ impl Payloads {
         ))
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&[u8], Hash)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Hash)> {
         (0..self.positions.len())
             .filter_map(|index| self.at(index).map(|(data, hash)| (data, *hash)))
     }
