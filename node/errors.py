@@ -1,7 +1,8 @@
 """Everything that can go wrong for an operator, each with a stable code and a next step.
 
 Codes: 0xx runtime, 1xx configuration, 2xx genesis and home, 3xx reaching a node, 4xx clusters,
-5xx wallets, 6xx HTTP, 7xx certificates and the log. A code is never reused for something else.
+5xx wallets, 6xx HTTP, 7xx certificates and the log, 8xx the chain. A code is never reused for
+something else.
 """
 
 from __future__ import annotations
@@ -247,6 +248,38 @@ class PaymentOpen(NodeError):
 
     code = "HM-D-506"
     exit_code = ExitCode.NOT_READY
+
+
+class ChainInvalid(NodeError):
+    """A chain, from a node or from files, that does not hold: the message names the block."""
+
+    code = "HM-D-801"
+
+
+class ProofFileInvalid(NodeError):
+    """A proof file that shows nothing."""
+
+    code = "HM-D-802"
+
+
+class RollbackUnsafe(NodeError):
+    """Taking the newest block back could make this node contradict itself."""
+
+    code = "HM-D-803"
+    exit_code = ExitCode.UNSAFE
+
+
+class StatesMoving(NodeError):
+    """Two nodes' states cannot be compared while they are at different blocks."""
+
+    code = "HM-D-804"
+    exit_code = ExitCode.NOT_READY
+
+
+class NotInBlock(NodeError):
+    """No block that the node holds has what was asked for."""
+
+    code = "HM-D-805"
 
 
 class CertificateInvalid(NodeError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from consensus.limits import CLOCK_AHEAD_MS_MAX
+
 CONFIG_FILE_SIZE_BYTES_MAX: Final = 256 * 1024  # a file of 1,000 peers is 100 kB
 GENESIS_FILE_SIZE_BYTES_MAX: Final = 16 * 1024 * 1024  # 100,000 allocations
 GENESIS_VALIDATORS_MAX: Final = 128  # what one vote round can still carry
@@ -23,6 +25,10 @@ HTTP_IN_FLIGHT_MAX: Final = 32  # 32 clients already saturate the server (design
 HTTP_RETRY_AFTER_S: Final = 1
 HTTP_WAIT_MS_MAX: Final = 60_000  # longer waits belong to the client
 HTTP_WAIT_MS_DEFAULT: Final = 10_000
+READ_WAIT_MS_DEFAULT: Final = 15_000  # an idle block and a view change
+CLOCK_APART_MS_MAX: Final = 500  # between correct validators, as NTP keeps far better
+LINEARIZABLE_MARGIN_MS: Final = CLOCK_AHEAD_MS_MAX + CLOCK_APART_MS_MAX  # how much newer a block is
+PROOF_FILE_SIZE_BYTES_MAX: Final = 4 * 1024 * 1024  # a payload of 1 MiB, headers, base64
 HTTP_PAYLOADS_PER_CALL_MAX: Final = 4_000  # one block's worth
 HTTP_HISTORY_ITEMS_MAX: Final = 500
 HTTP_METRICS_AGE_S_MAX: Final = 0.1  # a page takes 2 to 7 ms of the loop

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -259,6 +259,33 @@ class ConsensusStore:
             "SELECT sequence, data FROM body WHERE sequence>? ORDER BY sequence", (after,)
         )
         return [(int(sequence), bytes(data)) for sequence, data in rows]
+
+    def check_pages(self) -> str:
+        """Look at every page and index of the file; "ok", or what is wrong first."""
+        found = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+        return str(found[0][0]) if found else "no answer"
+
+    def bodies_now(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Sequence, root and bytes of every body. Only before `start`."""
+        for sequence, root, data in self._db.execute(
+            "SELECT sequence, root, data FROM body ORDER BY sequence"
+        ):
+            yield int(sequence), bytes(root), bytes(data)
+
+    def count_bodies(self) -> int:
+        """How many bodies are held. Only before `start`."""
+        return int(str(self._db.execute("SELECT count(*) FROM body").fetchall()[0][0]))
+
+    def close(self) -> None:
+        """Close the file of a store that was never started."""
+        self._db.close()
+
+    def body_now(self, sequence: int, root: bytes) -> bytes | None:
+        """Read one body directly. Only before `start`, on the files of a stopped node."""
+        found = self._db.execute(
+            "SELECT data FROM body WHERE sequence=? AND root=?", (sequence, root)
+        ).fetchone()
+        return None if found is None else bytes(found[0])
 
     async def body(self, sequence: int, root: bytes | None = None) -> bytes | None:
         """The body agreed (or accepted) at `sequence`, or None."""

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from consensus.core import frames, wire
-from consensus.core.messages import FetchBlocks, FetchBodies
+from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
 from consensus.core.serving import blocks_from
 from consensus.core.types import Height
 from consensus.limits import BODIES_PER_FETCH_MAX, HEADERS_PER_REPLY_MAX, MESSAGE_BYTES_MAX
@@ -105,21 +105,25 @@ class BlockServer:
                     await self._serve_body(peer, root)
 
     async def _serve_blocks(self, peer: int, first: Height) -> None:
+        blocks = await self.blocks(first)
+        if blocks is not None:
+            channel, frame, data = frames.encode(blocks)
+            self._links.send_nowait(peer, ChannelKind(int(channel)), int(frame), data)
+
+    async def blocks(self, first: Height) -> Blocks | None:
+        """Headers from `first` to the nearest certificate above it; None if they are not held."""
         certificates = [
             wire.block_certificate(wire.decode_value(data, MESSAGE_BYTES_MAX), self._bounds)
             for data in await self._store.certificates(first)
         ]
         pairs = await self._source.headers(first, first + HEADERS_PER_REPLY_MAX - 1)
         held = dict(enumerate(pairs, start=int(first)))
-        blocks = blocks_from(
+        return blocks_from(
             first,
             executed=Height(first + len(pairs) - 1),
             certificates=certificates,
             load=lambda height: self._decode(held.get(height)),
         )
-        if blocks is not None:
-            channel, frame, data = frames.encode(blocks)
-            self._links.send_nowait(peer, ChannelKind(int(channel)), int(frame), data)
 
     def _decode(self, pair: tuple[bytes, bytes] | None) -> tuple[BlockHeader, BatchHeader] | None:
         if pair is None:

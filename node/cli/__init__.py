@@ -11,11 +11,13 @@ import typer
 
 from node.cli.base import Root, examples
 from node.cli.cert import app as cert
+from node.cli.chain import app as chain
 from node.cli.cluster import app as cluster
 from node.cli.config import app as config
 from node.cli.ctlog import app as ctlog
 from node.cli.node import app as node
 from node.cli.stoq import app as stoq
+from node.cli.store import app as store
 from node.cli.wallet import app as wallet
 
 app = typer.Typer(
@@ -33,8 +35,10 @@ app = typer.Typer(
 )
 app.add_typer(node, name="node", rich_help_panel="Node")
 app.add_typer(config, name="config", rich_help_panel="Node")
+app.add_typer(store, name="store", rich_help_panel="Node")
 app.add_typer(cluster, name="cluster", rich_help_panel="Network")
 app.add_typer(stoq, name="stoq", rich_help_panel="Network")
+app.add_typer(chain, name="chain", rich_help_panel="Network")
 app.add_typer(cert, name="cert", rich_help_panel="Trust")
 app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")
 app.add_typer(wallet, name="wallet", rich_help_panel="Money")

@@ -441,6 +441,7 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     outcome = block.outcome
     service.state_root = outcome.state_root
     service.last_block_ms = parts.clock().unix_ms
+    service.block_executed()
     final = outcome.codes.translate(FINAL)
     service.transactions_total += final.count(1)
     parts.metrics.consensus_phase_seconds.labels("execute").observe(block.execute_s)

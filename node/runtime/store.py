@@ -10,7 +10,7 @@ executed that the disk does not hold (reference 3.10).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -204,6 +204,19 @@ class StateStore:
                 break
             found.append((bytes(header), bytes(batch)))
         return found
+
+    def check_pages(self) -> str:
+        """Look at every page and index of the file; "ok", or what is wrong first."""
+        found = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+        return str(found[0][0]) if found else "no answer"
+
+    def take_back(self, check: Callable[[], None]) -> None:
+        """Undo the newest block if `check` accepts the state without it; else change nothing."""
+        height = self.height
+        with transaction(self._db):
+            self._db.execute("DELETE FROM block WHERE height=?", (height,))
+            self._db.execute("DELETE FROM delta WHERE height=?", (height,))
+            check()
 
     @property
     def oldest(self) -> int:

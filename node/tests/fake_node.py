@@ -14,9 +14,13 @@ from node.config.schema import HTTPSection
 from node.health import Finding, findings
 from node.metrics import Metrics
 from node.runtime.api import (
+    LOCAL,
     AccountView,
+    Behind,
     BlockView,
     CodeText,
+    Freshness,
+    HeadersView,
     HistoryItem,
     HistoryPage,
     LaneView,
@@ -24,8 +28,10 @@ from node.runtime.api import (
     LogProof,
     NotFound,
     Outcome,
+    PayloadProof,
     ReceiptView,
     Submission,
+    ValidatorsView,
 )
 from node.runtime.http import create_app, serve
 from node.status import PeerStatus, Status
@@ -83,6 +89,7 @@ class FakeNode:
     outcome: Outcome = Outcome.APPLIED
     code: int = 0
     timeouts_s: list[float] = field(default_factory=list)
+    reads: list[Freshness] = field(default_factory=list)
     submitted: list[bytes] = field(default_factory=list)
     submissions: list[bytes] = field(default_factory=list)
     gate: trio.Event | None = None
@@ -154,8 +161,12 @@ class FakeNode:
             parameters={"transfer_fee": 10_000, "valid_for_blocks_max": 1_000_000},
         )
 
-    async def account(self, address: str, *, prove: bool) -> AccountView:
+    async def account(self, address: str, *, prove: bool, fresh: Freshness = LOCAL) -> AccountView:
+        self.reads.append(fresh)
+        if fresh.height > self.now.height:
+            raise Behind("not there yet", hint="wait longer")
         return AccountView(
+            read=fresh.mode,
             address=address,
             exists=True,
             balance=self.balance,
@@ -193,6 +204,37 @@ class FakeNode:
             state_root=bytes.fromhex(self.now.state_root),
             payloads=0,
             size_bytes=0,
+        )
+
+    async def headers(self, first: int) -> HeadersView | None:
+        if first > self.now.height:
+            return None
+        return HeadersView(height=first, last=self.now.height, proof=b"proof", batches=(b"batch",))
+
+    async def body(self, height: int) -> bytes | None:
+        return b"body" if height <= self.now.height else None
+
+    async def payload_proof(self, identifier: bytes) -> PayloadProof | None:
+        if identifier != bytes(32):
+            return None
+        return PayloadProof(
+            id=identifier,
+            height=9,
+            position=1,
+            payload=b"payload",
+            size=2,
+            path=(bytes(32),),
+            batch=b"batch",
+            proof=b"proof",
+        )
+
+    def validators(self) -> ValidatorsView:
+        return ValidatorsView(
+            epoch=0,
+            hash=bytes(32),
+            quorum=3,
+            faults_tolerated=1,
+            members=tuple([(f"n{at}", bytes([at]) * 32, b"spki") for at in range(4)]),
         )
 
     async def issue_certificate(self, submission: bytes) -> str:

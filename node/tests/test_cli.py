@@ -100,6 +100,18 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
     assert found == {
         "node": {"init", "run", "status", "wait"},
         "config": {"check", "show"},
+        "store": {"inspect", "verify"},
+        "chain": {
+            "head",
+            "block",
+            "tx",
+            "validators",
+            "verify",
+            "prove",
+            "verify-header",
+            "prune",
+            "rollback",
+        },
         "cluster": {"new", "up", "down", "status", "wait", "perturb", "destroy"},
         "wallet": {"new", "balance", "send", "history"},
         "cert": {"issue", "show", "verify"},
