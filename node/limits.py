@@ -20,6 +20,9 @@ PRUNE_PAUSE_S: Final = 0.02  # between two slices: votes wait for the same threa
 PRUNE_INTERVAL_S: Final = 5.0  # between two looks when there was nothing to do
 SECRET_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
 
+STALL_AFTER_S: Final = 5.0  # a view change and the first block after it take less
+STALL_LOG_INTERVAL_S: Final = 10.0
+
 HTTP_BODY_SIZE_BYTES_MAX: Final = 1024 * 1024  # one call of about 850 Falcon transfers
 HTTP_IN_FLIGHT_MAX: Final = 32  # 32 clients already saturate the server (design 9)
 HTTP_RETRY_AFTER_S: Final = 1

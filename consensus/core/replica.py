@@ -124,6 +124,14 @@ class Statistics:
     instances: int
     bodies: int
     vectors_kept: int
+    epoch: int
+    watermark_high: int  # no batch above it is taken up
+    pending: int  # payloads in custody, as last told
+    failed_views: int  # in a row
+    headers_held: int  # certified and not executed yet
+    bodies_wanted: int
+    peers_behind: int  # more than a window below the newest certificate, or unheard of
+    peer_lag_blocks: dict[int, int]  # by replica index, below the newest certificate
 
 
 class Peer:
@@ -441,6 +449,10 @@ class Replica:
         return self.active and self.committee.primary(self.view) == peer != self.me
 
     def statistics(self) -> Statistics:
+        lags = {
+            int(at): max(0, int(self.certified) - int(peer.executed))
+            for at, peer in self.peers.items()
+        }
         return Statistics(
             view=self.view,
             in_view_change=not self.active,
@@ -460,6 +472,14 @@ class Replica:
             instances=len(self.instances),
             bodies=len(self.bodies),
             vectors_kept=len(self.own_vectors),
+            epoch=int(self.committee.epoch),
+            watermark_high=self.certified + WINDOW_BLOCKS,
+            pending=self.pending,
+            failed_views=self.failed_views,
+            headers_held=len(self.fetched),
+            bodies_wanted=len(self.wanted),
+            peers_behind=sum(lag > WINDOW_BLOCKS for lag in lags.values()),
+            peer_lag_blocks=lags,
         )
 
     # --- words that the phases share

@@ -7,6 +7,7 @@ in one bounded queue; when it is full the newest is dropped and the peer asks so
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -49,6 +50,15 @@ class BlockSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """Counters for `status` and metrics."""
+
+    served_total: int
+    dropped_total: int
+    waiting: int
+
+
 class BlockServer:
     """Serves `FetchBlocks` and `FetchBodies`."""
 
@@ -72,6 +82,14 @@ class BlockServer:
         self._asked: Counter[int] = Counter()
         self.dropped_total = 0
         self.served_total = 0
+
+    def statistics(self) -> ServerStatistics:
+        """How much was asked of this node by peers that are behind."""
+        return ServerStatistics(
+            served_total=self.served_total,
+            dropped_total=self.dropped_total,
+            waiting=self._out.statistics().current_buffer_used,
+        )
 
     def serve_nowait(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
         """Queue a request of a validator."""

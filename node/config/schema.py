@@ -228,7 +228,7 @@ class StorageSection(Section):
         description=f"Blocks that are kept at most, {RETAIN_BLOCKS_MIN:,} or more; 0 keeps all. A "
         "block that any of the three limits gives up is forgotten with its body and its receipts; "
         "the ledger and the certificate log lose nothing. Related metric: "
-        "hypermesh_pruner_oldest_height.",
+        "hypermesh_node_pruner_oldest_height.",
     )
     retain_days: int = Field(
         default=0,

@@ -60,6 +60,7 @@ from node.runtime.http import create_app, serve
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.router import Router
 from node.runtime.service import NodeService
+from node.runtime.stall import StallWatch
 from node.runtime.store import StateStore
 from node.runtime.submissions import Submissions
 from node.status import to_json
@@ -123,6 +124,7 @@ class Parts:
     authority: Authority
     cosigner: Cosigner
     pruner: Pruner
+    stall: StallWatch
 
     def fee(self, operations: int) -> int:
         """What a transaction with this many operations pays."""
@@ -277,6 +279,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         submissions=submissions,
         authority=Authority.load(home.issuing_key, issuance),
         cosigner=Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+        stall=StallWatch(replica, [each.name for each in genesis.validators], _now),
         pruner=Pruner(
             Retention.of(config.storage),
             executor,
@@ -383,7 +386,8 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("caesar", parts.ledger.statistics)
     parts.metrics.watch("trustchain", parts.log.statistics)
     parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
-    parts.metrics.watch("pruner", parts.pruner.statistics)
+    parts.metrics.watch("node_pruner", parts.pruner.statistics)
+    parts.metrics.watch("consensus_sync", parts.server.statistics)
 
 
 async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:
@@ -403,6 +407,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.server.run, name="block-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
     nursery.start_soon(parts.pruner.run, name="pruner")
+    nursery.start_soon(parts.stall.run, name="stall")
     await nursery.start(parts.cosigner.run)
     url = ""
     if parts.config.http.enabled:

@@ -167,6 +167,7 @@ class NodeService:
             stoq=parts.endpoint.address,
             http=parts.config.http.listen if parts.config.http.enabled else "",
             height_oldest=parts.pruner.oldest,
+            stall=parts.stall.text(),
         )
 
     def findings(self) -> Sequence[Finding]:

@@ -571,7 +571,10 @@ def test_wrong_parties_of_a_payment_are_refused(
 def test_balance_and_history_are_shown(served: Served, made_cluster: Cluster) -> None:
     where = ("--node", served.url, "--wallets", made_cluster.wallets)
     assert answer("wallet", "balance", "treasury", *where)["caes"] == "12.5"
-    assert run("wallet", "balance", "treasury", *where).stdout == "12.5 CAES at height 42\n"
+    assert (
+        run("wallet", "balance", "treasury", *where).stdout
+        == "12.5 CAES at height 42 (local read)\n"
+    )
     page = answer("wallet", "history", "treasury", "--limit", "1", *where)
     assert len(page["items"]) == 1
     shown = run("wallet", "history", "treasury", *where)

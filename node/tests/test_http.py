@@ -269,6 +269,7 @@ async def test_every_answer_has_the_fields_of_its_page(client: httpx.AsyncClient
     queries |= {"log_consistency": "old=3"}
     for endpoint in ENDPOINTS:
         path = endpoint.path
+        values["{height}"] = "42" if endpoint.handler in ("headers", "body") else "latest"
         for name, value in values.items():
             path = path.replace(name, value)
         if endpoint.method == "POST" or not endpoint.answer:
