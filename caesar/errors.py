@@ -11,6 +11,7 @@ __all__ = [
     "GenesisInvalid",
     "StateDamaged",
     "TransactionMalformed",
+    "ValidatorPayloadMalformed",
 ]
 
 
@@ -73,3 +74,13 @@ class StateDamaged(CaesarError):
     @property
     def hint(self) -> str:
         return "move state.db away and restart: the node executes its blocks again"
+
+
+class ValidatorPayloadMalformed(CaesarError):
+    """Bytes are neither a change of validators nor evidence."""
+
+    code = "HM-L-306"
+
+    @property
+    def hint(self) -> str:
+        return "make it with `hypermesh validator propose`"

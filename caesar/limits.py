@@ -2,20 +2,34 @@
 
 from typing import Final
 
-from native.limits import OPERATIONS_MAX, SIGN_THREADS_MAX, TRANSACTION_SIZE_BYTES_MAX
+from consensus.limits import WINDOW_BLOCKS
+from native.limits import (
+    OPERATIONS_MAX,
+    PAYLOAD_SIZE_BYTES_MAX,
+    SIGN_THREADS_MAX,
+    TRANSACTION_SIZE_BYTES_MAX,
+)
 
 __all__ = [
     "ACCOUNT_PROOF_SIZE_BYTES_MAX",
     "ALLOCATIONS_MAX",
+    "AUTOMATIC_MEMBERS_MIN",
     "CAES",
+    "CHANGE_VALID_BLOCKS_MAX",
+    "EVIDENCE_AGE_BLOCKS_MAX",
     "HEAD_ROW_SIZE_BYTES_MAX",
+    "JOINERS_PER_CHANGE_MAX",
+    "JOIN_AGE_BLOCKS_MAX",
     "LANES_MAX",
     "OPERATIONS_MAX",
+    "REGISTRY_SIZE_BYTES_MAX",
     "SIGN_THREADS_MAX",
     "SUPPLY",
     "TRANSACTION_SIZE_BYTES_MAX",
     "TRANSFER_FEE_MAX",
     "U64_MAX",
+    "VALIDATOR_NAME_LENGTH_MAX",
+    "VALIDATOR_PAYLOAD_SIZE_BYTES_MAX",
     "VALID_FOR_BLOCKS_LEAST",
     "VALID_FOR_BLOCKS_MOST",
 ]
@@ -33,3 +47,12 @@ VALID_FOR_BLOCKS_MOST: Final = 100_000_000  # months of blocks: bounds what a me
 
 ACCOUNT_PROOF_SIZE_BYTES_MAX: Final = 16_384  # 256 levels of 43 bytes and the account
 HEAD_ROW_SIZE_BYTES_MAX: Final = 64  # a version, a height and a hash take 45
+
+VALIDATOR_PAYLOAD_SIZE_BYTES_MAX: Final = PAYLOAD_SIZE_BYTES_MAX  # 43 approvals and 16 joiners fit
+VALIDATOR_NAME_LENGTH_MAX: Final = 32  # as in genesis: shown in prompts and log lines
+JOINERS_PER_CHANGE_MAX: Final = 16  # 1.7 kB each with key and proof; one payload must hold them
+JOIN_AGE_BLOCKS_MAX: Final = WINDOW_BLOCKS  # further back a joiner would have to catch up first
+CHANGE_VALID_BLOCKS_MAX: Final = 10_000_000  # a day of 100 blocks a second, for operators to meet
+EVIDENCE_AGE_BLOCKS_MAX: Final = 1_000_000  # hours under full load, months when idle
+AUTOMATIC_MEMBERS_MIN: Final = 4  # below it no lie is tolerated: people decide, not a proof
+REGISTRY_SIZE_BYTES_MAX: Final = 16_777_216  # our own bytes read back: three sets, all tombstones

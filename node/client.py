@@ -169,13 +169,13 @@ class NodeClient:
         """Return the proof that a payload is in a block."""
         return self._json("GET", f"/api/v1/transactions/{identifier}/proof")
 
-    def validators(self) -> dict[str, Any]:
-        """Return who votes now."""
-        return self._json("GET", "/api/v1/validators")
-
     def block(self, height: int | None = None) -> dict[str, Any]:
         """Return a block, the newest for None."""
         return self._json("GET", f"/api/v1/blocks/{'latest' if height is None else height}")
+
+    def validators(self) -> dict[str, Any]:
+        """Return the validator set, a pending one, and the proven offences."""
+        return self._json("GET", "/api/v1/validators")
 
     # --- certificates ---
 

@@ -1,8 +1,8 @@
 """Everything that can go wrong for an operator, each with a stable code and a next step.
 
 Codes: 0xx runtime, 1xx configuration, 2xx genesis and home, 3xx reaching a node, 4xx clusters,
-5xx wallets, 6xx HTTP, 7xx certificates and the log, 8xx the chain. A code is never reused for
-something else.
+5xx wallets, 6xx HTTP, 7xx certificates and the log, 8xx validators, 9xx the chain. A code is never
+reused for something else.
 """
 
 from __future__ import annotations
@@ -253,33 +253,33 @@ class PaymentOpen(NodeError):
 class ChainInvalid(NodeError):
     """A chain, from a node or from files, that does not hold: the message names the block."""
 
-    code = "HM-D-801"
+    code = "HM-D-901"
 
 
 class ProofFileInvalid(NodeError):
     """A proof file that shows nothing."""
 
-    code = "HM-D-802"
+    code = "HM-D-902"
 
 
 class RollbackUnsafe(NodeError):
     """Taking the newest block back could make this node contradict itself."""
 
-    code = "HM-D-803"
+    code = "HM-D-903"
     exit_code = ExitCode.UNSAFE
 
 
 class StatesMoving(NodeError):
     """Two nodes' states cannot be compared while they are at different blocks."""
 
-    code = "HM-D-804"
+    code = "HM-D-904"
     exit_code = ExitCode.NOT_READY
 
 
 class NotInBlock(NodeError):
     """No block that the node holds has what was asked for."""
 
-    code = "HM-D-805"
+    code = "HM-D-905"
 
 
 class CertificateInvalid(NodeError):
@@ -292,3 +292,38 @@ class LogInvalid(NodeError):
     """The certificate log contradicts itself or its checkpoint."""
 
     code = "HM-D-702"
+
+
+class ChangeFileInvalid(NodeError):
+    """A file is not a proposed change of validators."""
+
+    code = "HM-D-801"
+    exit_code = ExitCode.USAGE
+
+
+class ChangeOutdated(NodeError):
+    """A change was proposed for another network, or for a validator set that votes no more."""
+
+    code = "HM-D-802"
+    exit_code = ExitCode.UNSAFE
+
+
+class ChangeImpossible(NodeError):
+    """The present validator set cannot be changed like this."""
+
+    code = "HM-D-803"
+    exit_code = ExitCode.USAGE
+
+
+class NotAMember(NodeError):
+    """The key of this home has no say in the change."""
+
+    code = "HM-D-804"
+    exit_code = ExitCode.NOT_ALLOWED
+
+
+class ChangeOpen(NodeError):
+    """The change was sent, but is not ordered yet."""
+
+    code = "HM-D-805"
+    exit_code = ExitCode.NOT_READY

@@ -45,3 +45,5 @@ CLUSTER_START_TIMEOUT_S: Final = 30.0
 CLUSTER_STOP_TIMEOUT_S: Final = 10.0  # twice the budget of a clean stop, then SIGKILL
 
 METRIC_LABELS_MAX: Final = 64  # per metric; more go to "other"
+ACCUSATIONS_WAITING_MAX: Final = 128  # 7 offences of f liars at 64 validators do not fill it
+ACCUSE_INTERVAL_S: Final = 1.0  # between two proofs: they are few, and a liar makes them

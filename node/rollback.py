@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from consensus.core import wire
 from consensus.core.messages import EMPTY_ROOT, Checkpoint
 from consensus.core.records import OwnVotes, Tip
+from consensus.core.validators import Validator
 from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from node.errors import RollbackUnsafe
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 def roll_back(node: StoppedNode) -> int:
     """Undo the newest block and return the height before it; raises `RollbackUnsafe`."""
     from caesar.runtime.application import LedgerApplication
+    from caesar.runtime.validators import ValidatorsApplication
     from node.runtime.router import Router
     from trustchain.runtime.application import LogApplication
 
@@ -53,6 +55,10 @@ def roll_back(node: StoppedNode) -> int:
             [
                 LedgerApplication(genesis.chain_id, genesis.ledger),
                 LogApplication(genesis.chain_id, genesis.log),
+                ValidatorsApplication(
+                    genesis.chain_id,
+                    [Validator(name=each.name, key=each.key) for each in genesis.validators],
+                ),
             ]
         )
         try:

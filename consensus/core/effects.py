@@ -5,14 +5,15 @@ durable in *one* transaction, and nothing of that list leaves before. The runtim
 lists into one tick, in order; it may not move anything across a tick, and a tick is released only
 when all ticks before it are durable. `core/tick.py` does all of that except the disk.
 
-Released at once, before anything is durable: `TakeBatch`, timers, `Misbehaved`, `Note`, `Halt`, and
-`Execute` with `after_persist=False` (its prepared certificate is already durable). Everything else
-waits.
+Released at once, before anything is durable: `TakeBatch`, timers, `Misbehaved`, `Accuse`, `Note`,
+`Halt`, and `Execute` with `after_persist=False` (its prepared certificate is already durable).
+Everything else waits.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
+from consensus.core.evidence import Contradiction
 from consensus.core.inputs import Timer
 from consensus.core.messages import (
     BatchHeader,
@@ -197,6 +198,14 @@ class Misbehaved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accuse:
+    """Proof of a peer's lie that anybody can check: at most one for each offence and life."""
+
+    peer: ReplicaIndex
+    proof: Contradiction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Halt:
     """Our state differs from a certified one, or recovery is impossible: stop, keep all data."""
 
@@ -230,6 +239,7 @@ Effect = (
     | SetTimer
     | ClearTimer
     | Misbehaved
+    | Accuse
     | Halt
     | Note
 )

@@ -15,6 +15,7 @@ from enum import Enum
 
 from consensus.core.messages import Message
 from consensus.core.types import Height, ReplicaIndex
+from consensus.core.validators import ValidatorSet
 from native.values import Digest
 
 
@@ -67,6 +68,7 @@ class Executed:
     height: Height
     header_hash: Digest
     state_root: Digest  # after the block
+    next_validators: ValidatorSet | None = None  # the next set, if this block decided on it
     payloads: int = 0
     malformed: int = 0  # payloads that fail stateless checks: undecodable, wrong chain, oversized
 

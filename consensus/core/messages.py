@@ -398,9 +398,12 @@ class ViewChange:
     digest: Digest = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", _hash((self.view, self.claims())))
+
+    def claims(self) -> Digest:
+        """Digest of C and P, so that evidence can show the view without all of them."""
         certificate = None if self.certificate is None else self.certificate.value()
-        content = (self.view, certificate, tuple(entry.value() for entry in self.prepared))
-        object.__setattr__(self, "digest", _hash(content))
+        return _hash((certificate, tuple(entry.value() for entry in self.prepared)))
 
     @property
     def height(self) -> Height:
@@ -451,12 +454,16 @@ class NewView:
     digest: Digest = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        content = (
-            self.view,
-            tuple((entry.signer, entry.number, entry.digest) for entry in self.view_changes),
-            tuple((entry.number, entry.digest) for entry in self.proposals),
+        object.__setattr__(self, "digest", _hash((self.view, self.claims())))
+
+    def claims(self) -> Digest:
+        """Digest of V and O, so that evidence can show the view without all of them."""
+        return _hash(
+            (
+                tuple((entry.signer, entry.number, entry.digest) for entry in self.view_changes),
+                tuple((entry.number, entry.digest) for entry in self.proposals),
+            )
         )
-        object.__setattr__(self, "digest", _hash(content))
 
     def value(self) -> tuple[Value, ...]:
         return (
@@ -503,6 +510,7 @@ class Status:
     certificate: BlockCertificate | None
     view_changes_held: int  # bit mask of senders whose VIEW-CHANGE for `view` or higher is held
     held: Stamp | None  # highest-numbered message held of the receiver
+    unix_ms: int  # the sender's clock: only compared, never used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

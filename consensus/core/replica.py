@@ -20,8 +20,9 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import assert_never
 
-from consensus.core import catch_up, custody, recovery, retransmit
+from consensus.core import catch_up, custody, evidence, recovery, retransmit
 from consensus.core.effects import (
+    Accuse,
     ClearTimer,
     Effect,
     Fault,
@@ -32,6 +33,7 @@ from consensus.core.effects import (
     SetTimer,
 )
 from consensus.core.effects import Event as Noteworthy
+from consensus.core.evidence import Offence, Statement
 from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
@@ -76,6 +78,7 @@ from consensus.core.types import (
     GENESIS_HEIGHT,
     NO_DIGEST,
     Committee,
+    Epoch,
     Height,
     Instant,
     Number,
@@ -132,6 +135,7 @@ class Statistics:
     bodies_wanted: int
     peers_behind: int  # more than a window below the newest certificate, or unheard of
     peer_lag_blocks: dict[int, int]  # by replica index, below the newest certificate
+    clock_offset_ms: int  # median of the other replicas' clocks, less ours
 
 
 class Peer:
@@ -140,6 +144,7 @@ class Peer:
     __slots__ = (
         "boot",
         "certified",
+        "clock_offset_ms",
         "connected",
         "executed",
         "helped_us",
@@ -158,6 +163,7 @@ class Peer:
         self.certified = Height(0)
         self.holds_ours = False  # our newest VIEW-CHANGE
         self.seen_us: int | None = None  # when its last STATUS came
+        self.clock_offset_ms: int | None = None  # its clock then, less ours; delay included
         self.helped_us: int | None = None  # when we last re-sent things to it
 
 
@@ -277,6 +283,7 @@ class Replica:
 
         self.votes_late = 0
         self.misbehaviour = 0
+        self.accused: set[tuple[Epoch, ReplicaIndex, Offence]] = set()
         recovery.restore(self, records)
 
     # --- the border
@@ -330,6 +337,8 @@ class Replica:
                     return
             else:
                 newest = self.newest_of.get(message.signer)
+                if newest is not None and message.number == newest.number:
+                    self._compare_numbers(message, newest)
                 if newest is None or message.number > newest.number:
                     self.newest_of[message.signer] = message
                     self.newest_changed.add(message.signer)
@@ -354,6 +363,13 @@ class Replica:
                 pass  # served by the runtime
             case _:
                 assert_never(message)
+
+    def _compare_numbers(self, message: Signed, newest: Signed | Stamp) -> None:
+        """Two different messages under one number; the same one again is nothing."""
+        one = newest if isinstance(newest, Stamp) else newest.stamp()
+        other = message.stamp()
+        if one.epoch == other.epoch and (one.kind, one.digest) != (other.kind, other.digest):
+            self.accuse(message.signer, evidence.of_stamp(one), evidence.of_stamp(other))
 
     def _own(self, message: Signed) -> None:
         """A message of ours is durable: from now on it counts."""
@@ -480,7 +496,17 @@ class Replica:
             bodies_wanted=len(self.wanted),
             peers_behind=sum(lag > WINDOW_BLOCKS for lag in lags.values()),
             peer_lag_blocks=lags,
+            clock_offset_ms=self._clock_offset_ms(),
         )
+
+    def _clock_offset_ms(self) -> int:
+        """The median, so that a minority of wrong clocks does not show."""
+        known = sorted(
+            peer.clock_offset_ms
+            for peer in self.peers.values()
+            if peer.clock_offset_ms is not None and peer.connected
+        )
+        return known[len(known) // 2] if known else 0
 
     # --- words that the phases share
 
@@ -522,6 +548,14 @@ class Replica:
     def blame(self, peer: ReplicaIndex, fault: Fault) -> None:
         self.misbehaviour += 1
         self.effects.append(Misbehaved(peer=peer, fault=fault))
+
+    def accuse(self, peer: ReplicaIndex, one: Statement, other: Statement) -> None:
+        """Blame a peer and hand out the proof, once for each offence in this life."""
+        self.blame(peer, Fault.EQUIVOCATION)
+        key = (self.committee.epoch, peer, one.offence)
+        if key not in self.accused:
+            self.accused.add(key)
+            self.emit(Accuse(peer=peer, proof=evidence.contradiction(one, other)))
 
     def note(self, event: Noteworthy, detail: str) -> None:
         self.effects.append(Note(event=event, detail=detail))

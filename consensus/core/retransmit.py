@@ -93,6 +93,7 @@ def send_status(replica: "Replica", peer: ReplicaIndex) -> None:
                 certificate=replica.certificate,
                 view_changes_held=held,
                 held=replica.stamp_of(peer),
+                unix_ms=replica.now.unix_ms,
             ),
         )
     )
@@ -113,6 +114,7 @@ def on_status(replica: "Replica", sender: ReplicaIndex, status: Status) -> None:
     peer.executed = status.executed
     peer.certified = certified
     peer.seen_us = replica.now.monotonic_us
+    peer.clock_offset_ms = status.unix_ms - replica.now.unix_ms
     peer.holds_ours = status.view > replica.view or (
         status.view == replica.view and bool(status.view_changes_held >> replica.me & 1)
     )

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from consensus.core.effects import (
+    Accuse,
     AnnounceView,
     Broadcast,
     ChangeView,
@@ -76,6 +77,7 @@ Urgent = (
     | SetTimer
     | ClearTimer
     | Misbehaved
+    | Accuse
     | Halt
     | Note
 )
@@ -233,6 +235,7 @@ class Gather:
                     | SetTimer()
                     | ClearTimer()
                     | Misbehaved()
+                    | Accuse()
                     | Halt()
                     | Note()
                 ):

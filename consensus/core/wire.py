@@ -378,12 +378,15 @@ def encode_status(status: Status) -> bytes:
             None if status.certificate is None else status.certificate.value(),
             status.view_changes_held,
             None if status.held is None else stamp_value(status.held),
+            status.unix_ms,
         )
     )
 
 
 def status(value: Value, bounds: Bounds) -> Status:
-    epoch, view, changing, phase, boot, echo, executed, certified, mask, held = fields(value, 10)
+    epoch, view, changing, phase, boot, echo, executed, certified, mask, held, clock = fields(
+        value, 11
+    )
     return Status(
         epoch=Epoch(number(epoch)),
         view=View(number(view)),
@@ -395,6 +398,7 @@ def status(value: Value, bounds: Bounds) -> Status:
         certificate=optional(certified, lambda entry: block_certificate(entry, bounds)),
         view_changes_held=number(mask, (1 << bounds.members) - 1),
         held=optional(held, lambda entry: stamp(entry, bounds)),
+        unix_ms=number(clock),
     )
 
 

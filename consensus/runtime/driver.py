@@ -20,6 +20,7 @@ import structlog
 
 from consensus.core import frames, inputs
 from consensus.core.effects import (
+    Accuse,
     ClearTimer,
     Event,
     Execute,
@@ -63,7 +64,9 @@ from native.errors import NativeError
 from transport import ChannelKind
 
 if TYPE_CHECKING:
+    from consensus.core.evidence import Contradiction
     from consensus.core.replica import Replica
+    from consensus.core.validators import ValidatorSet
     from consensus.core.wire import Bounds
     from consensus.runtime.links import Links
     from consensus.runtime.observer import Observer
@@ -139,9 +142,11 @@ class Driver:
         wake_at: Callable[[int | None], None],
         serve: Callable[[int, FetchBlocks | FetchBodies], None],
         certified: Callable[[BlockCertificate], None],
+        accuse: Callable[[ReplicaIndex, Contradiction], None] | None = None,
     ) -> None:
         """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
-        `certified` sees every newest block certificate once it is durable here.
+        `certified` sees every newest block certificate once it is durable here; `accuse` gets the
+        proof of a peer's lie.
         """
         self.replica = replica
         self._committee = replica.committee
@@ -159,6 +164,7 @@ class Driver:
         self._wake_at = wake_at
         self._serve = serve
         self._certified = certified
+        self._accuse = accuse or (lambda _peer, _proof: None)
         self._gather = Gather()
         self._inbox: deque[tuple[int, int, bytes]] = deque()
         self._inputs: deque[tuple[inputs.Input, Batch | None]] = deque()
@@ -246,11 +252,12 @@ class Driver:
         final: bytes,
         *,
         malformed: int = 0,
+        next_validators: ValidatorSet | None = None,
     ) -> None:
         """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
 
         `turn` must follow. The others were refused and may be submitted again; `malformed` of them
-        for reasons that need no state.
+        for reasons that need no state. `next_validators` is what the block decided about the set.
         """
         self._mempool.remove(batch, final)
         height = int(header.height)
@@ -265,6 +272,7 @@ class Driver:
                 height=header.height,
                 header_hash=header.hash,
                 state_root=state_root,
+                next_validators=next_validators,
                 payloads=len(batch),
                 malformed=malformed,
             )
@@ -482,6 +490,9 @@ class Driver:
             case Misbehaved():
                 self._observer.misbehaved(effect.fault)
                 log.warning("peer.misbehaved", peer=effect.peer, fault=effect.fault.value)
+            case Accuse():
+                log.warning("peer.accused", peer=effect.peer, offence=effect.proof.offence.text)
+                self._accuse(effect.peer, effect.proof)
             case Halt():
                 self._halt(effect.reason)
                 log.error("replica.halted", reason=effect.reason)

@@ -165,6 +165,9 @@ def _create(path: Path, records: Iterable[Record]) -> None:
     unfinished.unlink(missing_ok=True)
     database = apsw.Connection(str(unfinished))
     space.prepare(database)
+    # Now, not at the first start: a rollback journal whose deletion a power cut undoes would roll
+    # back what was written since. The folder is synced below, after the last journal is gone.
+    database.execute("PRAGMA journal_mode=WAL").fetchall()
     with transaction(database):
         database.execute(SCHEMA)
         database.execute("INSERT INTO meta VALUES('format', ?)", (FORMAT_VERSION,))

@@ -51,8 +51,11 @@ class Liar(Node):
                 self.cluster.carry(self.index, peer, forged, ())
                 return
         elif isinstance(message, VoteVector) and message.signer == self.index and other_half:
-            self.cluster.carry(self.index, peer, self._bend(message), None)
-            return
+            bent = self._bend(message)
+            self.cluster.carry(self.index, peer, bent, None)
+            if bent.leaves == message.leaves or message.number % 4:
+                return
+            self.world.counters["lies: both votes to one peer"] += 1
         elif (
             isinstance(message, ViewChange)
             and message.signer == self.index

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from consensus.core import frames, wire
 from consensus.core.effects import (
+    Accuse,
     ClearTimer,
     Effect,
     Execute,
@@ -52,6 +53,7 @@ from consensus.core.records import (
     Accepted,
     Anchor,
     ExecutedBlock,
+    Prepared,
     Record,
     Tip,
     decode_record,
@@ -60,11 +62,12 @@ from consensus.core.records import (
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.serving import blocks_from
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
-from consensus.core.types import Committee, Height, Instant, ReplicaIndex, Timing
+from consensus.core.types import Committee, Height, Instant, Phase, ReplicaIndex, Timing
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX
 from consensus.sim.checker import Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
+from consensus.sim.machine import Clock, DiskFaults, Processor
 from native.hashing import merkle_root
 from native.values import Digest, Signature
 
@@ -80,6 +83,16 @@ SIM_TIMING = Timing(
     heartbeat_interval_ms=900,
     fetch_retry_ms=100,
 )
+IMPATIENT = Timing(
+    request_timeout_ms=60,
+    request_timeout_ms_min=60,
+    request_timeout_ms_max=240,
+    idle_block_interval_ms=1_500,
+    status_interval_ms=50,
+    heartbeat_interval_ms=900,
+    fetch_retry_ms=50,
+)
+"""For scripted runs with few events."""
 GENESIS_TIME_MS = 1_000
 GENESIS_ROOT = Digest(hashlib.sha256(b"genesis").digest())
 
@@ -139,9 +152,13 @@ class Node:
         self.cluster = cluster
         self.world = cluster.world
         self.index = ReplicaIndex(index)
+        self.address = self.index  # place in `cluster.nodes`; differs for the copy of a twin
+        self.processor = Processor(self.world)
+        self.clock = Clock(self.world)
+        self.disk_faults = DiskFaults()
         self.disk = Disk()
         self.disk.born(cluster.chain_id, Digest(bytes([index]) * 32))
-        self.skew_ms = 0
+        self.timing = SIM_TIMING
         self.disk_us_max = 1_000
         self.life = 0
         self.up = False
@@ -173,7 +190,7 @@ class Node:
         genesis = genesis_block(committee.chain_id, GENESIS_TIME_MS, GENESIS_ROOT)
         self.replica = Replica(
             committee,
-            SIM_TIMING,
+            self.timing,
             boot=world.random.randrange(1, 2**64),
             tip=blocks[-1].block if blocks else genesis,
             uncertified=[stored.block for stored in blocks[-200:]],
@@ -192,61 +209,85 @@ class Node:
         self.feed(Started())
         for peer in self.cluster.nodes:
             if peer.index != self.index:
-                if not peer.up:
+                if not peer.up and not self._has_copy_up(peer):
                     self.feed(PeerLost(peer=peer.index))
                 elif peer.up and peer.life:
-                    self._connect(peer)
+                    self.connect(peer)
 
-    def _connect(self, peer: "Node") -> None:
+    def _has_copy_up(self, peer: "Node") -> bool:
+        return any(node.up and node.index == peer.index for node in self.cluster.nodes)
+
+    def connect(self, peer: "Node") -> None:
         """Both ends notice the new connection."""
         me, life, other = self.index, self.life, peer.life
 
         def notice() -> None:
             if self.up and self.life == life and peer.up and peer.life == other:
-                peer.feed(PeerLost(peer=me))
-                peer.feed(PeerConnected(peer=me))
-                self.feed(PeerConnected(peer=peer.index))
+                peer.hear(PeerLost(peer=me))
+                peer.hear(PeerConnected(peer=me))
+                self.hear(PeerConnected(peer=peer.index))
 
         self.world.after(self.world.random.randrange(1_000, 20_000), notice)
 
-    def crash(self) -> None:
-        """SIGKILL: what was being written may or may not have made it."""
+    def crash(self, *, written: bool | None = None) -> None:
+        """SIGKILL: what was being written may or may not have made it, unless that is said."""
         world = self.world
         world.counters["crashes"] += 1
-        world.log(f"node {self.index} crashes")
+        world.log(f"node {self.address} crashes")
         self.up = False
+        self.processor.clear()
+        if self.replica.phase in (Phase.SEEKING, Phase.RECOVERING):
+            world.counters["crashes during recovery"] += 1
         committing = self.committing
         if committing is not None:
-            if world.random.random() < 0.5:
+            if world.random.random() < 0.5 if written is None else written:
                 self.disk.write_tick(*committing)
                 if self.honest:
                     for message in committing[0].own:
                         self.cluster.checker.signed(self.index, message)
                 world.counters["crashes between sync and send"] += 1
+                if any(isinstance(record, Prepared) for record in committing[0].records):
+                    world.counters["crashes between sync of a certificate and send"] += 1
             else:
                 world.counters["crashes that lost a write"] += 1
-        if self.executing is not None and world.random.random() < 0.5:
+        executing = self.executing is not None
+        if executing and (world.random.random() < 0.5 if written is None else written):
+            assert self.executing is not None
             self._store_block(self.executing)
             world.counters["crashes between execution and vote"] += 1
-        me, life = self.index, self.life
         for peer in self.cluster.nodes:
             if peer is not self and peer.up and world.random.random() < 0.8:
-                self._tell_lost(peer, me, life)
+                self._tell_lost(peer, self.index, self.life)
+
+    def fall_silent(self) -> None:
+        """The others give the connection up, whether this process lives or not."""
+        for peer in self.cluster.nodes:
+            if peer is not self and peer.up:
+                peer.hear(PeerLost(peer=self.index))
 
     def _tell_lost(self, peer: "Node", me: ReplicaIndex, life: int) -> None:
         other = peer.life
 
         def notice() -> None:
             if peer.up and peer.life == other and not (self.up and self.life != life):
-                peer.feed(PeerLost(peer=me))
+                peer.hear(PeerLost(peer=me))
 
         self.world.after(self.world.random.randrange(1_000, 50_000), notice)
 
     # --- feeding the core
 
     def now(self) -> Instant:
-        now_us = self.world.now_us
-        return Instant(monotonic_us=now_us, unix_ms=now_us // 1_000 + self.skew_ms)
+        return self.clock.now()
+
+    def hear(self, message: Input) -> None:
+        """Feed this in its turn."""
+        life = self.life
+
+        def work() -> None:
+            if self.life == life:
+                self.feed(message)
+
+        self.processor.run(work)
 
     def feed(self, message: Input) -> None:
         if self.up and not self.halted:
@@ -286,7 +327,7 @@ class Node:
                 world.counters["custody forwarded"] += 1
                 for peer in self.replica.others:
                     if effect.peer is None or effect.peer == peer:
-                        self.cluster.carry_payloads(self.index, peer, payloads)
+                        self.cluster.carry_payloads(self.address, peer, payloads)
             case ForgetBody():
                 self.bodies.pop(effect.payload_root, None)
             case Misbehaved():
@@ -294,6 +335,9 @@ class Node:
                 world.log(f"node {self.index} blames {effect.peer}: {effect.fault.value}")
                 if self.honest:
                     self.cluster.blamed(self.index, effect.peer, effect.fault)
+            case Accuse():
+                if self.honest:
+                    self.cluster.accused(self.index, effect.peer, effect.proof)
             case Halt():
                 self.halted = True
                 world.log(f"node {self.index} halts: {effect.reason}")
@@ -309,17 +353,24 @@ class Node:
         self.timers[timer] = at_us
         life = self.life
 
-        def fire() -> None:
-            if self.up and self.life == life and self.timers.get(timer) == at_us:
-                del self.timers[timer]
-                self.feed(TimerFired(timer=timer))
+        def expire() -> None:
+            if not (self.up and self.life == life and self.timers.get(timer) == at_us):
+                return
+            if self.now().monotonic_us < at_us:  # the clock slowed down meanwhile
+                self.world.at(self.clock.true_us(at_us), fire)
+                return
+            del self.timers[timer]
+            self.feed(TimerFired(timer=timer))
 
-        self.world.at(at_us, fire)
+        def fire() -> None:
+            self.processor.run(expire)
+
+        self.world.at(self.clock.true_us(at_us), fire)
 
     # --- the tick
 
     def _wake(self) -> None:
-        if self.ticking or not self.up:
+        if self.ticking or not self.up or self.gather.empty:
             return
         self.ticking = True
         life = self.life
@@ -329,7 +380,7 @@ class Node:
                 self.ticking = False
                 self._tick()
 
-        self.world.after(self.world.random.randrange(0, 300), turn)
+        self.world.after(int(self.world.random.random() * 300), lambda: self.processor.run(turn))
 
     def _tick(self) -> None:
         if self.committing is not None or self.halted:
@@ -345,47 +396,85 @@ class Node:
             self._own(tick)
             self._send(tick)
         self.committing = tick, accepted_bodies(tick, self._body)
+        self._note_slowest(tick)
+        self._commit(tick, len(draft.jobs) * self.processor.costs.sign_us)
+
+    def _commit(self, tick: Tick, sign_us: int) -> None:
+        """One transaction; the process ends when its fsync fails."""
         committing = self.committing
+        assert committing is not None
         life = self.life
 
         def synced() -> None:
-            if self.up and self.life == life:
-                self.disk.write_tick(*committing)
-                self.committing = None
-                self._release(tick)
-                self._wake()
+            if not (self.up and self.life == life):
+                return
+            if self.cluster.boundary(self, committed=tick):
+                return
+            self.disk.write_tick(*committing)
+            self.committing = None
+            self._release(tick)
+            self._wake()
 
         random = self.world.random
-        slow = 30_000 if random.random() < 0.01 else 0
-        took = random.randrange(100, self.disk_us_max) + slow
-        self.world.after(took, synced)
+        faults = self.disk_faults
+        if sign_us:
+            self.processor.spend(sign_us)
+        took = sign_us + 100 + int(random.random() * (self.disk_us_max - 100))
+        if faults.stall_rate and random.random() < faults.stall_rate:
+            took += faults.stall_us
+            self.world.counters["commits that stalled"] += 1
+        if faults.full or (faults.sync_error_rate and random.random() < faults.sync_error_rate):
+            self.world.after(took, partial(self._disk_fails, life))
+            return
+        self.world.after(took, lambda: self.processor.run(synced))
         if self.cluster.crashes_in_writes and random.random() < 0.01:
             self.cluster.crashes_in_writes -= 1
             self.world.counters["crashes aimed at a write"] += 1
             self.world.after(random.randrange(took), partial(self._crash_of, life))
 
+    def _disk_fails(self, life: int) -> None:
+        """A failed commit ends the process: nobody knows what of it is on the disk."""
+        if not (self.up and self.life == life):
+            return
+        if self.disk_faults.full:
+            self.world.counters["commits on a full disk"] += 1
+            self.crash(written=False)
+        else:
+            self.world.counters["commits whose sync failed"] += 1
+            self.crash()
+        self.cluster.restart_later(self.address)
+
     def _crash_of(self, life: int) -> None:
         if self.up and self.life == life:
-            self.cluster.crash(self.index)
+            self.cluster.crash(self.address)
 
     def _release(self, tick: Tick) -> None:
         if not (self.count_before_durable and tick.durable):
             self._own(tick)
             self._send(tick)
-        for effect in tick.executes:
-            self._execute(effect)
+        if self.up:
+            for effect in tick.executes:
+                self._execute(effect)
 
     def _own(self, tick: Tick) -> None:
         for message in tick.own:
             if self.honest:
                 self.cluster.checker.signed(self.index, message)
             self._note_coverage(message)
+        for message in tick.own:
             self._absorb(self._step(Received(sender=self.index, message=message)))
 
     def _send(self, tick: Tick) -> None:
+        cluster = self.cluster
         for outgoing in tick.outgoing:
             for peer in self.replica.others:
                 if outgoing.peer is None or outgoing.peer == peer:
+                    if cluster.crashes_in_sends and self.world.random.random() < 0.005:
+                        cluster.crashes_in_sends -= 1
+                        self.world.counters["crashes inside a broadcast"] += 1
+                        cluster.crash(self.address)
+                    if not self.up:
+                        return
                     self.send(peer, outgoing)
 
     def send(self, peer: ReplicaIndex, outgoing: Outgoing) -> None:
@@ -395,10 +484,20 @@ class Node:
             body = self._body(message.header.payload_root)
             if body and self.world.random.random() < self.cluster.by_digest:
                 self.world.counters["bodies by digest"] += 1
-                self.cluster.carry(self.index, peer, message, None)
-                self.cluster.carry_body(self.index, peer, body)
+                self.cluster.carry(self.address, peer, message, None)
+                self.cluster.carry_body(self.address, peer, body)
                 return
-        self.cluster.carry(self.index, peer, message, body)
+        self.cluster.carry(self.address, peer, message, body)
+
+    def _note_slowest(self, tick: Tick) -> None:
+        """A certificate that needed the slowest node of all."""
+        slowest = self.cluster.slowest
+        if slowest is not None and any(
+            isinstance(record, Tip)
+            and any(vote.signer == slowest for vote in record.certificate.votes)
+            for record in tick.records
+        ):
+            self.world.counters["certificates with the slowest node"] += 1
 
     def _note_coverage(self, message: object) -> None:
         counters = self.world.counters
@@ -422,8 +521,30 @@ class Node:
 
     # --- receiving
 
+    def arrive(self, sender: ReplicaIndex, message: Message, body: Body | None) -> None:
+        """A frame is here; the processor comes to it in its turn."""
+        if not self.up or self.halted:
+            return
+        processor = self.processor
+        if processor.full:
+            self.world.counters["messages a stopped process did not read"] += 1
+            return
+        costs = processor.costs
+        if not costs.frame_us and processor.idle:
+            self.receive(sender, message, body)
+            return
+        single = isinstance(message, VoteVector | PrePrepare)
+        checks = 1 if single else self.replica.quorum  # others carry a certificate or more
+        life = self.life
+
+        def work() -> None:
+            if self.life == life:
+                self.receive(sender, message, body)
+
+        processor.run(work, costs.frame_us + checks * costs.verify_us)
+
     def receive(self, sender: ReplicaIndex, message: Message, body: Body | None) -> None:
-        """A frame arrived."""
+        """Parse, and feed the core."""
         if not self.up or self.halted:
             return
         if self.check_wire:
@@ -435,7 +556,7 @@ class Node:
             for root in message.payload_roots:
                 found = self._body(root)
                 if found is not None:
-                    self.cluster.carry_body(self.index, sender, found)
+                    self.cluster.carry_body(self.address, sender, found)
             return
         if isinstance(message, PrePrepare) and body is not None:
             self.hold_body(body, unasked=True)
@@ -484,7 +605,7 @@ class Node:
         )
         if reply is not None:
             self.world.counters["headers served"] += 1
-            self.cluster.carry(self.index, sender, reply, None)
+            self.cluster.carry(self.address, sender, reply, None)
 
     # --- payloads
 
@@ -492,7 +613,7 @@ class Node:
         """From a client or from another node, into custody."""
         if not self.up or self.halted:
             return
-        now_us = self.world.now_us
+        now_us = self.now().monotonic_us
         added = [self.custody.add(payload, now_us) for payload in payloads]
         if any(added):
             self._tell_custody()
@@ -550,6 +671,8 @@ class Node:
 
         def done() -> None:
             if self.up and self.life == life:
+                if self.cluster.boundary(self, executed=stored):
+                    return
                 self.executing = None
                 self._store_block(stored)
                 for payload in body:
@@ -565,7 +688,9 @@ class Node:
                 )
                 self._tell_custody()
 
-        self.world.after(self.world.random.randrange(100, self.disk_us_max), done)
+        took = 100 + int(self.world.random.random() * (self.disk_us_max - 100))
+        took += self.processor.costs.execute_us
+        self.world.after(took, lambda: self.processor.run(done))
 
     def _store_block(self, stored: StoredBlock) -> None:
         if self.honest:

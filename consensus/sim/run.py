@@ -9,26 +9,41 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
+from consensus.core import wire
 from consensus.core.effects import Event, Fault
-from consensus.core.messages import (
-    Message,
-    NewView,
-    PrePrepare,
-    Status,
-    ViewChange,
-    VoteVector,
-)
+from consensus.core.evidence import Contradiction, read_contradiction
+from consensus.core.messages import Message
 from consensus.core.quorum import faults
+from consensus.core.tick import Tick
 from consensus.core.types import Phase, ReplicaIndex, View
+from consensus.limits import EVIDENCE_SIZE_BYTES_MAX
 from consensus.sim.checker import Checker, Violation, require
-from consensus.sim.disk import Body, Disk
+from consensus.sim.disk import Body, Disk, StoredBlock
+from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
 from consensus.sim.liar import Liar
-from consensus.sim.node import SIM_TIMING, Node
-from consensus.sim.world import FAIR, Weather, World
+from consensus.sim.node import SIM_TIMING, Node, sign
+from consensus.sim.world import World
+from native.codec import encode
 from native.values import Digest
 
-SIZES = (1, 2, 3, 4, 5, 7)
+SIZES = (1, 2, 3, 4, 5, 6, 7)
+LARGE_SIZES = (20, 21)  # one seed in a hundred: a run costs as much as fifty small ones
+RECOVERY_EVENTS = (
+    Event.STARTED,
+    Event.AMNESIA_FOUND,
+    Event.RECOVERY_BOUND,
+    Event.CATCH_UP_STARTED,
+    Event.RECOVERED,
+)
+WIRE_CHECKED_MAX = 8  # of twenty nodes each certificate is the same work again
 HEALING_US_MAX = 60_000_000
+
+
+def size_of(seed: int) -> int:
+    """How many validators a seed of a campaign has."""
+    if seed % 100 == 50:
+        return LARGE_SIZES[seed // 100 % 2]
+    return SIZES[seed % len(SIZES)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,10 +79,9 @@ class Cluster:
         self.chain_id = Digest(hashlib.sha256(b"chain %d" % members).digest())
         self.checker = Checker()
         self.planted = planted or Planted()
-        self.trail = hashlib.sha256()
         random = self.world.random
         liars = 0
-        if members in (4, 5, 7) and random.random() < 0.35:
+        if faults(members) and random.random() < 0.35:
             liars = random.randint(1, faults(members))
         chosen = set(random.sample(range(members), liars))
         if self.planted.liar_leads:
@@ -78,14 +92,18 @@ class Cluster:
         self.liars = chosen
         check_wire = random.random() < 0.15
         for node in self.nodes:
-            node.skew_ms = random.randint(-250, 250)
+            node.clock.skew_ms = random.randint(-250, 250)
             node.disk_us_max = random.choice((400, 1_500, 4_000))
-            node.check_wire = check_wire
+            node.check_wire = check_wire and node.index < WIRE_CHECKED_MAX
             node.count_before_durable = self.planted.count_before_durable
             node.drop_after_execution = self.planted.drop_after_execution
         self.rotation_blocks = random.choice((0, 0, 0, 3, 10))
         self.by_digest = random.choice((0.0, 0.0, 0.5, 1.0))  # share of bodies that travel alone
         self.crashes_in_writes = 0
+        self.crashes_in_sends = 0
+        self.crashes_in_recovery = 0
+        self.slowest: int | None = None
+        self.gate: int | None = None  # the node that nearly all clients talk to
         self.muffled: tuple[type, ...] = ()
         self.backups: dict[int, Disk] = {}
         self.forgetful: set[int] = set()  # lost votes and have not recovered
@@ -113,15 +131,17 @@ class Cluster:
         if (muffled and self.world.random.random() < 0.7) or self.censor(source, target, message):
             self.world.counters["messages muffled"] += 1
             return
-        self.world.deliver(source, target, lambda: node.receive(source, message, body))
+        self.world.deliver(source, target, lambda: node.arrive(source, message, body))
 
     def carry_body(self, source: ReplicaIndex, target: int, body: Body) -> None:
         node = self.nodes[target]
-        self.world.deliver(source, target, lambda: node.hold_body(body))
+        work = partial(node.hold_body, body)
+        self.world.deliver(source, target, lambda: node.processor.run(work))
 
     def carry_payloads(self, source: ReplicaIndex, target: int, payloads: Body) -> None:
         node = self.nodes[target]
-        self.world.deliver(source, target, lambda: node.take_payloads(payloads))
+        work = partial(node.take_payloads, payloads)
+        self.world.deliver(source, target, lambda: node.processor.run(work))
 
     def submit(self, payload: bytes, *, only: int | None) -> None:
         """A client hands a payload to an honest node, which sends it on; or to some nodes only."""
@@ -130,14 +150,22 @@ class Cluster:
         if not up:
             return
         first = random.choice(up)
+        if self.gate is not None and self.nodes[self.gate] in up and random.random() < 0.99:
+            first = self.nodes[self.gate]
         self.checker.injected.add(payload)
-        first.take_payloads((payload,))
+        first.processor.run(partial(first.take_payloads, (payload,)))
         targets = [node.index for node in self.nodes if node is not first]
         if only is not None:
             targets = random.sample(targets, min(only, len(targets)))
             self.world.counters["payloads sent to some nodes only"] += 1
         for target in targets:
             self.carry_payloads(first.index, target, (payload,))
+
+    def submit_to_all(self, payload: bytes) -> None:
+        """A client that hands the same bytes to every node, twice to some."""
+        self.checker.injected.add(payload)
+        for node in (*self.nodes, *self.nodes[: self.members // 2]):
+            node.processor.run(partial(node.take_payloads, (payload,)))
 
     # --- what nodes report
 
@@ -147,12 +175,29 @@ class Cluster:
             guilty = peer in self.liars | self.checker.excused or fault is Fault.STALE_CLOCK
             require(guilty, f"node {node} blames honest node {peer}: {fault.value}")
 
+    def accused(self, node: int, peer: int, proof: Contradiction) -> None:
+        """Evidence convinces whoever has nothing but its bytes, and names a liar (E1, S13)."""
+        data = encode(proof.value())
+        require(len(data) <= EVIDENCE_SIZE_BYTES_MAX, f"node {node}: {len(data)} bytes of evidence")
+        read = read_contradiction(wire.decode_value(data, EVIDENCE_SIZE_BYTES_MAX))
+        for signed, signature in read.signed(self.chain_id):
+            require(sign(peer, signed) == signature, f"node {node}: evidence {peer} did not sign")
+        if self.planted == Planted():
+            guilty = peer in self.liars | self.checker.excused
+            require(guilty, f"node {node} has evidence against honest node {peer}")
+        self.world.counters[f"evidence of {read.offence.text}"] += 1
+
     def node_halted(self, node: Node, reason: str) -> None:
         if self.members >= 3 or node.index not in self.forgetful:
             raise Violation(f"node {node.index} halted: {reason}")
 
     def noted(self, node: Node, event: Event) -> None:
-        self.trail.update(event.value.encode())
+        if event is Event.CATCH_UP_STARTED and not node.replica.active:
+            self.world.counters["catch-up during a view change"] += 1
+        if event in RECOVERY_EVENTS and self.crashes_in_recovery:
+            self.crashes_in_recovery -= 1
+            wait = self.world.random.choice((0, 500, 20_000, 200_000))
+            self.world.after(wait, partial(self._crash_life, node.address, node.life))
         if event is Event.STARTED and node.index in self.restored:
             # Its lost messages reached none of those it heard from: it does not know.
             self.checker.excused.add(node.index)
@@ -222,6 +267,17 @@ class Cluster:
             self.nodes[index].crash()
             self.restart_later(index)
 
+    def _crash_life(self, address: int, life: int) -> None:
+        if self.nodes[address].life == life:
+            self.crash(address)
+
+    def boundary(
+        self, _node: Node, *, committed: Tick | None = None, executed: StoredBlock | None = None
+    ) -> bool:
+        """A transaction is about to become durable; True when the node was killed here."""
+        del committed, executed
+        return False
+
     def crash_all(self) -> None:
         """A power cut."""
         for index in range(self.members):
@@ -239,127 +295,6 @@ class Cluster:
 
         self.world.after(random.randrange(wait // 2, wait * 2), restart)
 
-    def partition(self) -> None:
-        random = self.world.random
-        indexes = list(range(self.members))
-        random.shuffle(indexes)
-        split = random.randint(1, max(1, self.members - 1))
-        left, right = indexes[:split], indexes[split:]
-        kind = random.choice(("both", "both", "one way", "one node"))
-        cut: set[tuple[int, int]] = set()
-        if kind == "one node":
-            left, right = indexes[:1], indexes[1:]
-        for one in left:
-            for other in right:
-                cut.add((one, other))
-                if kind != "one way":
-                    cut.add((other, one))
-        self.world.cut = cut
-        self.world.counters[f"partitions, {kind}"] += 1
-        self.world.log(f"partition {left} | {right} {kind}")
-        heal_after = random.randrange(100_000, 1_500_000)
-
-        def heal() -> None:
-            if self.world.cut is cut:
-                self.world.cut = set()
-                self.world.log("partition over")
-                self._reconnect()
-
-        self.world.after(heal_after, heal)
-
-    def _reconnect(self) -> None:
-        """Some connections broke meanwhile and are made again."""
-        for node in self.nodes:
-            for peer in self.nodes:
-                both_up = peer.index < node.index and peer.up and node.up
-                if both_up and self.world.random.random() < 0.5:
-                    node._connect(peer)
-
-
-def chaos(cluster: Cluster, duration_us: int) -> None:
-    """Draw faults from the seed and put them on the calendar."""
-    world = cluster.world
-    random = world.random
-    world.weather = Weather(
-        drop=random.choice((0.0, 0.0, 0.02, 0.1, 0.25)),
-        repeat=random.choice((0.0, 0.0, 0.05, 0.2)),
-        delay_us_min=100,
-        delay_us_mean=random.choice((400, 2_000, 10_000)),
-        slow=random.choice((0.0, 0.01, 0.05)),
-    )
-    begin = world.now_us
-    crash_rate = random.choice((0, 0, 1, 3, 6))
-    partition_rate = random.choice((0, 0, 1, 3))
-    memory_rate = random.choice((0, 0, 1, 3))
-    for _ in range(crash_rate):
-        victim = random.randrange(cluster.members)
-        world.at(begin + random.randrange(duration_us), partial(cluster.crash, victim))
-    if crash_rate and random.random() < 0.3:
-        moment = begin + random.randrange(duration_us)
-        world.at(moment, cluster.crash_all)
-        world.counters["runs with a crash of all"] += 1
-    if crash_rate and random.random() < 0.4:
-        moment = begin + random.randrange(duration_us)
-        world.at(moment, lambda: _crash_primary(cluster))
-    for _ in range(partition_rate):
-        world.at(begin + random.randrange(duration_us), cluster.partition)
-    cluster.crashes_in_writes = random.choice((0, 0, 2, 6))
-    for _ in range(random.choice((0, 0, 2, 4))):
-        kinds = random.choice(
-            ((VoteVector,), (VoteVector,), (PrePrepare,), (ViewChange,), (NewView,), (Status,))
-        )
-        world.at(begin + random.randrange(duration_us), partial(_muffle, cluster, kinds))
-    for _ in range(memory_rate):
-        victim = random.randrange(cluster.members)
-        moment = begin + random.randrange(duration_us)
-        world.at(moment, partial(_lose_memory, cluster, victim))
-    payloads = random.choice((5, 20, 60))
-    for number in range(payloads):
-        payload = b"%d/%d" % (number, random.getrandbits(40))
-        only = random.choice((0, 1)) if random.random() < 0.1 else None
-        world.at(
-            begin + random.randrange(duration_us),
-            partial(cluster.submit, payload, only=only),
-        )
-
-
-def _muffle(cluster: Cluster, kinds: tuple[type, ...]) -> None:
-    """For a while most messages of some kinds are lost: phases end half done."""
-    cluster.muffled = kinds
-    cluster.world.log(f"muffled: {kinds[0].__name__}")
-
-    def over() -> None:
-        if cluster.muffled is kinds:
-            cluster.muffled = ()
-
-    cluster.world.after(cluster.world.random.randrange(50_000, 800_000), over)
-
-
-def _crash_primary(cluster: Cluster) -> None:
-    views = [node.replica.view for node in cluster.nodes if node.up]
-    if views:
-        cluster.crash(max(views) % cluster.members)
-
-
-def _lose_memory(cluster: Cluster, victim: int) -> None:
-    node = cluster.nodes[victim]
-    if not cluster.may_forget(victim) or not node.up or cluster.members < 3:
-        return
-    random = cluster.world.random
-    if cluster.members == 3 or random.random() < 0.5:
-        cluster.wipe(victim)
-        return
-    if random.random() < 0.2:
-        cluster.lose_state(victim)
-        return
-    cluster.backups[victim] = node.disk.copy()
-
-    def restore() -> None:
-        if victim in cluster.backups and cluster.may_forget(victim) and node.up:
-            cluster.restore_backup(victim)
-
-    cluster.world.after(random.randrange(50_000, 1_500_000), restore)
-
 
 def simulate(
     seed: int,
@@ -367,15 +302,17 @@ def simulate(
     *,
     planted: Planted | None = None,
     trace: list[str] | None = None,
+    focus: Focus = Focus.SWARM,
 ) -> Outcome:
     """Play one seed; raises `Violation` when a property does not hold."""
     cluster = Cluster(seed, members, planted)
     world = cluster.world
     world.trace = trace
+    mix = Mix.draw(world.random, members, focus)
+    prepare(cluster, mix)
     cluster.start()
-    duration = world.random.choice((1_500_000, 3_000_000, 5_000_000))
-    chaos(cluster, duration)
-    end = world.now_us + duration
+    chaos(cluster, mix)
+    end = world.now_us + mix.duration_us
     while world.now_us < end:
         world.run_until(min(end, world.now_us + 500_000))
         for node in cluster.honest:
@@ -395,28 +332,22 @@ def simulate(
     return outcome(cluster, seed)
 
 
-def heal(cluster: Cluster) -> None:
-    """All faults end; liars go on lying."""
-    world = cluster.world
-    world.log("healed")
-    world.weather = FAIR
-    world.cut = set()
-    cluster.muffled = ()
-    cluster.crashes_in_writes = 0
-    cluster.backups.clear()
-    for node in cluster.nodes:
-        node.disk_us_max = 400
-        if node.up:
-            for peer in cluster.nodes:
-                if peer.index < node.index and peer.up:
-                    node._connect(peer)
-
-
 def insist(cluster: Cluster, payload: bytes) -> None:
     """A client that sends the same bytes again until somebody answers."""
+    ask_receipt(cluster, payload)
     if payload not in cluster.checker.acknowledged:
         cluster.submit(payload, only=None)
         cluster.world.after(700_000, lambda: insist(cluster, payload))
+
+
+def ask_receipt(cluster: Cluster, payload: bytes) -> None:
+    """The answer may have been lost with the process that was about to give it."""
+    for node in cluster.honest:
+        if node.up:
+            for stored in reversed(node.disk.blocks):
+                if payload in stored.payloads:
+                    cluster.checker.acknowledge(payload, stored.header.height)
+                    return
 
 
 def converged(cluster: Cluster, payload: bytes) -> bool:
@@ -473,10 +404,11 @@ def describe(cluster: Cluster) -> str:
 
 def outcome(cluster: Cluster, seed: int) -> Outcome:
     """Fold the run into something that can be compared."""
-    for height in sorted(cluster.checker.log):
-        cluster.trail.update(cluster.checker.log[height].header.hash)
     world = cluster.world
-    cluster.trail.update(repr((world.events, world.now_us)).encode())
+    trail = world.trail
+    for height in sorted(cluster.checker.log):
+        trail.update(cluster.checker.log[height].header.hash)
+    trail.update(repr((world.events, world.now_us, world.random.getrandbits(64))).encode())
     return Outcome(
         seed=seed,
         members=cluster.members,
@@ -484,6 +416,6 @@ def outcome(cluster: Cluster, seed: int) -> Outcome:
         views=[node.replica.view for node in cluster.nodes],
         payloads=len(cluster.checker.acknowledged),
         events=world.events,
-        digest=cluster.trail.hexdigest(),
+        digest=trail.hexdigest(),
         counters=world.counters,
     )

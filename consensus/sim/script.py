@@ -85,7 +85,7 @@ class Stage(Cluster):
         self.rotation_blocks = 0
         self.by_digest = 0.0
         for node in self.nodes:
-            node.skew_ms = 0
+            node.clock.skew_ms = 0
             node.disk_us_max = 400
             node.check_wire = True
         self.rules: list[Rule] = []

@@ -144,6 +144,7 @@ def messages() -> list[Message]:
             certificate=certificate(9),
             view_changes_held=5,
             held=pre_prepare(0, 1).stamp(),
+            unix_ms=1_700_000_000_000,
         ),
         RecoveryAnswer(
             epoch=EPOCH,

@@ -6,6 +6,7 @@ import pytest
 
 from consensus.core import catch_up, custody
 from consensus.core.effects import (
+    Accuse,
     Broadcast,
     ChangeView,
     Effect,
@@ -21,12 +22,14 @@ from consensus.core.effects import (
     TakeBatch,
     Vote,
 )
+from consensus.core.evidence import Offence
 from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
     CustodyChanged,
     Executed,
     Input,
+    PeerLost,
     Received,
     Started,
     Timer,
@@ -44,6 +47,7 @@ from consensus.core.messages import (
     Prepare,
     Status,
     ViewChange,
+    VoteVector,
 )
 from consensus.core.records import Accepted, Birth, Prepared
 from consensus.core.replica import Replica, genesis_block
@@ -122,6 +126,7 @@ def status(sender: int, **changes: object) -> Status:
         "certificate": None,
         "view_changes_held": 0,
         "held": None,
+        "unix_ms": START_MS,
     }
     return Status(**(fields | changes))  # type: ignore[arg-type]
 
@@ -470,3 +475,108 @@ def test_a_short_history_deposes_nobody() -> None:
     for _ in range(JUDGED_BATCHES - 1):
         custody.judge_batch(bench.replica, payloads=1, malformed=1)
     assert bench.replica.active
+
+
+def test_the_clocks_of_the_others_are_compared_with_ours() -> None:
+    bench = Bench(1)
+    for peer, ahead_ms in ((0, 700), (2, 90_000), (3, -20)):
+        bench.hear(peer, status(peer, unix_ms=START_MS + ahead_ms))
+    assert bench.replica.statistics().clock_offset_ms == 700
+    bench.feed(PeerLost(peer=ReplicaIndex(0)))
+    bench.feed(PeerLost(peer=ReplicaIndex(2)))
+    assert bench.replica.statistics().clock_offset_ms == -20
+
+
+# --- evidence
+
+
+def accused(effects: list[Effect]) -> list[tuple[int, Offence]]:
+    return [(effect.peer, effect.proof.offence) for effect in effects if isinstance(effect, Accuse)]
+
+
+def other_vote(signer: int, leaf: Leaf, number: int = 500) -> VoteVector:
+    message = replace(samples.vector(signer, leaf), number=Number(number))
+    return message.signed(sign(signer, message.signed_bytes(samples.CHAIN)))
+
+
+OTHER = Digest(b"q" * 32)
+
+
+@pytest.mark.parametrize("view", [0, 2])
+@pytest.mark.parametrize(
+    ("leaf", "offence"),
+    [
+        (samples.prepare(0, 1), Offence.TWO_PREPARES),
+        (samples.commit(0, 1), Offence.TWO_COMMITS),
+    ],
+)
+def test_two_votes_at_one_place_are_evidence_once(
+    view: int, leaf: Prepare | Commit, offence: Offence
+) -> None:
+    bench = Bench(1)
+    said = replace(leaf, view=View(view))
+    assert accused(bench.hear_votes(said, 2)) == []
+    assert accused(bench.hear(2, other_vote(2, said))) == []  # the same vote again
+    lied = bench.hear(2, other_vote(2, replace(said, digest=OTHER), 501))
+    assert accused(lied) == [(2, offence)]
+    assert [effect.fault for effect in lied if isinstance(effect, Misbehaved)] == [
+        Fault.EQUIVOCATION
+    ]
+    more = bench.hear(2, other_vote(2, replace(said, digest=ROOT), 502))
+    assert accused(more) == []  # proven already
+    assert any(isinstance(effect, Misbehaved) for effect in more)
+
+
+def test_two_checkpoints_of_one_height_are_evidence() -> None:
+    bench = Bench(1)
+    leaf = samples.certificate(3).checkpoint
+    assert accused(bench.hear_votes(leaf, 2, 3)) == []
+    lied = bench.hear(3, other_vote(3, replace(leaf, state_root=OTHER)))
+    assert accused(lied) == [(3, Offence.TWO_CHECKPOINTS)]
+
+
+def test_two_batches_for_one_place_are_evidence() -> None:
+    bench = Bench(1)
+    bench.propose(1)
+    forged = samples.pre_prepare(0, 1, b"q" * 32).numbered(Number(9))
+    forged = forged.signed(sign(0, forged.signed_bytes(samples.CHAIN)))
+    assert accused(bench.hear(0, forged)) == [(0, Offence.TWO_BATCHES)]
+
+
+def test_two_view_changes_for_one_view_are_evidence() -> None:
+    bench = Bench(1)
+    whole = samples.view_change(3, 2)
+    assert accused(bench.hear(2, whole)) == []
+    bare = replace(whole, prepared=(), number=Number(8))
+    bare = bare.signed(sign(2, bare.signed_bytes(samples.CHAIN)))
+    assert accused(bench.hear(2, bare)) == [(2, Offence.TWO_VIEW_CHANGES)]
+
+
+def test_two_new_views_for_one_view_are_evidence() -> None:
+    bench = Bench(2)
+
+    def announced(*wanting: int) -> NewView:
+        message = NewView(
+            epoch=samples.EPOCH,
+            view=View(1),
+            signer=ReplicaIndex(1),
+            number=Number(10 + wanting[0]),
+            view_changes=tuple(
+                replace(samples.view_change(1, who), prepared=()) for who in wanting
+            ),
+            proposals=(),
+        )
+        return message.signed(sign(1, message.signed_bytes(samples.CHAIN)))
+
+    assert accused(bench.hear(1, announced(1, 2, 3))) == []
+    assert bench.replica.view == 1
+    assert accused(bench.hear(1, announced(1, 2, 3))) == []
+    assert accused(bench.hear(3, announced(0, 2, 3))) == [(1, Offence.TWO_NEW_VIEWS)]
+
+
+def test_two_messages_under_one_number_are_evidence() -> None:
+    bench = Bench(1)
+    assert accused(bench.hear(2, other_vote(2, samples.prepare(0, 1)))) == []
+    assert accused(bench.hear(3, other_vote(2, samples.prepare(0, 1)))) == []
+    lied = bench.hear(3, other_vote(2, samples.prepare(0, 2)))
+    assert accused(lied) == [(2, Offence.NUMBER_REUSED)]

@@ -18,6 +18,7 @@ from node.cli.ctlog import app as ctlog
 from node.cli.node import app as node
 from node.cli.stoq import app as stoq
 from node.cli.store import app as store
+from node.cli.validator import app as validator
 from node.cli.wallet import app as wallet
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app.add_typer(store, name="store", rich_help_panel="Node")
 app.add_typer(cluster, name="cluster", rich_help_panel="Network")
 app.add_typer(stoq, name="stoq", rich_help_panel="Network")
 app.add_typer(chain, name="chain", rich_help_panel="Network")
+app.add_typer(validator, name="validator", rich_help_panel="Trust")
 app.add_typer(cert, name="cert", rich_help_panel="Trust")
 app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")
 app.add_typer(wallet, name="wallet", rich_help_panel="Money")

@@ -142,27 +142,29 @@ def validators(
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Show who votes now, and whom the asked node is connected to."""
+    from consensus.core.quorum import faults
+
     with connect(node, cluster, home) as client:
         data = client.validators()
         status, _ = client.status()
     connected = {peer.node_id: peer.connected for peer in status.peers}
-    for member in data["validators"]:
+    for member in data["members"]:
         member["connected"] = connected.get(member["node_id"], True)
 
     def text() -> str:
         rows = [
             (
-                str(member["index"]),
+                str(at),
                 member["name"],
                 "yes" if member["connected"] else "no",
                 member["node_id"],
             )
-            for member in data["validators"]
+            for at, member in enumerate(data["members"])
         ]
         return (
             table(("index", "name", "connected", "node id"), rows)
             + f"\nepoch {data['epoch']}, quorum {data['quorum']}, tolerates "
-            f"{data['faults_tolerated']} faulty"
+            f"{faults(len(data['members']))} faulty"
         )
 
     emit(output, data, text)

@@ -252,17 +252,6 @@ class PayloadProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidatorsView:
-    """Who votes now, by replica index."""
-
-    epoch: int
-    hash: bytes
-    quorum: int
-    faults_tolerated: int
-    members: tuple[tuple[str, bytes, bytes], ...]  # name, node id, SPKI
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
     """What a wallet must know before it signs."""
 
@@ -272,6 +261,56 @@ class LedgerView:
     block_time_ms: int
     supply: int
     parameters: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidatorView:
+    """One member of a validator set; its place in the list is its replica index."""
+
+    name: str
+    node_id: bytes
+    key: bytes  # SPKI
+    tombstone: bool  # a lie of this name or key was proven
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingView:
+    """A set that is ordered and votes after the block `effective_after`."""
+
+    epoch: int
+    hash: bytes
+    ordered_at: int
+    effective_after: int
+    automatic: bool  # decided by proof, not by the operators
+    members: tuple[ValidatorView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffenceView:
+    """One proven lie."""
+
+    name: str
+    node_id: bytes
+    offence: str
+    epoch: int
+    height: int
+    evidence: bytes  # id of the payload, as of its receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidatorsView:
+    """Who votes after the block at `height`, and what is known of the next set."""
+
+    chain: str
+    chain_id: bytes
+    height: int
+    epoch: int
+    hash: bytes
+    quorum: int
+    removals_max: int  # keys that may leave with one change
+    members: tuple[ValidatorView, ...]
+    pending: PendingView | None
+    offences: tuple[OffenceView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,8 +383,8 @@ class NodeAPI(Protocol):
         """Prove that an executed payload is in an agreed block; None while it is in none."""
         ...
 
-    def validators(self) -> ValidatorsView:
-        """Return who votes now."""
+    async def validators(self) -> ValidatorsView:
+        """Return the validator set, a pending one, and the proven offences."""
         ...
 
     async def issue_certificate(self, submission: bytes) -> str:

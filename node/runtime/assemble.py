@@ -23,6 +23,7 @@ import structlog
 import trio
 
 from caesar.runtime.application import LedgerApplication
+from caesar.runtime.validators import ValidatorsApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
@@ -30,6 +31,7 @@ from consensus.core.records import Birth
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
+from consensus.core.validators import Validator
 from consensus.limits import MESSAGE_BYTES_MAX, WINDOW_BLOCKS
 from consensus.runtime.driver import Driver
 from consensus.runtime.links import Links
@@ -51,6 +53,7 @@ from node.errors import KeyMismatch
 from node.home import Home, write_replacing
 from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
 from node.metrics import Metrics
+from node.runtime.accuser import Accuser
 from node.runtime.alarm import Alarm
 from node.runtime.api import APIError
 from node.runtime.certificates import CertificateBoard
@@ -75,6 +78,7 @@ from trustchain.runtime.cosigner import Cosigner
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from native.values import NodeId
     from node.config.schema import NodeConfig, TransportSection
 
 STORE_TOKEN: Final = 1  # completions of consensus.db
@@ -112,6 +116,7 @@ class Parts:
     mempool: Mempool
     ledger: LedgerApplication
     log: LogApplication
+    validators: ValidatorsApplication
     router: Router
     state: StateStore
     executor: Executor
@@ -121,6 +126,7 @@ class Parts:
     alarm: Alarm
     board: CertificateBoard
     submissions: Submissions
+    accuser: Accuser
     authority: Authority
     cosigner: Cosigner
     pruner: Pruner
@@ -184,7 +190,11 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
     issuance = LogApplication(chain_id, genesis.log)
-    router = Router([ledger, issuance])
+    validators = ValidatorsApplication(
+        chain_id,
+        [Validator(name=validator.name, key=validator.key) for validator in genesis.validators],
+    )
+    router = Router([ledger, issuance, validators])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
     executor = Executor(
@@ -241,6 +251,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         wake_at=alarm.set,
         serve=server.serve_nowait,
         certified=board.post,
+        accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
     submissions = Submissions(
         router=router,
@@ -251,6 +262,12 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         me=me,
         metrics=metrics,
         now_ms=lambda: _monotonic_us() // 1_000,
+    )
+    accuser = Accuser(
+        submissions,
+        validators,
+        chain_id=chain_id,
+        node_id_of=functools.partial(_node_id_of, validators),
     )
     return Parts(
         config=config,
@@ -268,6 +285,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         mempool=mempool,
         ledger=ledger,
         log=issuance,
+        validators=validators,
         router=router,
         state=state,
         executor=executor,
@@ -277,6 +295,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         alarm=alarm,
         board=board,
         submissions=submissions,
+        accuser=accuser,
         authority=Authority.load(home.issuing_key, issuance),
         cosigner=Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
         stall=StallWatch(replica, [each.name for each in genesis.validators], _now),
@@ -289,6 +308,14 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
             seconds=time.perf_counter,
         ),
     )
+
+
+def _node_id_of(validators: ValidatorsApplication, index: int, epoch: int) -> NodeId | None:
+    """Who a replica index was in an epoch that the registry still knows."""
+    known = validators.registry.set_of(epoch)
+    if known is None or not 0 <= index < len(known.members):
+        return None
+    return known.members[index].node_id
 
 
 def _transport_config(section: TransportSection) -> TransportConfig:
@@ -385,6 +412,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("mempool", lambda: MempoolCounters.of(parts.mempool.statistics()))
     parts.metrics.watch("caesar", parts.ledger.statistics)
     parts.metrics.watch("trustchain", parts.log.statistics)
+    parts.metrics.watch("validators", parts.validators.statistics)
     parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
     parts.metrics.watch("node_pruner", parts.pruner.statistics)
     parts.metrics.watch("consensus_sync", parts.server.statistics)
@@ -408,6 +436,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.alarm.run, name="alarm")
     nursery.start_soon(parts.pruner.run, name="pruner")
     nursery.start_soon(parts.stall.run, name="stall")
+    nursery.start_soon(parts.accuser.run, name="accuser")
     await nursery.start(parts.cosigner.run)
     url = ""
     if parts.config.http.enabled:
@@ -453,8 +482,20 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     parts.metrics.consensus_phase_seconds.labels("persist").observe(block.commit_s)
     parts.metrics.store_sync_seconds.labels("state").observe(block.commit_s)
     parts.driver.executed(
-        block.header, block.batch, outcome.state_root, final, malformed=outcome.malformed
+        block.header,
+        block.batch,
+        outcome.state_root,
+        final,
+        malformed=outcome.malformed,
+        next_validators=outcome.next_validators,
     )
+    if outcome.next_validators is not None:
+        log.warning(
+            "validators.next_set_ordered",
+            height=int(block.header.height),
+            epoch=int(outcome.next_validators.epoch),
+            members=[validator.name for validator in outcome.next_validators.members],
+        )
     parts.submissions.on_block(block)
     parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(

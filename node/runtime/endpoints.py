@@ -262,11 +262,20 @@ ENDPOINTS: Final = (
         path="/api/v1/validators",
         handler="validators",
         answer=(
-            ("epoch", "of the set"),
-            ("hash", "what certificates name the set by"),
-            ("quorum", "votes that decide"),
-            ("faults_tolerated", "lies, not crashes"),
-            ("validators", "index, name, node_id and key (SPKI, base64) of each"),
+            ("chain", "name and start of the id"),
+            ("chain_id", "hexadecimal"),
+            _HEIGHT,
+            ("epoch", "of the present set"),
+            ("hash", "of the present set: what a change names as its base"),
+            ("quorum", "approvals that a change needs"),
+            ("removals_max", "keys that may leave with one change"),
+            ("members", "name, node_id, key (SPKI, base64), tombstone; in replica order"),
+            (
+                "pending",
+                "epoch, hash, ordered_at, effective_after (last block of the present epoch), "
+                "automatic, members of the next set; null when none is ordered",
+            ),
+            ("offences", "name, node_id, offence, epoch, height, evidence of each proven lie"),
         ),
     ),
     Endpoint(

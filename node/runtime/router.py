@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from consensus.application import Advice
-from consensus.errors import InvariantError
+from consensus.errors import InvariantError, invariant
 from native.codec import decode, encode
 from native.hashing import sha256
 from native.values import Digest
@@ -24,6 +24,7 @@ from node.runtime.receipts import ID_SIZE_BYTES, id_at
 if TYPE_CHECKING:
     from consensus.application import Application, Block, Executed, Row
     from consensus.core.types import Height
+    from consensus.core.validators import ValidatorSet
     from native.batches import Batch
 
 STATE_DOMAIN: Final = b"hypermesh/state/v1"
@@ -39,6 +40,7 @@ class Outcome:
 
     `codes` has one byte for every payload of the batch; `deltas` is one blob that `split_deltas`
     takes apart again. `malformed` counts the payloads that no primary should have proposed.
+    `next_validators` is what the block decided about who votes next, if it did.
     """
 
     state_root: Digest
@@ -46,6 +48,7 @@ class Outcome:
     executed: Sequence[tuple[int, Executed]]
     deltas: bytes
     malformed: int
+    next_validators: ValidatorSet | None
 
 
 def state_root(roots: Iterable[tuple[int, Digest]]) -> Digest:
@@ -124,6 +127,7 @@ class Router:
         split = {application.tag: positions for application, positions in self._split(block.batch)}
         executed: list[tuple[int, Executed]] = []
         malformed = len(block.batch)
+        following: ValidatorSet | None = None
         for tag, application in self._applications.items():
             result = application.execute(block, split.get(tag, ()))
             for position, code in zip(result.positions, result.codes, strict=True):
@@ -132,12 +136,16 @@ class Router:
             malformed -= len(result.codes) - bad
             self._roots[tag] = result.root
             executed.append((tag, result))
+            if result.next_validators is not None:
+                invariant(following is None, "one application decides who votes")
+                following = result.next_validators
         return Outcome(
             state_root=self.state_root,
             codes=bytes(codes),
             executed=executed,
             deltas=encode(tuple((tag, result.delta) for tag, result in executed)),
             malformed=malformed,
+            next_validators=following,
         )
 
     def load(

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +43,7 @@ from node.runtime.api import (
     ReadMode,
     Refused,
     Submission,
+    ValidatorView,
 )
 from node.runtime.endpoints import ENDPOINTS, Endpoint
 from node.status import to_json
@@ -285,22 +286,6 @@ class Routes:
             }
         )
 
-    async def validators(self, _request: Request) -> Response:
-        """Who votes now."""
-        view = self._node.validators()
-        return _json(
-            {
-                "epoch": view.epoch,
-                "hash": view.hash.hex(),
-                "quorum": view.quorum,
-                "faults_tolerated": view.faults_tolerated,
-                "validators": [
-                    {"index": at, "name": name, "node_id": node_id.hex(), "key": _base64(spki)}
-                    for at, (name, node_id, spki) in enumerate(view.members)
-                ],
-            }
-        )
-
     def _no_block(self, height: int | None, what: str) -> NotFound:
         now = self._node.status()
         pruned = height is not None and height < now.height_oldest
@@ -308,6 +293,45 @@ class Routes:
             f"block {height} was pruned here" if pruned else f"{what} block {height} here",
             hint=f"this node has the blocks {now.height_oldest} to {now.height}",
         )
+
+    # --- validators ---
+
+    async def validators(self, _request: Request) -> Response:
+        """Who votes, who will, and who provably lied."""
+        view = await self._node.validators()
+        pending = view.pending
+        document = {
+            "chain": view.chain,
+            "chain_id": view.chain_id.hex(),
+            "height": view.height,
+            "epoch": view.epoch,
+            "hash": view.hash.hex(),
+            "quorum": view.quorum,
+            "removals_max": view.removals_max,
+            "members": _members(view.members),
+            "pending": None
+            if pending is None
+            else {
+                "epoch": pending.epoch,
+                "hash": pending.hash.hex(),
+                "ordered_at": pending.ordered_at,
+                "effective_after": pending.effective_after,
+                "automatic": pending.automatic,
+                "members": _members(pending.members),
+            },
+            "offences": [
+                {
+                    "name": entry.name,
+                    "node_id": entry.node_id.hex(),
+                    "offence": entry.offence,
+                    "epoch": entry.epoch,
+                    "height": entry.height,
+                    "evidence": entry.evidence.hex(),
+                }
+                for entry in view.offences
+            ],
+        }
+        return _json(document, height=view.height)
 
     # --- certificates ---
 
@@ -522,6 +546,18 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"the body is bigger than {limit:,} bytes", hint="split it over several calls"
     )
+
+
+def _members(members: Sequence[ValidatorView]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": member.name,
+            "node_id": member.node_id.hex(),
+            "key": _base64(member.key),
+            "tombstone": member.tombstone,
+        }
+        for member in members
+    ]
 
 
 def _base64(data: bytes | None) -> str | None:

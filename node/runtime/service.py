@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from caesar.core import validators
 from caesar.core.addresses import Address, address_text, parse_address
+from caesar.core.changes import TAG as VALIDATORS_TAG
 from caesar.core.receipts import Outcome as LedgerOutcome
 from caesar.core.transactions import TAG as LEDGER_TAG
 from caesar.core.transactions import decode_transaction
+from caesar.core.validators import Registry, Verdict
 from caesar.errors import AddressInvalid, TransactionMalformed
 from consensus.core import wire
 from consensus.core.light import HeaderProof
 from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
 from consensus.core.quorum import faults, quorum
 from consensus.core.types import Height, Phase
-from consensus.core.validators import Validator, ValidatorSet
+from consensus.core.validators import ValidatorSet
 from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from native.codec import encode
@@ -49,15 +52,18 @@ from node.runtime.api import (
     LedgerView,
     LogProof,
     NotFound,
+    OffenceView,
     Outcome,
     Overloaded,
     PayloadProof,
+    PendingView,
     ReadMode,
     ReceiptView,
     Refused,
     Submission,
     Unavailable,
     ValidatorsView,
+    ValidatorView,
 )
 from node.runtime.executor import SearchBusy
 from node.runtime.receipts import RECORD_SIZE_BYTES, find_receipt
@@ -79,6 +85,7 @@ from trustchain.errors import (
 from trustchain.runtime.intake import take_submission
 
 if TYPE_CHECKING:
+    from consensus.core.validators import ValidatorSet
     from node.runtime.assemble import Parts
     from transport import Connection
 
@@ -97,7 +104,7 @@ FULL_TEXT: Final = CodeText(
 NOBODY_TEXT: Final = CodeText(
     code="HM-D-031",
     title="the first byte of the payload names no application of this chain",
-    next_step="1 is a ledger transaction, 2 a certificate operation",
+    next_step="1 is a ledger transaction, 2 a certificate operation, 3 about validators",
 )
 
 
@@ -162,7 +169,7 @@ class NodeService:
             rss_bytes=resident_bytes(),
             disk_free_bytes=disk.f_bavail * disk.f_frsize,
             disk_size_bytes=disk.f_blocks * disk.f_frsize,
-            clock_offset_ms=0,
+            clock_offset_ms=statistics.clock_offset_ms,
             data_format=FORMAT_VERSION,
             stoq=parts.endpoint.address,
             http=parts.config.http.listen if parts.config.http.enabled else "",
@@ -191,6 +198,9 @@ class NodeService:
         if tag == LEDGER_TAG:
             outcome = LedgerOutcome(code)
             return CodeText(code=outcome.code, title=outcome.text, next_step=outcome.hint)
+        if tag == VALIDATORS_TAG:
+            verdict = Verdict(code)
+            return CodeText(code=verdict.code, title=verdict.text, next_step=verdict.hint)
         found = LogOutcome(code)
         return CodeText(code=found.code, title=found.text, next_step=found.explanation)
 
@@ -373,20 +383,13 @@ class NodeService:
             proof=headers.proof,
         )
 
-    def validators(self) -> ValidatorsView:
-        """Return who votes now."""
-        members = self._parts.genesis.validators
-        current = ValidatorSet(
-            epoch=self._parts.driver.replica.committee.epoch,
-            members=tuple([Validator(name=each.name, key=each.key) for each in members]),
-        )
-        return ValidatorsView(
-            epoch=int(current.epoch),
-            hash=current.hash,
-            quorum=quorum(len(members)),
-            faults_tolerated=faults(len(members)),
-            members=tuple([(each.name, each.node_id, each.key.spki) for each in members]),
-        )
+    # --- validators
+
+    async def validators(self) -> ValidatorsView:
+        """Return the validator set, a pending one, and the proven offences."""
+        parts = self._parts
+        registry = await parts.executor.run(lambda: parts.validators.registry)
+        return validators_view(registry, parts.genesis.label, parts.genesis.chain_id)
 
     # --- certificates
 
@@ -600,6 +603,54 @@ class NodeService:
 
     def _cosigned_size(self) -> int:
         return self._parts.cosigner.statistics().cosigned_size
+
+
+def validators_view(registry: Registry, chain: str, chain_id: bytes) -> ValidatorsView:
+    """The registry as its readers see it."""
+    pending = registry.pending
+    return ValidatorsView(
+        chain=chain,
+        chain_id=chain_id,
+        height=registry.height,
+        epoch=int(registry.present.epoch),
+        hash=registry.present.hash,
+        quorum=registry.quorum,
+        removals_max=validators.removals_max(len(registry.present.members)),
+        members=_members(registry, registry.present),
+        pending=None
+        if pending is None
+        else PendingView(
+            epoch=int(pending.next.epoch),
+            hash=pending.next.hash,
+            ordered_at=pending.ordered_at,
+            effective_after=pending.effective_after,
+            automatic=pending.automatic,
+            members=_members(registry, pending.next),
+        ),
+        offences=tuple(
+            OffenceView(
+                name=entry.name,
+                node_id=entry.node_id,
+                offence=entry.offence.text,
+                epoch=int(entry.epoch),
+                height=entry.height,
+                evidence=entry.evidence,
+            )
+            for entry in registry.tombstones
+        ),
+    )
+
+
+def _members(registry: Registry, known: ValidatorSet) -> tuple[ValidatorView, ...]:
+    return tuple(
+        ValidatorView(
+            name=entry.name,
+            node_id=entry.node_id,
+            key=entry.key.spki,
+            tombstone=registry.has_tombstone(entry),
+        )
+        for entry in known.members
+    )
 
 
 def phase_word(phase: Phase, *, catching_up: bool) -> str:

@@ -89,8 +89,11 @@ class StateStore:
             self._db = apsw.Connection(str(path))
             if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 space.prepare(self._db)
+            # EXTRA while the file is made: a rollback journal whose deletion a power cut undoes
+            # would take the whole file back to nothing.
             self._db.execute(
-                f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
+                f"PRAGMA synchronous=EXTRA; PRAGMA journal_mode=WAL;"
+                f"PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
                 f"PRAGMA cache_size=-{PAGE_CACHE_KIB};"
                 f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
             ).fetchall()  # a statement after the first runs only when rows are read

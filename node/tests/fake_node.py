@@ -27,11 +27,14 @@ from node.runtime.api import (
     LedgerView,
     LogProof,
     NotFound,
+    OffenceView,
     Outcome,
     PayloadProof,
+    PendingView,
     ReceiptView,
     Submission,
     ValidatorsView,
+    ValidatorView,
 )
 from node.runtime.http import create_app, serve
 from node.status import PeerStatus, Status
@@ -228,13 +231,38 @@ class FakeNode:
             proof=b"proof",
         )
 
-    def validators(self) -> ValidatorsView:
+    async def validators(self) -> ValidatorsView:
+        members = tuple(
+            ValidatorView(name=f"n{at}", node_id=bytes([at]) * 32, key=b"key", tombstone=at == 2)
+            for at in range(4)
+        )
         return ValidatorsView(
-            epoch=0,
+            chain=self.now.chain,
+            chain_id=CHAIN_ID,
+            height=self.now.height,
+            epoch=1,
             hash=bytes(32),
             quorum=3,
-            faults_tolerated=1,
-            members=tuple([(f"n{at}", bytes([at]) * 32, b"spki") for at in range(4)]),
+            removals_max=1,
+            members=members,
+            pending=PendingView(
+                epoch=2,
+                hash=bytes(32),
+                ordered_at=40,
+                effective_after=104,
+                automatic=False,
+                members=members[:2],
+            ),
+            offences=(
+                OffenceView(
+                    name="n2",
+                    node_id=bytes([2]) * 32,
+                    offence="two commits",
+                    epoch=0,
+                    height=39,
+                    evidence=bytes(32),
+                ),
+            ),
         )
 
     async def issue_certificate(self, submission: bytes) -> str:

@@ -117,6 +117,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
         "cert": {"issue", "show", "verify"},
         "ctlog": {"head", "proof", "verify"},
         "stoq": {"ping", "bench", "netcheck", "peers"},
+        "validator": {"status", "evidence", "key", "propose", "approve", "submit"},
     }
 
 

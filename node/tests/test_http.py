@@ -375,3 +375,17 @@ def test_a_real_server_answers_on_loopback_and_stops(node: FakeNode) -> None:
         assert answer.json()["applied"] == 1
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{served.url}/livez")
+
+
+async def test_the_validator_set_is_shown_with_what_comes_next(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/v1/validators")
+    assert answer.status_code == 200
+    assert answer.headers["etag"] == '"42"'
+    document = answer.json()
+    assert [member["name"] for member in document["members"]] == ["n0", "n1", "n2", "n3"]
+    assert [member["tombstone"] for member in document["members"]] == [False, False, True, False]
+    assert base64.b64decode(document["members"][0]["key"]) == b"key"
+    assert (document["epoch"], document["quorum"], document["removals_max"]) == (1, 3, 1)
+    assert document["pending"]["effective_after"] == 104
+    assert document["pending"]["automatic"] is False
+    assert document["offences"][0]["offence"] == "two commits"

@@ -7,7 +7,7 @@ dropped when a certificate at or above it becomes durable, never after mere exec
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, certificates, recovery
+from consensus.core import catch_up, certificates, evidence, recovery
 from consensus.core.effects import Drop, Persist, Vote
 from consensus.core.messages import BlockCertificate, Checkpoint, VoteVector
 from consensus.core.phases import prepare, propose, view_change
@@ -27,7 +27,12 @@ def on_checkpoint(
     if not replica.certified < height <= replica.certified + AHEAD_BLOCKS_MAX:
         return
     votes = replica.checkpoints.setdefault(height, {})
-    if signer in votes:
+    known = votes.get(signer)
+    if known is not None:
+        if known[0] != leaf:
+            replica.accuse(
+                signer, evidence.of_vote(known[1], known[2]), evidence.of_vote(vector, index)
+            )
         return
     votes[signer] = (leaf, vector, index)
     if len(votes) < replica.quorum:

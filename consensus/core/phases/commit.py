@@ -8,7 +8,7 @@ executed, and at once only when our own COMMIT (and with it the prepared certifi
 from typing import TYPE_CHECKING
 
 from consensus.core import catch_up, custody, recovery
-from consensus.core.effects import Execute, Fault
+from consensus.core.effects import Execute
 from consensus.core.inputs import Executed
 from consensus.core.instance import Ballot, Instance
 from consensus.core.messages import BatchHeader, BlockHeader, Commit, PrePrepare, VoteVector
@@ -38,11 +38,13 @@ def on_commit(
         kept = instance.later_commits.get(signer)
         if kept is None or kept.view < view:
             instance.later_commits[signer] = ballot
+        elif kept.view == view and kept.digest != leaf.digest:
+            prepare.accuse(replica, signer, kept, ballot)
         return None
     counted = instance.commits.get(signer)
     if counted is not None:
         if counted.digest != leaf.digest:
-            replica.blame(signer, Fault.EQUIVOCATION)
+            prepare.accuse(replica, signer, counted, ballot)
         return None
     instance.commits[signer] = ballot
     return instance if instance.prepared else None

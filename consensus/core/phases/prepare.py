@@ -11,6 +11,7 @@ waited for has happened.
 
 from typing import TYPE_CHECKING
 
+from consensus.core import evidence
 from consensus.core.certificates import prepared_certificate
 from consensus.core.effects import Fault, Persist, Send, Vote
 from consensus.core.inputs import Timer
@@ -41,11 +42,13 @@ def on_prepare(
         kept = instance.later_prepares.get(signer)
         if kept is None or kept.view < view:
             instance.later_prepares[signer] = ballot
+        elif kept.view == view and kept.digest != leaf.digest:
+            accuse(replica, signer, kept, ballot)
         return None
     counted = instance.prepares.get(signer)
     if counted is not None:
         if counted.digest != leaf.digest:
-            replica.blame(signer, Fault.EQUIVOCATION)
+            accuse(replica, signer, counted, ballot)
         return None
     instance.prepares[signer] = ballot
     accepted = instance.pre_prepare
@@ -55,6 +58,15 @@ def on_prepare(
         _tell_conflict(replica, instance, signer, accepted)
         return None
     return instance
+
+
+def accuse(replica: "Replica", signer: ReplicaIndex, known: Ballot, other: Ballot) -> None:
+    """Two votes of one kind for two batches at one place, in one view."""
+    replica.accuse(
+        signer,
+        evidence.of_vote(known.vector, known.index),
+        evidence.of_vote(other.vector, other.index),
+    )
 
 
 def _tell_conflict(

@@ -7,7 +7,7 @@ too early (window, view) waits; one that contradicts an accepted one is proof of
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody
+from consensus.core import catch_up, custody, evidence
 from consensus.core.effects import Broadcast, Fault, Propose, TakeBatch
 from consensus.core.inputs import BatchTaken, Timer
 from consensus.core.messages import (
@@ -202,6 +202,8 @@ def accept(replica: "Replica", message: PrePrepare, *, reproposed: bool = False)
 
 def on_equivocation(replica: "Replica", proof: Equivocation) -> None:
     """Two signed PRE-PREPAREs for one place: no need to wait for a timer."""
-    replica.blame(proof.first.signer, Fault.EQUIVOCATION)
+    replica.accuse(
+        proof.first.signer, evidence.of_proposal(proof.first), evidence.of_proposal(proof.second)
+    )
     if proof.first.view == replica.view and replica.active:
         view_change.start(replica, replica.view + 1, "the primary signed two batches for one place")

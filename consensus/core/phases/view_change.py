@@ -10,7 +10,7 @@ a bad one discards its sender's message and never a place.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, retransmit
+from consensus.core import catch_up, custody, evidence, retransmit
 from consensus.core.effects import (
     AnnounceView,
     Broadcast,
@@ -133,7 +133,7 @@ def on_view_change(replica: "Replica", message: ViewChange) -> None:
     known = replica.view_changes.get(message.signer)
     if known is not None and known.view >= message.view:
         if known.view == message.view and known.digest != message.digest:
-            replica.blame(message.signer, Fault.EQUIVOCATION)
+            replica.accuse(message.signer, evidence.of_view(known), evidence.of_view(message))
         return
     replica.view_changes[message.signer] = message
     if message.signer == replica.me:
@@ -267,6 +267,9 @@ def selection(
 
 def on_new_view(replica: "Replica", message: NewView) -> None:
     """Recompute O from V; enter the view, or move past it."""
+    known = replica.new_view
+    if known is not None and known.view == message.view and known.digest != message.digest:
+        replica.accuse(message.signer, evidence.of_view(known), evidence.of_view(message))
     if message.view < replica.view or (message.view == replica.view and replica.active):
         return
     certificate, batches = selection(message.view_changes, replica.committee)

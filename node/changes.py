@@ -1,0 +1,355 @@
+"""The file that a change of validators travels in between operators.
+
+`propose` writes it, each `approve` adds a signature, `submit` sends it. What an operator is shown
+and signs is rebuilt from typed fields and from the set that the operator's own node reports; bytes
+of the file are never signed as they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from caesar.core.changes import Approval, Change, JoinProof, SignedChange, join_bytes
+from caesar.core.validators import Registry, Verdict, changed_members
+from caesar.limits import CHANGE_VALID_BLOCKS_MAX, VALIDATOR_PAYLOAD_SIZE_BYTES_MAX
+from caesar.runtime.validators import verify
+from consensus.core.quorum import faults, quorum
+from consensus.core.types import Epoch
+from consensus.core.validators import Validator, ValidatorSet
+from native.errors import NativeError
+from native.values import Digest, PublicKey, Signature
+from node.errors import (
+    ChangeFileInvalid,
+    ChangeImpossible,
+    ChangeOutdated,
+    NotAMember,
+    UnexpectedAnswer,
+)
+from node.home import write_new, write_replacing
+
+if TYPE_CHECKING:
+    from native.keys import SecretKey
+
+FILE_VERSION: Final = 1
+FILE_SIZE_BYTES_MAX: Final = 4 * VALIDATOR_PAYLOAD_SIZE_BYTES_MAX  # base64, names, indentation
+KEYS: Final = (
+    "version",
+    "chain_id",
+    "base_epoch",
+    "base_set",
+    "valid_until",
+    "remove",
+    "add",
+    "rotate",
+    "approvals",
+)
+HINT: Final = "write it again with `hypermesh validator propose`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """What the operator's own node says of the validator set."""
+
+    chain: str
+    chain_id: Digest
+    height: int
+    members: ValidatorSet
+    tombstones: frozenset[str]
+    pending: bool
+
+    @staticmethod
+    def of(document: dict[str, Any], url: str) -> Present:
+        """Read the answer of /api/v1/validators; the hash of the set is computed here."""
+        try:
+            found = ValidatorSet(
+                epoch=Epoch(int(document["epoch"])),
+                members=tuple(
+                    Validator(
+                        name=str(member["name"]),
+                        key=PublicKey.from_spki(base64.b64decode(member["key"], validate=True)),
+                    )
+                    for member in document["members"]
+                ),
+            )
+            present = Present(
+                chain=str(document["chain"]),
+                chain_id=Digest(bytes.fromhex(document["chain_id"])),
+                height=int(document["height"]),
+                members=found,
+                tombstones=frozenset(
+                    str(member["name"]) for member in document["members"] if member["tombstone"]
+                ),
+                pending=document["pending"] is not None,
+            )
+            honest = bytes.fromhex(document["hash"]) == found.hash and len(present.chain_id) == 32
+        except (KeyError, TypeError, ValueError, NativeError) as error:
+            raise UnexpectedAnswer(
+                f"{url} answered with validators that cannot be read: {error}",
+                hint="check that it is a HyperMesh node of the same version",
+            ) from None
+        if not honest:
+            raise UnexpectedAnswer(
+                f"{url} answered with validators that do not have the hash it names",
+                hint="ask another node; this one lies or is damaged",
+            )
+        return present
+
+    def after(self, change: Change) -> tuple[Validator, ...]:
+        """The members after a change; raises `ChangeOutdated` or `ChangeImpossible`."""
+        if change.chain_id != self.chain_id:
+            raise ChangeOutdated(
+                f"the change is for another network than {self.chain}",
+                hint="name a node of the right network with --node, --cluster or --home",
+            )
+        if (change.base_epoch, change.base_set) != (self.members.epoch, self.members.hash):
+            raise ChangeOutdated(
+                f"the change was proposed for epoch {change.base_epoch}, and another set votes "
+                f"now, in epoch {self.members.epoch}",
+                hint="see `hypermesh validator status`, then propose and approve it again",
+            )
+        if change.valid_until <= self.height:
+            raise ChangeOutdated(
+                f"the change was valid until block {change.valid_until:,}; this is block "
+                f"{self.height:,}",
+                hint="propose and approve it again",
+            )
+        registry = Registry(present=self.members, automatic_left=0)
+        members, verdict = changed_members(registry, change)
+        if verdict is not Verdict.APPLIED:
+            raise ChangeImpossible(f"{verdict.text} [{verdict.code}]", hint=verdict.hint)
+        return members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeFile:
+    """A change and who approved it, by name."""
+
+    change: Change
+    approvals: tuple[tuple[str, Signature], ...] = ()
+
+    @staticmethod
+    def read(path: Path) -> ChangeFile:
+        """Read a file; raises `ChangeFileInvalid`."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(FILE_SIZE_BYTES_MAX + 1)
+            document = json.loads(data) if len(data) <= FILE_SIZE_BYTES_MAX else None
+            if not isinstance(document, dict) or set(document) != set(KEYS):
+                raise ValueError("its keys are not those of a change")
+            if document["version"] != FILE_VERSION:
+                raise ValueError(f"version {document['version']!r} is not {FILE_VERSION}")
+            return ChangeFile(
+                change=Change(
+                    chain_id=_digest(document["chain_id"]),
+                    base_epoch=Epoch(_number(document["base_epoch"])),
+                    base_set=_digest(document["base_set"]),
+                    valid_until=_number(document["valid_until"]),
+                    removes=tuple(_text(name) for name in document["remove"]),
+                    adds=tuple(_validator(entry) for entry in document["add"]),
+                    rotations=tuple(_validator(entry) for entry in document["rotate"]),
+                ),
+                approvals=tuple(
+                    (_text(entry["name"]), Signature(_bytes(entry["signature"])))
+                    for entry in document["approvals"]
+                ),
+            )
+        except (KeyError, TypeError, ValueError, NativeError) as error:
+            raise ChangeFileInvalid(
+                f"{path}: not a change of validators: {error}", hint=HINT
+            ) from None
+
+    def text(self) -> str:
+        """The file's content."""
+        change = self.change
+        document = {
+            "version": FILE_VERSION,
+            "chain_id": change.chain_id.hex(),
+            "base_epoch": int(change.base_epoch),
+            "base_set": change.base_set.hex(),
+            "valid_until": change.valid_until,
+            "remove": list(change.removes),
+            "add": [_entry(validator) for validator in change.adds],
+            "rotate": [_entry(validator) for validator in change.rotations],
+            "approvals": [
+                {"name": name, "signature": base64.b64encode(signature).decode()}
+                for name, signature in self.approvals
+            ],
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+    def write(self, path: Path, *, new: bool) -> None:
+        """Write the file; a new one never replaces another (`FileExistsError`)."""
+        data = self.text().encode()
+        if new:
+            write_new(path, data)
+        else:
+            write_replacing(path, data)
+
+    def approved_by(self, present: Present, secret: SecretKey) -> ChangeFile:
+        """Add the approval of a node's key; raises `NotAMember`. The same key counts once."""
+        index = present.members.index_of(secret.node_id)
+        if index is None:
+            raise NotAMember(
+                "the key of this home is no validator's, so it has no say in this change",
+                hint="approve with the home folder of a present validator",
+            )
+        name = present.members.members[index].name
+        others = tuple(entry for entry in self.approvals if entry[0] != name)
+        signature = secret.sign(self.change.signed_bytes)
+        return replace(self, approvals=(*others, (name, signature)))
+
+    def valid_approvals(self, present: Present) -> tuple[Approval, ...]:
+        """Approvals that are by present members and hold, rising by index; others are left out."""
+        found: dict[int, Approval] = {}
+        names = [validator.name for validator in present.members.members]
+        for name, signature in self.approvals:
+            if name not in names:
+                continue
+            index = names.index(name)
+            key = present.members.members[index].key
+            if verify(key, self.change.signed_bytes, signature):
+                found[index] = Approval(index=index, signature=signature)
+        return tuple(found[index] for index in sorted(found))
+
+    def signed(
+        self, present: Present, joiners: Sequence[SecretKey], *, height: int, header_hash: Digest
+    ) -> SignedChange:
+        """Make the payload; every new key signs the block that was just read.
+
+        Raises `NotAMember` for a joiner's home that is missing.
+        """
+        secrets = {secret.node_id: secret for secret in joiners}
+        proofs = []
+        for joiner in self.change.joiners:
+            secret = secrets.get(joiner.node_id)
+            if secret is None:
+                raise NotAMember(
+                    f"{joiner.name} has to show that it follows the chain, and its key is not here",
+                    hint=f"submit on the machine of {joiner.name} with --joiner HOME",
+                )
+            message = join_bytes(self.change, joiner.node_id, height, header_hash)
+            proofs.append(
+                JoinProof(height=height, header_hash=header_hash, signature=secret.sign(message))
+            )
+        return SignedChange(
+            change=self.change, approvals=self.valid_approvals(present), proofs=tuple(proofs)
+        )
+
+
+def propose(
+    present: Present,
+    *,
+    removes: Sequence[str],
+    adds: Sequence[Validator],
+    rotations: Sequence[Validator],
+    valid_for: int,
+) -> ChangeFile:
+    """A change of the present set; raises `ChangeImpossible`."""
+    change = Change(
+        chain_id=present.chain_id,
+        base_epoch=present.members.epoch,
+        base_set=present.members.hash,
+        valid_until=present.height + valid_for,
+        removes=tuple(removes),
+        adds=tuple(adds),
+        rotations=tuple(rotations),
+    )
+    if not change.names:
+        raise ChangeImpossible("nothing would change", hint="use --add, --remove or --rotate")
+    if len(set(change.names)) != len(change.names):
+        raise ChangeImpossible(
+            "a validator is named twice", hint="name each in one of --add, --remove and --rotate"
+        )
+    if not 1 <= valid_for <= CHANGE_VALID_BLOCKS_MAX:
+        raise ChangeImpossible(
+            f"valid for {valid_for:,} blocks", hint=f"1 to {CHANGE_VALID_BLOCKS_MAX:,}"
+        )
+    present.after(change)
+    return ChangeFile(change=change)
+
+
+def explain(present: Present, found: ChangeFile) -> str:
+    """What a change means, for the person who is to approve it."""
+    change = found.change
+    members = present.after(change)
+    before, after = len(present.members.members), len(members)
+    known = {validator.name: validator for validator in present.members.members}
+    lines = [
+        f"change     {change.id.hex()[:16]} of {present.chain}",
+        f"applies to epoch {change.base_epoch}, set {change.base_set.hex()[:16]}, until block "
+        f"{change.valid_until:,}",
+    ]
+    for name in change.removes:
+        lie = ", which provably lied" if name in present.tombstones else ""
+        lines.append(f"  remove   {name}  {known[name].node_id.hex()[:16]}{lie}")
+    lines += [f"  add      {entry.name}  {entry.node_id.hex()}" for entry in change.adds]
+    lines += [
+        f"  rotate   {entry.name}  {known[entry.name].node_id.hex()[:16]} becomes "
+        f"{entry.node_id.hex()}"
+        for entry in change.rotations
+    ]
+    lines.append(
+        f"validators {before} become {after}, quorum {quorum(before)} becomes {quorum(after)}, "
+        f"tolerated lies {faults(before)} become {faults(after)}"
+    )
+    if after < 4:
+        lines.append("           with fewer than 4 validators no lie is tolerated")
+    approved = {approval.index for approval in found.valid_approvals(present)}
+    names = [
+        validator.name
+        for index, validator in enumerate(present.members.members)
+        if index in approved
+    ]
+    lines.append(
+        f"approved   {len(approved)} of {quorum(before)} needed"
+        + (f": {', '.join(names)}" if names else "")
+    )
+    return "\n".join(lines)
+
+
+def _entry(validator: Validator) -> dict[str, str]:
+    return {"name": validator.name, "key": base64.b64encode(validator.key.spki).decode()}
+
+
+def _validator(value: Any) -> Validator:
+    return Validator(name=_text(value["name"]), key=parse_key(_text(value["key"])))
+
+
+def parse_key(text: str) -> PublicKey:
+    """Read a public key as `hypermesh validator key` prints it; raises ValueError."""
+    key = PublicKey.from_spki(_bytes(text))
+    if not key.algorithm.is_falcon:
+        raise ValueError("validators have Falcon keys")
+    return key
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected a text")
+    return value
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError("expected a whole number")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return base64.b64decode(_text(value), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64: {error}") from None
+
+
+def _digest(value: Any) -> Digest:
+    data = bytes.fromhex(_text(value))
+    if len(data) != 32:
+        raise ValueError("expected 64 hexadecimal digits")
+    return Digest(data)
