@@ -1,5 +1,7 @@
 """What must hold in every run (bft.md 11): watched while it happens, not reconstructed later."""
 
+from typing import Final
+
 from consensus.core.messages import (
     Checkpoint,
     Commit,
@@ -11,6 +13,7 @@ from consensus.core.messages import (
     VoteVector,
 )
 from consensus.core.replica import Replica
+from consensus.errors import InvariantError
 from consensus.limits import (
     AHEAD_BLOCKS_MAX,
     HEADERS_PER_REPLY_MAX,
@@ -38,6 +41,8 @@ class Checker:
         self.acknowledged: dict[bytes, int] = {}  # payload -> height (S9)
         self.said: dict[tuple[int, str, int, int], bytes] = {}  # what honest nodes signed (S6)
         self.numbers: dict[tuple[int, int], bytes] = {}
+        self.prepared: dict[tuple[int, int, int], bytes] = {}  # certificates seen (S5)
+        self.certified: dict[int, tuple[bytes, bytes]] = {}  # adopted by somebody (S12)
         self.excused: set[int] = set()
         """Nodes with an old backup that nobody could tell so: they count among the f liars."""
 
@@ -114,12 +119,80 @@ class Checker:
         )
         for name, size, cap in caps:
             require(size <= cap, f"node {replica.me}: {size} {name}, cap {cap}")
+        self._certificates(replica)
+
+    def _certificates(self, replica: Replica) -> None:
+        """One certificate for a place in a view (S5); what is certified is in the log (S12)."""
+        for entry in replica.prepared.values():
+            place = (entry.pre_prepare.epoch, entry.view, entry.sequence)
+            digest = entry.pre_prepare.digest
+            require(
+                self.prepared.setdefault(place, digest) == digest,
+                f"two prepared certificates at epoch, view and place {place}",
+            )
+        if replica.certificate is not None:
+            claim = replica.certificate.checkpoint
+            content = (claim.header_hash, claim.state_root)
+            require(
+                self.certified.setdefault(claim.height, content) == content,
+                f"a certificate of a block that contradicts another at {claim.height}",
+            )
 
     def durable(self) -> None:
-        """Everything acknowledged is in the one log, where it was acknowledged."""
+        """Everything acknowledged or certified is in the one log, where it was."""
+        for height, content in self.certified.items():
+            block = self.log.get(height)
+            require(
+                block is not None and (block.header.hash, block.block.state_root) == content,
+                f"a certificate of a block that nobody executed at {height}",
+            )
         for payload, height in self.acknowledged.items():
             stored = self.log.get(height)
             require(
                 stored is not None and payload in stored.payloads,
                 f"acknowledged payload lost at {height}",
             )
+
+
+PROPERTIES: Final = (
+    ("agreement", "S1 agreement"),
+    ("two batches committed", "S1 agreement"),
+    ("two prepared certificates", "S5 one certificate"),
+    ("state:", "S3 equal states"),
+    ("differs from the certified", "S8 certified states"),
+    ("is not the certified", "S8 certified states"),
+    ("invented payload", "S4 validity"),
+    ("unsigned payload", "S4 validity"),
+    ("contradicts its own", "S6 no contradiction"),
+    ("twice", "S6 no contradiction"),
+    ("own numbers only grow", "S6 no contradiction"),
+    ("acknowledged payload lost", "S9 durability"),
+    ("durability", "S9 durability"),
+    ("real time", "S10 real-time order"),
+    ("certificate of a block", "S12 light client"),
+    ("blames honest", "S13 accountability"),
+    ("replay", "S14 replay"),
+    (", cap ", "S15 bounded memory"),
+    ("idle cluster", "L8 late nodes"),
+    ("views race", "L2 views"),
+    ("views move", "L5 no livelock"),
+    ("views still move", "L2 views"),
+    ("view changes without any fault", "L2 views"),
+    ("starves a client", "L1 progress"),
+    ("liveness", "L1 progress"),
+    ("timers", "L6 timers"),
+    ("certificates do not converge", "L3 the tip"),
+    ("halted", "no honest node halts"),
+)
+"""What a violation says, and the property of bft.md 11 that it belongs to."""
+
+
+def property_of(error: Exception) -> str:
+    """The name of the property that a failure violates."""
+    text = str(error)
+    if not isinstance(error, Violation | InvariantError):
+        return f"no message stops a node ({type(error).__name__})"
+    for words, name in PROPERTIES:
+        if words in text:
+            return name
+    return "invariant of the core"
