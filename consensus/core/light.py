@@ -85,7 +85,7 @@ def decode_header_proof(data: bytes, bounds: wire.Bounds) -> HeaderProof:
         version, headers, certificate = wire.fields(
             wire.decode_value(data, HEADER_PROOF_SIZE_BYTES_MAX), 3
         )
-        if version != PROOF_VERSION:
+        if wire.number(version) != PROOF_VERSION:
             raise MalformedMessage("written by another version")
         return HeaderProof(
             headers=tuple(
