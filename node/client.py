@@ -165,6 +165,10 @@ class NodeClient:
         """Return the batch body of a block."""
         return self._ok("GET", f"/api/v1/blocks/{height}/body").content
 
+    def state_path(self, key: str) -> dict[str, Any]:
+        """Return the way down the ledger's tree to a key."""
+        return self._json("GET", f"/api/v1/state/{key}")
+
     def payload_proof(self, identifier: str) -> dict[str, Any]:
         """Return the proof that a payload is in a block."""
         return self._json("GET", f"/api/v1/transactions/{identifier}/proof")

@@ -298,6 +298,54 @@ def verify_header(
 
 
 @app.command(
+    "diff-state",
+    epilog=examples(
+        "hypermesh chain diff-state http://[::1]:9293 http://[::1]:9303",
+        "hypermesh chain diff-state http://[::1]:9293 http://[::1]:9303 --output json",
+    ),
+)
+def diff_state(
+    first: Annotated[str, typer.Argument(metavar="URL", help="One node.")],
+    second: Annotated[str, typer.Argument(metavar="URL", help="The other node.")],
+    output: Output = OutputFormat.TEXT,
+) -> int:
+    """Find where the states of two nodes differ, down to one account. Exit code 1 when they do."""
+    from node.client import NodeClient
+    from node.errors import ExitCode
+    from node.states import compare
+
+    with NodeClient(first) as one, NodeClient(second) as other:
+        found = compare(one, other)
+    names = {1: "ledger", 2: "certificate log", 3: "validators"}
+    data = {
+        "height": found.height,
+        "same": not found.applications,
+        "applications": [names.get(tag, str(tag)) for tag in found.applications],
+        "key": None if found.key is None else found.key.hex(),
+        "account": found.account or None,
+        "balances": None
+        if found.key is None
+        else [None if leaf is None else str(leaf[1]) for leaf in (found.first, found.second)],
+        "questions": found.questions,
+    }
+
+    def text() -> str:
+        if not found.applications:
+            return f"the states after block {found.height:,} are the same"
+        lines = [f"after block {found.height:,} these differ: {', '.join(data['applications'])}"]  # type: ignore[arg-type]
+        if found.key is not None:
+            where = found.account or "an account"
+            lines.append(f"{where} (tree key {found.key.hex()})")
+            for url, leaf in ((first, found.first), (second, found.second)):
+                holds = "is not there" if leaf is None else f"{leaf[1]:,} base units"
+                lines.append(f"  {url}: {holds}")
+        return "\n".join(lines)
+
+    emit(output, data, text)
+    return ExitCode.FAILED if found.applications else ExitCode.OK
+
+
+@app.command(
     epilog=examples(
         "hypermesh chain prune --files /var/lib/hypermesh --keep-blocks 100000 --yes",
         "hypermesh chain prune --files n0",

@@ -238,6 +238,16 @@ class HeadersView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatePathView:
+    """The way down the ledger's tree to a key, with the application roots of the same block."""
+
+    height: int
+    roots: tuple[tuple[int, bytes], ...]
+    path: bytes
+    address: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PayloadProof:
     """That a payload is in an agreed block: its bytes, its place, and the way to a header."""
 
@@ -377,6 +387,10 @@ class NodeAPI(Protocol):
 
     async def body(self, height: int) -> bytes | None:
         """Return the batch body of a block; None when the block is not held."""
+        ...
+
+    async def state_path(self, key: bytes) -> StatePathView:
+        """Return the way down the ledger's tree to a key that need not be in it."""
         ...
 
     async def payload_proof(self, identifier: bytes) -> PayloadProof | None:

@@ -240,6 +240,17 @@ ENDPOINTS: Final = (
     ),
     Endpoint(
         method="GET",
+        path="/api/v1/state/{key}",
+        handler="state_path",
+        answer=(
+            _HEIGHT,
+            ("roots", "application roots by tag, hexadecimal"),
+            ("path", "siblings from the root of the ledger's tree and the leaf, base64"),
+            ("address", "of the account the way ends at, hexadecimal; null for none"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
         path="/api/v1/transactions/{id}/proof",
         handler="payload_proof",
         answer=(

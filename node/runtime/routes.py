@@ -264,6 +264,17 @@ class Routes:
             raise self._no_block(height, "no")
         return Response(body, media_type=BATCH_TYPE)
 
+    async def state_path(self, request: Request) -> Response:
+        """The way down the ledger's tree to a key, for `hypermesh chain diff-state`."""
+        view = await self._node.state_path(_digest(request.path_params["key"], "key of the tree"))
+        document = {
+            "height": view.height,
+            "roots": {str(tag): root.hex() for tag, root in view.roots},
+            "path": _base64(view.path),
+            "address": None if view.address is None else view.address.hex(),
+        }
+        return _json(document, height=view.height)
+
     async def payload_proof(self, request: Request) -> Response:
         """That a payload is in an agreed block; says nothing about its outcome."""
         identifier = _digest(request.path_params["id"], "receipt id")

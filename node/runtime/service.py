@@ -60,6 +60,7 @@ from node.runtime.api import (
     ReadMode,
     ReceiptView,
     Refused,
+    StatePathView,
     Submission,
     Unavailable,
     ValidatorsView,
@@ -357,6 +358,16 @@ class NodeService:
         if root == EMPTY_ROOT:
             return Batch.of([]).body
         return await self._parts.store.body(height, root)
+
+    async def state_path(self, key: bytes) -> StatePathView:
+        """Return the way down the ledger's tree to a key that need not be in it."""
+        parts = self._parts
+        found, roots = await parts.executor.run(
+            lambda: (parts.ledger.tree_path(key), tuple(parts.router.roots))
+        )
+        return StatePathView(
+            height=found.height, roots=roots, path=found.path, address=found.address
+        )
 
     async def payload_proof(self, identifier: bytes) -> PayloadProof | None:
         """Prove that an executed payload is in an agreed block; None while it is in none."""

@@ -32,6 +32,7 @@ from node.runtime.api import (
     PayloadProof,
     PendingView,
     ReceiptView,
+    StatePathView,
     Submission,
     ValidatorsView,
     ValidatorView,
@@ -216,6 +217,9 @@ class FakeNode:
 
     async def body(self, height: int) -> bytes | None:
         return b"body" if height <= self.now.height else None
+
+    async def state_path(self, key: bytes) -> StatePathView:
+        return StatePathView(height=self.now.height, roots=((1, key),), path=b"path", address=None)
 
     async def payload_proof(self, identifier: bytes) -> PayloadProof | None:
         if identifier != bytes(32):

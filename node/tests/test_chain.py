@@ -188,6 +188,14 @@ def test_reads_say_which_promise_they_keep(url: str) -> None:
     assert both.json()["code"] == "HM-D-602"
 
 
+@pytest.mark.usefixtures("payment")
+def test_nodes_that_agree_have_one_state(live: Cluster) -> None:
+    urls = [member.url for member in live.members]
+    found = answer("chain", "diff-state", *urls)
+    assert found["same"]
+    assert found["height"] > 0
+
+
 @pytest.mark.usefixtures("url")
 def test_files_of_a_running_node_are_left_alone(live: Cluster) -> None:
     home = live.members[0].home.path

@@ -109,6 +109,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
             "verify",
             "prove",
             "verify-header",
+            "diff-state",
             "prune",
             "rollback",
         },
