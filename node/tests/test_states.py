@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -9,13 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caesar.tests.worlds import World, address, pay, plain_address
 from native.codec import decode
 from native.hashing import sha256
-from native.ledger import SumTree, system_tree_key
+from native.ledger import SumTree, account_tree_key, system_tree_key
 from node.client import NodeClient
 from node.errors import StatesMoving, UnexpectedAnswer
 from node.runtime.api import StatePathView
-from node.states import START, Way, _leaf, _Search, _sibling, compare, cut, flip, same_bits
+from node.states import (
+    START,
+    Way,
+    _leaf,
+    _Search,
+    _sibling,
+    compare,
+    cut,
+    flip,
+    read_way,
+    same_bits,
+)
 from node.tests.fake_node import FakeNode, Served
 from node.tests.test_cli import answer, run
 
@@ -114,6 +127,33 @@ def test_bits_are_cut_and_flipped_from_the_front(key: bytes, at: int) -> None:
     assert same_bits(key, flip(key, at), at)
     assert not same_bits(key, flip(key, at), at + 1)
     assert cut(flip(key, at), at) == cut(key, at)
+
+
+def test_the_way_down_a_real_ledger_names_its_accounts() -> None:
+    first, second = World(), World()
+    first.execute(pay(recipient=plain_address(1), amount=5, sequence=0))
+    second.execute(pay(recipient=plain_address(1), amount=6, sequence=0))
+
+    def ask(world: World, key: bytes) -> Way:
+        found = world.application.tree_path(key)
+        way = read_way(
+            {
+                "height": found.height,
+                "roots": {},
+                "path": base64.b64encode(found.path),
+                "address": None if found.address is None else found.address.hex(),
+            },
+            key,
+        )
+        assert way.at(0)[0] == world.application.tree_root
+        return way
+
+    payee = plain_address(1)
+    assert ask(first, account_tree_key(payee)).address == payee
+    assert ask(first, system_tree_key(b"treasury")).address is None
+    search = _Search(partial(ask, first), partial(ask, second), 1)
+    key = search.differing(ask(first, START), ask(second, START))
+    assert key in (account_tree_key(payee), account_tree_key(address("alice")))
 
 
 # --- over HTTP
