@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -173,8 +173,16 @@ class Strand:
 class Generator:
     """Sends the transfers of one plan through channels and keeps the score."""
 
-    def __init__(self, plan: Plan, channels: Sequence[Channel], payloads: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        channels: Sequence[Channel],
+        payloads: Sequence[bytes],
+        *,
+        give_up_s: float = GIVE_UP_S,
+    ) -> None:
         self.plan = plan
+        self.give_up_s = give_up_s
         self.channels = channels
         self.payloads = payloads
         self.outcomes: Counter[int] = Counter()
@@ -255,7 +263,7 @@ class Generator:
 
     async def _call(self, slot: int, operations: list[tuple[float, bytes]]) -> None:
         payloads = [payload for _, payload in operations]
-        give_up = trio.current_time() + GIVE_UP_S
+        give_up = trio.current_time() + self.give_up_s
         for attempt in itertools.count():
             if trio.current_time() > give_up:
                 break
@@ -351,7 +359,9 @@ class StoqChannel:
 
 
 @contextlib.asynccontextmanager
-async def stoq_channels(plan: Plan) -> AsyncIterator[list[StoqChannel]]:
+async def stoq_channels(
+    plan: Plan, make: Callable[[Endpoint, Target], StoqChannel] = StoqChannel
+) -> AsyncIterator[list[StoqChannel]]:
     """Open an endpoint with a key of its own and a channel to every target."""
     offer = HelloOffer(chain_id=bytes.fromhex(plan.chain_id), chain_name=plan.chain_name)
     async with trio.open_nursery() as nursery:
@@ -362,7 +372,7 @@ async def stoq_channels(plan: Plan) -> AsyncIterator[list[StoqChannel]]:
             verifier=AcceptAll(),  # whom we reach is decided by the NodeId we dial
         )
         await nursery.start(endpoint.run)
-        channels = [StoqChannel(endpoint, target) for target in plan.targets]
+        channels = [make(endpoint, target) for target in plan.targets]
         try:
             yield channels
         finally:
@@ -426,11 +436,20 @@ async def _watch_stop(generator: Generator) -> None:
 class Load:
     """The generator's process, as its parent holds it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        module: str = "bench.load",
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`module` is another generator with the same manners; it gets `arguments` as well."""
         self.plan = plan
         path = plan.write()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.load", str(path)],
+            [sys.executable, "-m", module, str(path), *arguments],
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
@@ -28,7 +28,7 @@ from node.home import Home
 from node.processes import Listen, Process, require_free, taken
 
 PORTS_PER_NODE: Final = 10
-BLOCK_PORTS: Final = 100  # ten nodes at most
+BLOCK_PORTS: Final = 100  # ten nodes; bigger clusters take several blocks
 STOQ_OFFSET: Final = 2
 HTTP_OFFSET: Final = 3
 BASE_PORT_FIRST: Final = 21_000  # below the range the kernel hands out by itself
@@ -100,11 +100,13 @@ def free_base_port(nodes: int) -> int:
 
     When no block is free, name who holds the first one.
     """
-    blocks = (BASE_PORT_LAST - BASE_PORT_FIRST) // BLOCK_PORTS
+    needed = -(-nodes * PORTS_PER_NODE // BLOCK_PORTS)
+    blocks = (BASE_PORT_LAST - BASE_PORT_FIRST) // BLOCK_PORTS - needed + 1
     start = os.getpid() + time.monotonic_ns() // 1_000_000
     for step in range(blocks):
         base = BASE_PORT_FIRST + (start + step) % blocks * BLOCK_PORTS
-        if _reserve(base) and not any(taken(listen) for listen in listens(base, nodes)):
+        reserved = all(_reserve(base + BLOCK_PORTS * more) for more in range(needed))
+        if reserved and not any(taken(listen) for listen in listens(base, nodes)):
             return base
     require_free(*listens(BASE_PORT_FIRST, nodes))
     raise WaitExpired("every block of ports is reserved by another run")
@@ -132,6 +134,7 @@ class Member:
     """One node of a network: its home, its addresses, its process."""
 
     manifest: manifest.Member
+    environment: Mapping[str, str] = field(default_factory=dict, compare=False)  # of its process
 
     @property
     def name(self) -> str:
@@ -181,7 +184,7 @@ class Member:
 
     def start(self) -> None:
         """Start it unless it runs, with its log in the home; ports are checked first."""
-        operate.start([self.manifest])
+        operate.start([self.manifest], environment=self.environment)
 
     def signal(self, number: int) -> None:
         """Send a signal; the node must be running."""
@@ -379,7 +382,8 @@ class Network:
 
     def up(self, *, timeout_s: float = 30.0) -> None:
         """Start every node and wait until each is ready."""
-        operate.start([member.manifest for member in self.members])
+        for member in self.members:
+            member.start()
         self.wait_ready(timeout_s=timeout_s)
 
     def wait_ready(

@@ -1,7 +1,8 @@
 """Real processes for ring 3: networks with ports of their own, load, and what to print on failure.
 
-A network is made once per file and shared by its tests; each test leaves it whole. Waits are for
-conditions, with a deadline; ports are checked free first and a taken one names its holder.
+One network of four is made for all tests, every link of it through a proxy; each test leaves it
+whole. Waits are for conditions, with a deadline; ports are checked free first and a taken one names
+its holder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pytest
 
 from bench.load import Load, Purse
 from bench.network import Member, Network
+from chaos.mesh import Mesh
 
 StartNetwork = Callable[..., Network]
 StartLoad = Callable[..., Load]
@@ -38,26 +40,31 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartNetwork]:
         _shown.remove(created)
 
 
-@pytest.fixture(scope="module")
-def mesh(start: StartNetwork) -> Network:
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """Four validators, running."""
-    return start(nodes=4)
+    made = Mesh.create(tmp_path_factory.mktemp("mesh"), nodes=4, seed=1)
+    _shown.append(made.network)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.close()
+        _shown.remove(made.network)
 
 
-@pytest.fixture(scope="module")
-def purse(mesh: Network) -> Purse:
+@pytest.fixture(scope="session")
+def purse(mesh: Mesh) -> Purse:
     """Funded accounts of the four validators' ledger."""
-    return Purse.fill(mesh, accounts=32)
+    return Purse.fill(mesh.network, accounts=32)
 
 
 @pytest.fixture
-def whole(mesh: Network) -> Network:
+def whole(mesh: Mesh) -> Network:
     """The four validators, all of them up and ready, whatever the test before did."""
-    for member in mesh.members:
-        if member.paused:
-            member.resume()
-    mesh.up()
-    return mesh
+    mesh.heal()
+    mesh.network.wait_ready(timeout_s=60)
+    return mesh.network
 
 
 @pytest.fixture

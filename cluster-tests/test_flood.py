@@ -60,10 +60,10 @@ def test_commit_latency_stays_within_twice_idle_under_an_http_flood(
 ) -> None:
     flooded = whole.backups()[0]
     others = [member for member in whole.members if member is not flooded]
-    quiet = purse.book(load(rate=50, seconds=3, targets=others).report())
+    quiet = purse.book(load(rate=50, seconds=2, targets=others).report())
     requests = flooded.metric(SERVED)
     with flood(flooded):
-        loud = purse.book(load(rate=50, seconds=3, targets=others).report())
+        loud = purse.book(load(rate=50, seconds=2, targets=others).report())
     served = until(lambda: flooded.metric(SERVED), "metrics after the flood", timeout_s=10)
     assert served - requests > CLIENTS, "the flood did not reach the node"
     assert loud.outcomes == {"0": loud.sent}

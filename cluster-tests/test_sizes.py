@@ -12,7 +12,7 @@ from bench.network import Network
 StartNetwork = Callable[..., Network]
 
 
-@pytest.mark.parametrize(("nodes", "count"), [(1, 100), (3, 100), (7, 20)])
+@pytest.mark.parametrize(("nodes", "count"), [(1, 20), (3, 20), (7, 20)])
 def test_a_network_of_this_size_commits(start: StartNetwork, nodes: int, count: int) -> None:
     network = start(nodes=nodes, run=False)
     try:

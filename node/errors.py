@@ -106,6 +106,13 @@ class DatabaseInvalid(NodeError):
     exit_code = ExitCode.CONFIGURATION
 
 
+class DiskFailed(NodeError):
+    """The disk took no more while the node ran: full, read-only, or failing. The node stops."""
+
+    code = "HM-D-210"
+    exit_code = ExitCode.FAILED
+
+
 class AlreadyRunning(NodeError):
     """Another process runs this home folder."""
 

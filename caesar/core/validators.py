@@ -171,6 +171,7 @@ class Registry:
     """The whole state after a block."""
 
     present: ValidatorSet
+    ordered_at: int = 0  # height of the block that decided the present set, 0 for genesis
     previous: ValidatorSet | None = None
     pending: Pending | None = None
     automatic_left: int  # removals by proof until the operators approve a set
@@ -193,11 +194,23 @@ class Registry:
         return (
             STATE_VERSION,
             self.present.value(),
+            self.ordered_at,
             None if self.previous is None else self.previous.value(),
             None if self.pending is None else self.pending.value(),
             self.automatic_left,
             tuple([entry.value() for entry in self.tombstones]),
             self.retired,
+        )
+
+    def decided(self, before: Registry) -> bool:
+        """Whether anything but the headers differs from an earlier state of this registry.
+
+        Every decision replaces one of these three, and nothing else does.
+        """
+        return not (
+            self.present is before.present
+            and self.pending is before.pending
+            and self.tombstones is before.tombstones
         )
 
     def has_tombstone(self, validator: Validator) -> bool:
@@ -212,6 +225,12 @@ class Registry:
         return any(
             entry.node_id == offender and entry.offence is offence for entry in self.tombstones
         )
+
+    def decided_at(self, height: int) -> ValidatorSet | None:
+        """What a block decided about who votes next: of the newest two decisions."""
+        if self.pending is not None and self.pending.ordered_at == height:
+            return self.pending.next
+        return self.present if height == self.ordered_at > 0 else None
 
     def set_of(self, epoch: int) -> ValidatorSet | None:
         """The set of the present epoch or of the one before."""
@@ -248,6 +267,7 @@ def begin(registry: Registry, epoch: int) -> Registry:
     return replace(
         registry,
         present=pending.next,
+        ordered_at=pending.ordered_at,
         previous=present,
         pending=None,
         automatic_left=(
@@ -435,11 +455,14 @@ def root(body: Digest, headers: Sequence[tuple[int, Digest]]) -> Digest:
 def read_registry(body: Value, headers: Sequence[tuple[int, Digest]]) -> Registry:
     """Read our own bytes back; raises `StateDamaged`."""
     try:
-        version, present, previous, pending, left, tombstones, retired = wire.fields(body, 7)
+        version, present, ordered_at, previous, pending, left, tombstones, retired = wire.fields(
+            body, 8
+        )
         if version != STATE_VERSION:
             raise StateDamaged("the validator registry has another version")
         return Registry(
             present=_set(present),
+            ordered_at=wire.number(ordered_at),
             previous=wire.optional(previous, _set),
             pending=wire.optional(pending, _pending),
             automatic_left=wire.number(left),

@@ -8,7 +8,7 @@ Its delta is a header's hash, and the whole rest only when something was decided
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from caesar.core import validators
@@ -59,19 +59,18 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """A registry with what its root and its bytes need; `body` is kept until it changes."""
+    """A registry with its body's bytes and hash, which stay until something is decided."""
 
     registry: Registry
     body: bytes
-    root: Digest = field(init=False)
-
-    def __post_init__(self) -> None:
-        digest = Digest(sha256(self.body))
-        object.__setattr__(self, "root", validators.root(digest, self.registry.headers))
+    body_hash: Digest
+    root: Digest
 
 
 def _state_of(registry: Registry) -> _State:
-    return _State(registry, encode(registry.body()))
+    body = encode(registry.body())
+    digest = Digest(sha256(body))
+    return _State(registry, body, digest, validators.root(digest, registry.headers))
 
 
 class ValidatorsApplication:
@@ -137,13 +136,17 @@ class ValidatorsApplication:
             ids.append(identifier)
         self._counts.refused_total += len(codes) - codes.count(Verdict.APPLIED)
         registry = validators.end(registry, height, block.header.hash)
-        changed = replace(registry, headers=()) != replace(before, headers=())
-        body = encode(registry.body()) if changed else self._state.body
-        self._state = _State(registry, body)
+        changed = registry.decided(before)
+        if changed:
+            self._state = _state_of(registry)
+        else:
+            known = self._state
+            root = validators.root(known.body_hash, registry.headers)
+            self._state = _State(registry, known.body, known.body_hash, root)
         ordered = registry.pending is not None and entered.pending is None
         return Executed(
             root=self._state.root,
-            delta=encode((height, block.header.hash, body if changed else None)),
+            delta=encode((height, block.header.hash, self._state.body if changed else None)),
             positions=tuple(positions),
             ids=b"".join(ids),
             codes=bytes(codes),

@@ -1,5 +1,6 @@
 """Who votes: changes by quorum, evidence, tombstones, and removal that can cost no quorum."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from caesar.core import validators
 from caesar.core.changes import (
+    Accusation,
     Approval,
     Change,
     JoinProof,
@@ -23,15 +25,18 @@ from caesar.limits import (
 )
 from caesar.tests.validator_worlds import RegistryWorld, key, lie, node, nodes
 from caesar.tests.worlds import CHAIN
+from consensus.core import evidence
 from consensus.core.evidence import Offence
+from consensus.core.messages import SignedKind
 from consensus.core.quorum import faults, quorum
-from consensus.core.types import Epoch
+from consensus.core.types import Epoch, Number
 from consensus.core.validators import Validator
 from consensus.errors import InvariantError
 from consensus.limits import WINDOW_BLOCKS
 from native.batches import Batch
 from native.codec import encode
-from native.values import Digest, PublicKey, Signature
+from native.hashing import sha256
+from native.values import Digest, NodeId, PublicKey, Signature
 
 
 def world(members: int = 4, *, blocks: int = 3) -> RegistryWorld:
@@ -58,9 +63,13 @@ def test_a_validator_is_added_after_the_window() -> None:
     assert [entry.name for entry in done.next_validators.members] == ["n0", "n1", "n2", "n3", "n4"]
     assert net.registry.pending is not None
     assert net.registry.pending.effective_after == net.height + WINDOW_BLOCKS
+    ordered = net.height
+    assert net.registry.decided_at(ordered) == done.next_validators
     net.skip(WINDOW_BLOCKS)
     assert names(net.registry) == ["n0", "n1", "n2", "n3"]  # the last block of the old epoch
     net.execute()
+    assert net.registry.decided_at(ordered) == done.next_validators  # a restart asks once more
+    assert net.registry.decided_at(ordered + 1) is None
     assert names(net.registry) == ["n0", "n1", "n2", "n3", "n4"]
     assert net.registry.present == done.next_validators
     assert net.registry.previous is not None
@@ -519,3 +528,44 @@ def test_the_bytes_that_operators_sign_are_pinned() -> None:
         + "90"
         + "90"
     )
+
+
+def test_evidence_bytes_are_pinned() -> None:
+    """They are ordered and stored for good: a change of form needs a new version."""
+    said = [
+        evidence.Numbered(
+            kind=SignedKind.VOTES,
+            epoch=Epoch(3),
+            number=Number(300),
+            digest=Digest(digest * 32),
+            signature=Signature(b"sig"),
+        )
+        for digest in (b"b", b"a")
+    ]
+    accusation = Accusation(
+        chain_id=Digest(b"c" * 32),
+        offender=NodeId(b"n" * 32),
+        proof=evidence.contradiction(said[0], said[1]),
+    )
+    one = "960402" + "03" + "cd012c" + "c420" + "61" * 32 + "c403" + b"sig".hex()
+    other = one.replace("61" * 32, "62" * 32)
+    assert accusation.encode().hex() == (
+        "03" + "95" + "0102" + "c420" + "63" * 32 + "c420" + "6e" * 32 + "92" + one + other
+    )
+    named = b"\x92\xc4\x20" + b"n" * 32 + b"\x07"
+    domain = b"hypermesh/validator-evidence/v1"
+    assert accusation.id == sha256(domain + b"c" * 32 + named)
+
+
+def test_the_root_is_the_hash_of_body_and_headers_as_specified() -> None:
+    """Rebuilt here with hashlib and bytes, so that a change of form does not go unnoticed."""
+    registry = validators.genesis([_cheap(0)])
+    spki = _cheap(0).key.spki
+    member = b"\x92\xa2n0\xc5" + len(spki).to_bytes(2, "big") + spki
+    present = b"\x92\x00\x91" + member
+    body = b"\x98\x01" + present + b"\x00\xc0\xc0\x00\x90\x90"
+    header = b"\x91\x92\x05\xc4\x20" + b"h" * 32
+    committed = b"\x92\xc4\x20" + hashlib.sha256(body).digest() + header
+    expected = hashlib.sha256(b"hypermesh/validator-registry/v1" + committed).digest()
+    found = validators.root(Digest(sha256(encode(registry.body()))), ((5, Digest(b"h" * 32)),))
+    assert found == expected

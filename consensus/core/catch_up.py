@@ -15,6 +15,7 @@ from consensus.core.phases import checkpoint, commit
 from consensus.core.types import Height, ReplicaIndex
 from consensus.limits import (
     BODIES_PER_FETCH_MAX,
+    FETCH_AHEAD_BLOCKS_MAX,
     HEADERS_PER_REPLY_MAX,
     IN_FLIGHT_BLOCKS_MAX,
 )
@@ -57,7 +58,9 @@ def fetch(replica: "Replica") -> None:
             Event.CATCH_UP_STARTED, f"block {replica.executed}, certified {replica.certified}"
         )
     known = _known(replica)
-    for height in range(replica.executed + 1, min(known, replica.executed + 32) + 1):
+    for height in range(
+        replica.executed + 1, min(known, replica.executed + FETCH_AHEAD_BLOCKS_MAX) + 1
+    ):
         want_body(replica, replica.fetched[height][1].payload_root)
     if known < replica.certified and len(replica.fetched) < HEADERS_PER_REPLY_MAX:
         if known > replica.executed or replica.catching_up:

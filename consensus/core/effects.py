@@ -131,7 +131,7 @@ class SendProposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execute:
-    """Execute this block: its predecessor has been reported by `Executed`.
+    """Execute this block after those handed out before it.
 
     The runtime stores `header` and `batch` with the block in `state.db`.
     """

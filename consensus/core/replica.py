@@ -221,6 +221,7 @@ class Replica:
         self.tip = tip
         self.uncertified = {block.height: block for block in uncertified}
         self.executing: tuple[BlockHeader, BatchHeader] | None = None
+        self.executing_after: deque[tuple[BlockHeader, BatchHeader]] = deque()
         self.executed_us: int | None = None
         self.certificate: BlockCertificate | None = None
         self.certified = GENESIS_HEIGHT  # h: its height

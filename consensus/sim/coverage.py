@@ -58,7 +58,6 @@ SWARM: Final = (
     "lies: both votes to one peer",
     "lies: two batches for one place",
     "lies: wrong state root",
-    "messages a stopped process did not read",
     "messages cut",
     "messages delayed",
     "messages dropped",

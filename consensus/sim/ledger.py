@@ -5,12 +5,16 @@ compare every reply (S4, S9), and compare the order of blocks with real time (S1
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from consensus.sim.checker import require
 from consensus.sim.disk import StoredBlock
 from consensus.sim.node import Node
+
+WITHOUT_EFFECT: Final = ("known", "refused")
+SNAPSHOT_BLOCKS: Final = 4  # often, so that short runs restart from one
 
 
 def signature(body: bytes) -> bytes:
@@ -55,6 +59,22 @@ class Ledger:
         self.balances[target] = self.balances.get(target, 100) + amount
         return f"left {balance - amount}"
 
+    def snapshot(self) -> "Snapshot":
+        """All that a restart needs, the payloads that have had their effect included."""
+        return Snapshot(balances=dict(self.balances), seen=frozenset(self.seen))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The state of a ledger after one block."""
+
+    balances: dict[int, int]
+    seen: frozenset[bytes]
+
+    def restored(self, may_apply: Callable[[bytes], bool]) -> Ledger:
+        """A ledger that goes on from here."""
+        return Ledger(may_apply=may_apply, balances=dict(self.balances), seen=set(self.seen))
+
 
 @dataclass(slots=True)
 class Operation:
@@ -75,8 +95,8 @@ class History:
     replies: dict[bytes, tuple[int, str]] = field(default_factory=dict)
 
     def replied(self, node: int, payload: bytes, height: int, result: str) -> None:
-        """An honest node executed a payload; the first reply that is no repetition counts."""
-        if result == "known":
+        """An honest node executed a payload; it takes effect once, refusals have none."""
+        if result in WITHOUT_EFFECT:
             return
         first = self.replies.setdefault(payload, (height, result))
         require(
@@ -91,13 +111,10 @@ class History:
         for height in sorted(log):
             for payload in log[height].payloads:
                 result = reference.apply(payload)
-                if result != "known":
+                if result not in WITHOUT_EFFECT:
                     expected.setdefault(payload, (height, result))
         for payload, (height, result) in self.replies.items():
-            require(
-                is_signed(payload) or result == "refused",
-                f"unsigned payload took effect at {height}: {result}",
-            )
+            require(is_signed(payload), f"unsigned payload took effect at {height}: {result}")
             require(
                 expected.get(payload) == (height, result),
                 f"acknowledged payload lost at {height}, or its result {result} was another",
@@ -122,19 +139,30 @@ class History:
 
 
 class LedgerNode(Node):
-    """A node whose application is the ledger, on top of the hash chain."""
+    """A node whose application is the ledger, on top of the hash chain.
+
+    It keeps the state after every few blocks and starts from the newest one that is left.
+    """
 
     history: History | None = None
     accepts: Callable[[bytes], bool] = staticmethod(is_signed)
 
     def start(self) -> None:
-        self._replay(self.disk.blocks)
+        self.snapshots: dict[int, Snapshot] = getattr(self, "snapshots", {})
+        self._restore()
         super().start()
 
-    def _replay(self, blocks: Iterable[StoredBlock]) -> None:
+    def _restore(self) -> None:
+        """From the newest snapshot at or below the last block, and the blocks after it."""
+        blocks = self.disk.blocks
+        self.snapshots = {
+            height: snapshot for height, snapshot in self.snapshots.items() if height <= len(blocks)
+        }
+        self.applied = max(self.snapshots, default=0)
         self.ledger = Ledger(may_apply=self.accepts)
-        self.applied = 0
-        for stored in blocks:
+        if self.applied:
+            self.ledger = self.snapshots[self.applied].restored(self.accepts)
+        for stored in blocks[self.applied :]:
             self._apply(stored)
 
     def _apply(self, stored: StoredBlock) -> None:
@@ -143,9 +171,12 @@ class LedgerNode(Node):
             result = self.ledger.apply(payload)
             if self.history is not None and self.honest:
                 self.history.replied(self.index, payload, stored.header.height, result)
+        if self.applied % SNAPSHOT_BLOCKS == 0:
+            self.snapshots[self.applied] = self.ledger.snapshot()
 
     def _store_block(self, stored: StoredBlock) -> None:
         super()._store_block(stored)
         if self.applied != len(self.disk.blocks) - 1:
-            self._replay(self.disk.blocks[:-1])
-        self._apply(stored)
+            self._restore()
+        else:
+            self._apply(stored)

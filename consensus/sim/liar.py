@@ -347,6 +347,18 @@ def bad_batches(liar: Liar, _peer: ReplicaIndex, message: Message) -> list[Messa
     return [liar.sealed(replace(message, header=header))]
 
 
+def proposes_again(liar: Liar, _peer: ReplicaIndex, message: Message) -> list[Message] | None:
+    """Every third batch is one that was executed before; everybody is told the same."""
+    if not isinstance(message, PrePrepare) or message.signer != liar.index or message.sequence % 3:
+        return None
+    old = [stored.batch.payload_root for stored in liar.disk.blocks if stored.payloads]
+    if not old:
+        return None
+    liar.count("an executed batch again")
+    header = replace(message.header, payload_root=old[0])
+    return [liar.sealed(replace(message, header=header))]
+
+
 def wrong_roots(liar: Liar, peer: ReplicaIndex, message: Message) -> list[Message] | None:
     """CHECKPOINTs with a wrong root, the same to all or another to each."""
     if not isinstance(message, VoteVector) or message.signer != liar.index or not liar.bold():
@@ -616,7 +628,6 @@ TRICKS: Final[tuple[Trick, ...]] = (
     *CLASSIC,
     almost_too_late,
     bad_batches,
-    bent_new_view,
     equivocates_to_each,
     equivocates_to_f,
     floods_views,
@@ -625,6 +636,7 @@ TRICKS: Final[tuple[Trick, ...]] = (
     mutates,
     odd_new_view,
     odd_view_change,
+    proposes_again,
     replays,
     says_nothing,
     votes_far_ahead,

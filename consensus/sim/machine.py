@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from consensus.core.types import Instant
 from consensus.sim.world import World
 
-QUEUED_MESSAGES_MAX = 4_000  # what sockets hold for a process that does not read
+QUEUED_MESSAGES_MAX = 500  # what buffers hold for a process that does not read
 MILLION = 1_000_000
 
 

@@ -5,6 +5,7 @@ hashes, bodies are tuples of small byte strings, the application is a hash chain
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
@@ -204,7 +205,7 @@ class Node:
         self.timers: dict[Timer, int] = {}
         self.committing: tuple[Tick, dict[Digest, Body]] | None = None
         self.ticking = False
-        self.executing: StoredBlock | None = None
+        self.executing: deque[StoredBlock] = deque()
         self.custody_told: tuple[int, int, int | None] | None = None
         self.feed(Started())
         for peer in self.cluster.nodes:
@@ -250,10 +251,8 @@ class Node:
                     world.counters["crashes between sync of a certificate and send"] += 1
             else:
                 world.counters["crashes that lost a write"] += 1
-        executing = self.executing is not None
-        if executing and (world.random.random() < 0.5 if written is None else written):
-            assert self.executing is not None
-            self._store_block(self.executing)
+        while self.executing and (world.random.random() < 0.5 if written is None else written):
+            self._store_block(self.executing.popleft())
             world.counters["crashes between execution and vote"] += 1
         for peer in self.cluster.nodes:
             if peer is not self and peer.up and world.random.random() < 0.8:
@@ -665,15 +664,26 @@ class Node:
             ),
             payloads=body,
         )
-        require(self.executing is None, f"node {self.index} executes two blocks at once")
-        self.executing = stored
+        before = self.executing[-1].header if self.executing else self.replica.tip
+        require(
+            header.height == before.height + 1, f"node {self.index} executes blocks out of order"
+        )
+        self.executing.append(stored)
+        if len(self.executing) == 1:
+            self._execute_first()
+
+    def _execute_first(self) -> None:
+        stored = self.executing[0]
+        header, body = stored.header, stored.payloads
         life = self.life
 
         def done() -> None:
             if self.up and self.life == life:
                 if self.cluster.boundary(self, executed=stored):
                     return
-                self.executing = None
+                self.executing.popleft()
+                if self.executing:
+                    self._execute_first()
                 self._store_block(stored)
                 for payload in body:
                     if self.honest:

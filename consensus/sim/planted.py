@@ -9,6 +9,7 @@ used here, its analogue is planted, as section 8 says.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from consensus.core.types import Number, Phase, ReplicaIndex, Sequence, View
 from consensus.errors import MalformedMessage
 from consensus.runtime import store
 from consensus.sim import disk, liar, node, scenes
-from consensus.sim.ledger import LedgerNode, Operation
+from consensus.sim.ledger import Ledger, LedgerNode, Operation, Snapshot
 from consensus.sim.scenes import Scene, among_liars
 from native.values import Digest
 
@@ -61,7 +62,7 @@ def planted(bug: Bug) -> Iterator[None]:
     before: list[tuple[object, str, object]] = []
 
     def put(owner: object, name: str, value: object) -> None:
-        before.append((owner, name, getattr(owner, name)))
+        before.append((owner, name, getattr_static(owner, name)))
         setattr(owner, name, value)
 
     try:
@@ -312,6 +313,15 @@ def _folder_not_synced(put: Replace) -> None:
     put(store, "_sync", files_only)
 
 
+def _snapshot_without_replies(put: Replace) -> None:
+    """A node that starts from a snapshot does not know which payloads have had their effect."""
+
+    def partial(self: Ledger) -> Snapshot:
+        return Snapshot(balances=dict(self.balances), seen=frozenset())
+
+    put(Ledger, "snapshot", partial)
+
+
 # --- liveness and performance
 
 
@@ -522,7 +532,7 @@ def _view_timer_for_exactly_this_view(put: Replace) -> None:
 
 
 def _checkpoint_cast_once(put: Replace) -> None:
-    put(recovery, "_take_part", _taking_part_without_checkpoints)
+    put(recovery, "take_part", _taking_part_without_checkpoints)
 
 
 def _taking_part_without_checkpoints(replica: Replica) -> None:
@@ -720,6 +730,12 @@ BUGS: Final = (
         name="execution reads the clock",
         plant=_execution_reads_the_clock,
         scenes=(scenes.no_fault_at_all,),
+    ),
+    Bug(
+        number=16,
+        name="a snapshot without what was executed before",
+        plant=_snapshot_without_replies,
+        scenes=(scenes.old_batches_again,),
     ),
     Bug(
         number=17,

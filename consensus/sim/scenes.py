@@ -41,6 +41,7 @@ from consensus.sim.liar import (
     forged_certificates,
     liar_with,
     no_new_view,
+    proposes_again,
     says_nothing,
 )
 from consensus.sim.node import SIM_TIMING, Node, sign
@@ -187,13 +188,13 @@ class Staged(Cluster):
 
 
 def _quiet(node: Node) -> bool:
-    return node.up and node.committing is None and node.gather.empty and node.executing is None
+    return node.up and node.committing is None and node.gather.empty and not node.executing
 
 
 def _state_of(node: Node) -> dict[str, object]:
     """What a replica must know again after a crash."""
     replica = node.replica
-    open_places = [place for place in sorted(replica.instances) if place > replica.floor]
+    open_places = [place for place in sorted(replica.instances) if place > replica.certified]
     return {
         "view": (replica.view, replica.active),
         "tip": replica.tip,
@@ -337,24 +338,39 @@ def proposed_again(seed: int) -> None:
     stage.finish()
 
 
-def among_liars(*tricks: Trick, leads: bool = False) -> Scene:
+def with_liar(seed: int, tricks: tuple[Trick, ...], *, leads: bool = False) -> Staged:
     """Load, a view change or two, and one liar that knows only these tricks."""
+    members = (4, 4, 5, 7)[seed % 4]
+    next_to_lead = seed % 2 == 1 and not leads
+    place = 0 if leads else 1 if next_to_lead else seed // 4 % members
+    stage = opened(seed, (members,), {place: liar_with(*tricks)})
+    random = stage.world.random
+    stage.pay_for(600, random.choice((5, 20, 60)))
+    stage.run(random.randrange(50, 500))
+    if next_to_lead or random.random() < 0.3:
+        view = max(stage.views())
+        stage.rules.append(votes(Commit, to=range(members)))
+        stage.pay()
+        stage.run(15)
+        stage.isolate(view % members)
+        stage.run(2_000, lambda: max(stage.views()) > view)
+        stage.rules.clear()
+        stage.run(random.randrange(300, 1_500))
+        stage.world.cut = set()
+    stage.run(random.randrange(50, 500))
+    stage.finish()
+    return stage
+
+
+def among_liars(*tricks: Trick, leads: bool = False) -> Scene:
+    """`with_liar` as a scene."""
 
     def scene(seed: int) -> None:
-        members = (4, 4, 5, 7)[seed % 4]
-        place = 0 if leads else seed // 4 % members
-        stage = opened(seed, (members,), {place: liar_with(*tricks)})
-        random = stage.world.random
-        stage.pay_for(600, random.choice((5, 20, 60)))
-        stage.run(random.randrange(50, 500))
-        if random.random() < 0.6:
-            primary = max(stage.views()) % members
-            stage.isolate(primary)
-            stage.run(random.randrange(300, 1_500))
-            stage.world.cut = set()
-        stage.run(random.randrange(50, 500))
-        stage.finish()
+        with_liar(seed, tricks, leads=leads)
 
+    scene.__name__ = "_and_".join(["among_liars", *[trick.__name__ for trick in tricks]])
+    if leads:
+        scene.__name__ += "_that_lead"
     return scene
 
 
@@ -655,7 +671,7 @@ def uncertified_tip(seed: int) -> None:
     while waiting and stage.world.now_us < end:
         stage.world.run_until(stage.world.now_us + 50)
         for index in list(waiting):
-            if stage.nodes[index].executing is not None:
+            if stage.nodes[index].executing:
                 waiting.discard(index)
                 stage.crash(index)
     stage.run(
@@ -818,6 +834,25 @@ def clients_of_a_ledger(seed: int) -> None:
         if random.random() < 0.5:
             stage.crash(random.randrange(members))
     stage.run(3_000)
+    stage.finish()
+    history.check(stage.checker.log)
+
+
+def old_batches_again(seed: int) -> None:
+    """The primary proposes executed batches again, while others restart from their snapshots."""
+    stage = opened(seed, (4, 7), {0: liar_with(proposes_again)}, everybody=LedgerNode)
+    random = stage.world.random
+    history = History()
+    for node in stage.nodes:
+        if isinstance(node, LedgerNode):
+            node.history = history
+    for number in range(2):
+        Client(stage, history, number, calls=10).next()
+    for _ in range(3):
+        stage.run(random.randrange(40, 200))
+        stage.crash(random.randrange(1, stage.members))
+        stage.run(random.randrange(10, 100))
+    stage.run(2_000)
     stage.finish()
     history.check(stage.checker.log)
 

@@ -1,7 +1,16 @@
 """The numbering of crash points: every boundary, both ways, then a second crash."""
 
+from dataclasses import replace
+
+import pytest
+
+from consensus.core.records import Accepted, LastNumber, OwnVotes, Prepared
+from consensus.core.tick import Tick
 from consensus.sim import crashpoints
+from consensus.sim.checker import Violation
 from consensus.sim.crashpoints import STORIES, boundaries_of
+from consensus.sim.disk import Body, Disk
+from native.values import Digest
 
 
 def test_a_story_passes_its_boundaries_the_same_way_every_time() -> None:
@@ -28,3 +37,28 @@ def test_after_all_single_crashes_a_node_crashes_twice() -> None:
     result = crashpoints.play((points + 5) * len(STORIES) + story)
     assert result.counters["second crashes"] == 1
     assert result.counters["crashes"] == 2
+
+
+@pytest.mark.parametrize(
+    "forgotten", [LastNumber, Accepted, OwnVotes, Prepared], ids=lambda kind: kind.__name__
+)
+def test_a_record_that_is_not_written_is_found(
+    forgotten: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashpoints.single_points()  # counted and kept while the disk is a good one
+    write = Disk.write_tick
+
+    def careless(disk: Disk, tick: Tick, bodies: dict[Digest, Body]) -> None:
+        kept = tuple(record for record in tick.records if not isinstance(record, forgotten))
+        write(disk, replace(tick, records=kept), bodies)
+
+    monkeypatch.setattr(Disk, "write_tick", careless)
+    assert any(_contradicts(number) for number in range(2_000))
+
+
+def _contradicts(number: int) -> bool:
+    try:
+        crashpoints.play(number)
+    except Violation:
+        return True
+    return False

@@ -1,6 +1,8 @@
 """Evidence: what contradicts, what does not, and bytes that convince whoever has nothing else."""
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -15,13 +17,17 @@ from consensus.core.messages import (
     NewView,
     Prepare,
     PrePrepare,
+    Signed,
     ViewChange,
     VoteVector,
 )
 from consensus.core.types import Epoch, Height, Number, ReplicaIndex, Sequence, View
 from consensus.errors import InvariantError, MalformedMessage
 from consensus.limits import EVIDENCE_SIZE_BYTES_MAX, LEAVES_PER_VECTOR_MAX
+from consensus.sim.checker import Checker
+from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
 from consensus.sim.node import sign
+from consensus.sim.run import Cluster, converged, insist
 from consensus.tests import samples
 from native.codec import Value, decode, encode
 from native.values import Digest, Signature
@@ -260,3 +266,52 @@ def test_damaged_evidence_is_refused_or_signed_by_nobody(
 def test_a_malformed_statement_is_refused(value: Value) -> None:
     with pytest.raises(MalformedMessage):
         evidence.statement(value)
+
+
+class Recorder(Checker):
+    """Keeps all that honest nodes sign, as the statements evidence is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statements: dict[tuple[int, Offence, tuple[int, ...]], dict[bytes, Statement]] = {}
+
+    def signed(self, node: int, message: Signed) -> None:
+        super().signed(node, message)
+        said: list[Statement] = [evidence.of_stamp(message.stamp())]
+        match message:
+            case PrePrepare():
+                said.append(evidence.of_proposal(message))
+            case VoteVector():
+                said += [evidence.of_vote(message, at) for at in range(len(message.leaves))]
+            case ViewChange() | NewView():
+                said.append(evidence.of_view(message))
+        for one in said:
+            contents = self.statements.setdefault((node, one.offence, one.subject()), {})
+            contents.setdefault(one.content(), one)
+
+
+@pytest.mark.timeout(240)
+def test_nothing_an_honest_replica_ever_signs_convicts_it() -> None:
+    """S13, over crashes, view changes, lost disks, old backups and lies of others."""
+    counters: Counter[str] = Counter()
+    kinds: set[Offence] = set()
+    for seed in range(30):
+        cluster = Cluster(seed, (4, 7)[seed % 3 == 0])
+        recorder = cluster.checker = Recorder()
+        mix = Mix.draw(cluster.world.random, cluster.members, (Focus.SWARM, Focus.DISK)[seed % 2])
+        prepare(cluster, mix)
+        cluster.start()
+        chaos(cluster, mix)
+        cluster.world.run_until(cluster.world.now_us + min(mix.duration_us, 3_000_000))
+        heal(cluster)
+        payload = b"after healing %d" % seed
+        insist(cluster, payload)
+        limit = cluster.world.now_us + 20_000_000
+        cluster.world.run_until(limit, partial(converged, cluster, payload))
+        for (node, offence, subject), contents in recorder.statements.items():
+            kinds.add(offence)
+            assert len(contents) == 1 or node in recorder.excused, (seed, node, offence, subject)
+        counters.update(cluster.world.counters)
+    assert kinds == set(Offence)
+    for needed in ("disks lost", "replica.recovered", "view.entered", "lies: wrong state root"):
+        assert counters[needed], needed

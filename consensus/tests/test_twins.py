@@ -2,8 +2,13 @@
 
 import math
 
+import pytest
+
+from consensus.core import quorum as quorums
+from consensus.core import replica as replicas
 from consensus.core.messages import VoteVector
 from consensus.sim import twins
+from consensus.sim.checker import Violation
 from consensus.sim.twins import MEMBERS, PARTITIONS, ROUNDS_MAX, Scenario, scenario
 
 
@@ -60,3 +65,18 @@ def test_a_copy_is_not_told_what_the_other_signed() -> None:
         None,
     )
     assert copy.replica.statistics() == before
+
+
+def test_a_quorum_that_two_halves_can_have_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Q = 2 of 4 each copy commits its own batch with the one honest node of its part."""
+    for module in (quorums, replicas):
+        monkeypatch.setattr(module, "quorum", lambda _members: 2)
+    assert any(_disagree(number) for number in range(60))
+
+
+def _disagree(number: int) -> bool:
+    try:
+        twins.play(number)
+    except Violation as violation:
+        return str(violation).startswith("agreement")
+    return False

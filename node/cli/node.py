@@ -99,6 +99,7 @@ def run(
 
     Everything that can be checked is checked first, and nothing is started when a check fails.
     """
+    from node.disk import disk_failure
     from node.preflight import inspect, peerless, take_lock, way_out
 
     del output  # the root command reads it, also from a command line that does not parse
@@ -131,6 +132,10 @@ def run(
             f"a database in {result.home.data} is damaged: {error}",
             hint=way_out(result, result.home.consensus_database),
         ) from error
+    except BaseException as error:
+        if failed := disk_failure(error, result.home.data):
+            raise failed from error
+        raise
     finally:
         os.close(lock)
         result.home.api_file.unlink(missing_ok=True)

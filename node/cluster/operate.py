@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -74,12 +74,17 @@ def running_process(member: Member) -> Process | None:
     return recorded if recorded.alive else None
 
 
-def start(members: Sequence[Member]) -> list[Member]:
-    """Start every node that does not run; check all ports first. Return what was started."""
+def start(
+    members: Sequence[Member], *, environment: Mapping[str, str] | None = None
+) -> list[Member]:
+    """Start every node that does not run; check all ports first. Return what was started.
+
+    `environment` is added to that of this process.
+    """
     stopped = [member for member in members if running_process(member) is None]
     require_free(*(listen for member in stopped for listen in member.listens))
     for member in stopped:
-        _spawn(member)
+        _spawn(member, environment or {})
     return stopped
 
 
@@ -204,7 +209,7 @@ def highest(cluster: Cluster) -> int:
     return max(heights)
 
 
-def _spawn(member: Member) -> None:
+def _spawn(member: Member, environment: Mapping[str, str]) -> None:
     home = member.home
     home.logs.mkdir(exist_ok=True)
     home.run.mkdir(exist_ok=True)
@@ -217,7 +222,7 @@ def _spawn(member: Member) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": _import_path()},
+            env={**os.environ, "PYTHONPATH": _import_path(), **environment},
         )
     found = process(child.pid)
     if found is None:

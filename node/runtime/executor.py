@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+COMMIT_GROUP_BLOCKS_MAX: Final = 16  # blocks that one commit makes durable while catching up
 RECENT_RECEIPTS_BLOCKS_MAX: Final = 256  # blobs kept in memory: receipts asked for soon after
 RECEIPT_SEARCH_BLOCKS_MAX: Final = 20_000  # one old receipt is worth this many blob searches
 RECEIPT_SEARCH_SLICE_BLOCKS: Final = 128  # searched between two blocks: 5 ms at 500 receipts each
@@ -59,6 +60,17 @@ class ExecutionFailed:
     """Execution or its commit raised: the process must stop, the state on disk is unchanged."""
 
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """A block that was executed and written, but not committed yet."""
+
+    header: BlockHeader
+    batch: Batch
+    outcome: Outcome
+    receipts: bytes
+    execute_s: float
 
 
 class SearchBusy(Exception):
@@ -91,6 +103,8 @@ class Executor:
         self._cycle_started: int | None = None
         self._cursors: dict[int, int] = {}
         self._height = store.height
+        self._written: list[_Written] = []  # executed, and durable with the next commit
+        self._failed = False
         self._searches = trio.Lock()
 
     def start(self) -> None:
@@ -108,6 +122,7 @@ class Executor:
         slot: list[tuple[bool, object]] = []
 
         def job() -> None:
+            self._commit()
             try:
                 slot.append((True, function()))
             except BaseException as error:
@@ -178,16 +193,20 @@ class Executor:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+        self._commit()
         self._store.close()
 
     def _execute(self, header: BlockHeader, agreed: BatchHeader, batch: Batch) -> None:
+        """Execute a block; it is committed with those that wait behind it in the queue."""
+        if self._failed:
+            return
         try:
             began = self._clock()
             outcome = self._router.execute(Block(header=header, batch=batch))
             executed = self._clock()
             receipts = pack_receipts(outcome.executed)
             height = int(header.height)
-            self._store.write(
+            self._store.write_later(
                 StoredBlock(
                     height=height,
                     header=encode(header.value()),
@@ -198,25 +217,56 @@ class Executor:
                 outcome.deltas,
                 self._write_back(height),
             )
-            self._height = height
-            self._finish_cycle(height)
-            if receipts:
-                self._recent.append((height, receipts))
-            committed = self._clock()
         except BaseException as error:
-            self._completions.post(self._token, ExecutionFailed(error=error))
+            self._fail(error)
             return
-        self._completions.post(
-            self._token,
-            ExecutedBlock(
+        self._written.append(
+            _Written(
                 header=header,
                 batch=batch,
                 outcome=outcome,
                 receipts=receipts,
                 execute_s=executed - began,
-                commit_s=committed - executed,
-            ),
+            )
         )
+        whole = self._cycle_is_whole()
+        if whole or self._jobs.empty() or len(self._written) >= COMMIT_GROUP_BLOCKS_MAX:
+            self._commit()
+        if whole and not self._failed:
+            self._finish_cycle(height)
+
+    def _commit(self) -> None:
+        """Make durable what was executed, and say so; blocks that wait are committed together."""
+        written, self._written = self._written, []
+        if not written or self._failed:
+            return
+        try:
+            began = self._clock()
+            self._store.commit()
+            each_s = (self._clock() - began) / len(written)
+        except BaseException as error:
+            self._fail(error)
+            return
+        for one in written:
+            self._height = int(one.header.height)
+            if one.receipts:
+                self._recent.append((self._height, one.receipts))
+            self._completions.post(
+                self._token,
+                ExecutedBlock(
+                    header=one.header,
+                    batch=one.batch,
+                    outcome=one.outcome,
+                    receipts=one.receipts,
+                    execute_s=one.execute_s,
+                    commit_s=each_s,
+                ),
+            )
+
+    def _fail(self, error: BaseException) -> None:
+        """Execute nothing more: the state in memory is ahead of what the disk holds."""
+        self._failed = True
+        self._completions.post(self._token, ExecutionFailed(error=error))
 
     def _write_back(self, height: int) -> list[tuple[int, list[Row]]]:
         """The next slice of cache rows, as of this block; empty between two cycles."""
@@ -237,13 +287,22 @@ class Executor:
                 left -= len(rows)
         return slices
 
+    def _cycle_is_whole(self) -> bool:
+        """Whether every row has been written since the cycle began."""
+        return self._cycle_started is not None and all(
+            self._cursors[a.tag] >= a.row_count() for a in self._router.applications
+        )
+
     def _finish_cycle(self, height: int) -> None:
-        if self._cycle_started is None:
-            return
-        if all(self._cursors[a.tag] >= a.row_count() for a in self._router.applications):
+        """Drop the deltas that a whole cycle made unneeded; its rows are durable."""
+        assert self._cycle_started is not None
+        try:
             self._store.finish_cycle(self._cycle_started, height)
-            self._cycle_started = None
-            self._cycle_next = height + WRITE_BACK_PERIOD_BLOCKS
+        except BaseException as error:
+            self._fail(error)
+            return
+        self._cycle_started = None
+        self._cycle_next = height + WRITE_BACK_PERIOD_BLOCKS
 
 
 def open_state(router: Router, store: StateStore) -> Digest:

@@ -11,6 +11,7 @@ executed that the disk does not hold (reference 3.10).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -134,7 +135,16 @@ class StateStore:
         self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
     ) -> None:
         """Commit one block with its receipts, its delta and a slice of cache rows."""
-        with transaction(self._db):
+        self.write_later(block, delta, slices)
+        self.commit()
+
+    def write_later(
+        self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
+    ) -> None:
+        """Write one block; it is durable after `commit`, together with others written so."""
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+        with self._rolled_back_on_error():
             self._db.execute(
                 "INSERT INTO block VALUES(?,?,?,?,?)",
                 (block.height, block.header, block.batch, block.state_root, block.receipts),
@@ -145,6 +155,20 @@ class StateStore:
                     "INSERT OR REPLACE INTO row VALUES(?,?,?,?)",
                     [(tag, row.table, row.key, row.value) for row in rows],
                 )
+
+    def commit(self) -> None:
+        """Make durable what `write_later` wrote."""
+        with self._rolled_back_on_error():
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _rolled_back_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def finish_cycle(self, started: int, height: int) -> None:
         """A write-back cycle that began after block `started` is complete at block `height`.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from consensus.application import Executed, Row
@@ -129,3 +130,30 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(StateStoreError, match="damaged"):
         StateStore(path, chain_id=CHAIN)
+
+
+def test_blocks_written_together_are_durable_together(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    store.write(block(1), b"d1", [])
+    store.write_later(block(2), b"d2", [(1, [Row(table="account", key=4, value=b"v")])])
+    store.write_later(block(3), b"d3", [])
+    reader = apsw.Connection(str(tmp_path / "state.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    seen = "SELECT max(height) FROM block"
+    assert reader.execute(seen).fetchone() == (1,)
+    store.commit()
+    assert reader.execute(seen).fetchone() == (3,)
+    reader.close()
+    store.close()
+    again = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    assert (again.height, list(again.deltas())) == (3, [(1, b"d1"), (2, b"d2"), (3, b"d3")])
+    again.close()
+
+
+def test_a_group_with_a_block_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    store.write(block(1), b"d1", [])
+    store.write_later(block(2), b"d2", [])
+    with pytest.raises(apsw.ConstraintError):
+        store.write_later(block(1), b"again", [])
+    assert store.height == 1
+    store.close()

@@ -3,6 +3,7 @@
 Committed = prepared here, and COMMIT leaves of Q replicas in the same view. What is committed stays
 so through every view change. A block is handed out only when its predecessor has been reported as
 executed, and at once only when our own COMMIT (and with it the prepared certificate) is durable.
+Certified blocks that were fetched are handed out several at a time, always in their order.
 """
 
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from consensus.core.phases import checkpoint, prepare, propose
 from consensus.core.records import ExecutedBlock
 from consensus.core.types import Height, Phase, ReplicaIndex, Sequence
 from consensus.errors import invariant
-from consensus.limits import IN_FLIGHT_BLOCKS_MAX
+from consensus.limits import EXECUTE_AHEAD_BLOCKS_MAX, IN_FLIGHT_BLOCKS_MAX
 
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
@@ -67,6 +68,7 @@ def progress(replica: "Replica", instance: Instance, accepted: PrePrepare) -> No
 def execute_next(replica: "Replica") -> None:
     """Hand out the next block if what it needs is here and nothing is being executed."""
     if replica.executing is not None:
+        _execute_ahead(replica)
         return
     height = replica.executed + 1
     instance = replica.instances.get(height)
@@ -103,6 +105,32 @@ def execute_next(replica: "Replica") -> None:
         instance.batch = batch
     replica.executing = (header, batch)
     replica.emit(Execute(header=header, batch=batch, after_persist=not at_once))
+    _execute_ahead(replica)
+
+
+def _execute_ahead(replica: "Replica") -> None:
+    """Hand out certified blocks behind the one that is executed: their headers are known.
+
+    One turn and one tick then serve many blocks. Otherwise a replica that is behind needs as long
+    for a block as those that agree on it, and never reaches them while there is load.
+    """
+    ahead = replica.executing_after
+    if replica.executing is None or len(ahead) > EXECUTE_AHEAD_BLOCKS_MAX // 2:
+        return
+    newest = ahead[-1][0] if ahead else replica.executing[0]
+    while len(ahead) < EXECUTE_AHEAD_BLOCKS_MAX:
+        fetched = replica.fetched.get(newest.height + 1)
+        if fetched is None or not replica.holds(fetched[1].payload_root):
+            return
+        header, batch = fetched
+        if header.parent != newest.hash:
+            return  # what is executed now is compared with its certificate first
+        instance = replica.instances.get(header.height)
+        if instance is not None:
+            instance.batch = batch
+        ahead.append(fetched)
+        replica.emit(Execute(header=header, batch=batch, after_persist=True))
+        newest = header
 
 
 def on_executed(replica: "Replica", executed: Executed) -> None:
@@ -114,7 +142,8 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         header.height == executed.height and header.hash == executed.header_hash,
         "the executed block is the one handed out",
     )
-    replica.executing = None
+    ahead = replica.executing_after
+    replica.executing = ahead.popleft() if ahead else None
     now = replica.now.monotonic_us
     block = ExecutedBlock(
         height=header.height,
@@ -127,6 +156,12 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
     was_fetched = replica.fetched.pop(header.height, None) is not None
     replica.next_sequence = max(replica.next_sequence, Sequence(header.height + 1))
     if not checkpoint.agrees(replica, block):
+        return
+    if replica.executing is not None and replica.executing[0].state_root != block.state_root:
+        replica.halt(
+            f"the state after block {block.height} differs from the certified one: "
+            "this node's data is damaged or its software differs"
+        )
         return
     if header.height > replica.certified:
         replica.uncertified[header.height] = block

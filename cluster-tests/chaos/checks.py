@@ -1,0 +1,177 @@
+"""The exact comparison after a run: what every node holds against what the client was told.
+
+The logs are read from the nodes' own `state.db` files, block by block, so nothing is sampled.
+Every check is linear in the history; a violation names the place. Letters are of bft.md section 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from bench.load import Plan, read_payloads
+from bench.network import Member, WaitExpired, until
+from caesar.core.transactions import decode_transaction
+from chaos.client import Acknowledged, Read
+from chaos.mesh import Mesh
+from node.runtime.receipts import ID_SIZE_BYTES, RECORD_SIZE_BYTES
+
+SETTLE_TIMEOUT_S: Final = 120.0
+BUSY_MS: Final = 10_000
+
+
+class Violation(AssertionError):
+    """A property does not hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What one node executed above some height."""
+
+    headers: dict[int, tuple[bytes, bytes]]  # header, state root
+    receipts: dict[bytes, tuple[int, int]]  # id -> height, code
+
+
+def read_log(member: Member, *, above: int, through: int) -> Log:
+    """Read a node's blocks, also while it runs. Raises `Violation` for an id executed twice."""
+    database = apsw.Connection(str(member.home.state_database), flags=apsw.SQLITE_OPEN_READONLY)
+    headers: dict[int, tuple[bytes, bytes]] = {}
+    receipts: dict[bytes, tuple[int, int]] = {}
+    try:
+        database.set_busy_timeout(BUSY_MS)
+        for height, header, root, blob in database.execute(
+            "SELECT height, header, state_root, receipts FROM block "
+            "WHERE height>? AND height<=? ORDER BY height",
+            (above, through),
+        ):
+            headers[int(height)] = (bytes(header), bytes(root))
+            data = bytes(blob)
+            for at in range(0, len(data), RECORD_SIZE_BYTES):
+                identifier = data[at : at + ID_SIZE_BYTES]
+                if identifier in receipts:
+                    raise Violation(f"S4: {identifier.hex()} was executed twice on {member.name}")
+                receipts[identifier] = (int(height), data[at + ID_SIZE_BYTES + 1])
+    finally:
+        database.close()
+    return Log(headers=headers, receipts=receipts)
+
+
+def settle(mesh: Mesh) -> int:
+    """All nodes ready, voting and at one height with one root; return that height (L3, S3)."""
+    network = mesh.network
+    network.wait_ready(timeout_s=SETTLE_TIMEOUT_S)
+
+    def voting() -> bool:
+        statuses = [member.status() for member in mesh.members]
+        return all(status is not None and status["voting"] for status in statuses)
+
+    try:
+        until(voting, "every node votes", timeout_s=SETTLE_TIMEOUT_S)
+    except WaitExpired as problem:
+        raise WaitExpired(f"{problem}\n{network.describe()}") from None
+    network.agreed_root(timeout_s=SETTLE_TIMEOUT_S)
+    if network.conservation_error() != 0:
+        raise Violation("S11: the supply is not what genesis fixed")
+    return min(member.height() for member in mesh.members)
+
+
+def same_logs(logs: Sequence[Log], *, above: int, through: int) -> None:
+    """Every node holds every block, and the same one (S1, S2, S3)."""
+    for height in range(above + 1, through + 1):
+        found = {log.headers.get(height) for log in logs}
+        if None in found:
+            missing = [at for at, log in enumerate(logs) if height not in log.headers]
+            raise Violation(f"block {height} is missing on {missing}")
+        if len(found) != 1:
+            raise Violation(f"S1: block {height} differs between nodes")
+    for log in logs[1:]:
+        if log.receipts != logs[0].receipts:
+            raise Violation("S3: receipts differ between nodes")
+
+
+def identifiers(plan: Plan) -> list[bytes]:
+    """What receipts of a plan's payloads are found by, in its order."""
+    return [bytes(decode_transaction(payload).transaction.id) for payload in read_payloads(plan)]
+
+
+def nothing_lost(
+    acknowledged: Sequence[Acknowledged], ids: Sequence[bytes], logs: Sequence[Log]
+) -> None:
+    """Each answer is in each log, with that result and at that height (S9)."""
+    for one in acknowledged:
+        for at, log in enumerate(logs):
+            found = log.receipts.get(ids[one.index])
+            if found is None:
+                raise Violation(f"S9: payload {one.index}, acknowledged, is not on node {at}")
+            height, code = found
+            if code != one.code:
+                raise Violation(f"S9: payload {one.index} answered {one.code}, logged {code}")
+            if height > one.height or (one.exact and height != one.height):
+                raise Violation(
+                    f"S9: payload {one.index} answered at {one.height}, logged at {height}"
+                )
+
+
+def real_time_order(acknowledged: Sequence[Acknowledged], ids: Sequence[bytes], log: Log) -> None:
+    """What was answered before another was invoked was executed in an earlier block (S10)."""
+    by_invocation = sorted(acknowledged, key=lambda one: one.invoked)
+    by_answer = sorted(acknowledged, key=lambda one: one.answered)
+    newest, answered = 0, 0
+    for one in by_invocation:
+        while answered < len(by_answer) and by_answer[answered].answered < one.invoked:
+            newest = max(newest, log.receipts[ids[by_answer[answered].index]][0])
+            answered += 1
+        height = log.receipts[ids[one.index]][0]
+        if height <= newest:
+            raise Violation(
+                f"S10: payload {one.index} was executed in block {height}, after block {newest} "
+                "had been answered to its sender"
+            )
+
+
+def lanes_in_order(plan: Plan, ids: Sequence[bytes], log: Log) -> None:
+    """The transfers of a lane were executed in their order, without a gap (S4)."""
+    for strand in range(min(plan.strands, len(ids))):
+        newest, ended = 0, False
+        for index in range(strand, len(ids), plan.strands):
+            found = log.receipts.get(ids[index])
+            if found is None:
+                ended = True
+                continue
+            if ended or found[0] < newest:
+                raise Violation(f"S4: payload {index} was executed out of its lane's order")
+            newest = found[0]
+
+
+def reads_exact(
+    reads: Sequence[Read], ids: Sequence[bytes], log: Log, *, before: int, above: int
+) -> None:
+    """Each read shows the balance the log gives the account at that height (S11)."""
+    mine = sorted(
+        height
+        for identifier in ids
+        if (found := log.receipts.get(identifier)) and found[1] == 0
+        for height in (found[0],)
+    )
+    newest_first = sorted(reads, key=lambda one: one.height)
+    paid, at = before, 0
+    for one in newest_first:
+        while at < len(mine) and mine[at] <= one.height:
+            paid, at = paid + 1, at + 1
+        if one.height >= above and one.balance != paid:
+            raise Violation(
+                f"node {one.node} showed {one.balance} at height {one.height}, the log gives {paid}"
+            )
+
+
+def reads_monotone(reads: Sequence[Read], *, forgot: Collection[int]) -> None:
+    """Reads through one node never go back, unless it lost its data meanwhile."""
+    newest: dict[int, Read] = {}
+    for one in reads:
+        before = newest.get(one.node)
+        if before is not None and one.height < before.height and one.node not in forgot:
+            raise Violation(f"node {one.node} showed height {before.height} and then {one.height}")
+        newest[one.node] = one

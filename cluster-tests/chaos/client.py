@@ -1,0 +1,204 @@
+"""The client of a chaos run: open loop, and it writes down what it was told and when.
+
+One line a payload, in the order of the answers: index, first invocation and answer (seconds of
+CLOCK_MONOTONIC), outcome code, height. A call of several payloads is answered with the highest
+height among them, so a line says whether its height is exact. Reads of the sink's account go round
+the nodes beside it and are written to another file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import functools
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+import trio
+
+from bench.load import (
+    CALL_TIMEOUT_S,
+    PENDING,
+    CallFailed,
+    Generator,
+    Plan,
+    StoqChannel,
+    Target,
+    quiet,
+    read_payloads,
+    stoq_channels,
+)
+from native import codec
+from native.batches import Batch
+from node.runtime.api import Outcome
+from transport import Endpoint
+from transport.errors import TransportError
+
+GIVE_UP_S: Final = 240.0  # a scenario, its healing, and the catch-up of a slow machine
+READ_PAUSE_S: Final = 0.05
+READ_TIMEOUT_S: Final = 2.0
+FINAL: Final = (Outcome.APPLIED, Outcome.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """One payload that a node said was executed."""
+
+    index: int
+    invoked: float
+    answered: float
+    code: int
+    height: int
+    exact: bool  # the height is this payload's own, not the highest of its call
+    target: str  # NodeId of the node that answered
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One read of an account through one node."""
+
+    node: int
+    invoked: float
+    answered: float
+    height: int
+    balance: int
+
+
+class Book:
+    """What all channels of one client write into."""
+
+    def __init__(self, payloads: Sequence[bytes]) -> None:
+        self.places = {payload: at for at, payload in enumerate(payloads)}
+        self.first: dict[bytes, float] = {}
+        self.history: list[Acknowledged] = []
+
+
+class Recorder(StoqChannel):
+    """A channel that remembers the first invocation and the answer of each payload."""
+
+    def __init__(self, endpoint: Endpoint, target: Target, *, book: Book) -> None:
+        super().__init__(endpoint, target)
+        self.book = book
+
+    async def submit(self, payloads: Sequence[bytes]) -> Sequence[int]:
+        """Send one call as the benchmark's channel does, and write down what is final."""
+        now = time.monotonic()
+        for payload in payloads:
+            self.book.first.setdefault(payload, now)
+        body = Batch.of(payloads).body
+        try:
+            connection = await self._connected()
+            with trio.fail_after(CALL_TIMEOUT_S):
+                answer = await connection.call("caesar.submit", body, timeout_s=CALL_TIMEOUT_S)
+        except (TransportError, trio.TooSlowError) as error:
+            raise CallFailed(str(error)) from error
+        answered = time.monotonic()
+        height, codes, outcomes = codec.decode(answer, size_max=len(answer))  # type: ignore[misc]
+        assert isinstance(height, int)
+        assert isinstance(codes, bytes)
+        assert isinstance(outcomes, bytes)
+        for payload, code, outcome in zip(payloads, codes, outcomes, strict=True):
+            if outcome in FINAL:
+                self.book.history.append(
+                    Acknowledged(
+                        self.book.places[payload],
+                        self.book.first[payload],
+                        answered,
+                        code,
+                        height,
+                        len(payloads) == 1,
+                        self.target.node_id,
+                    )
+                )
+        return [
+            PENDING if outcome == Outcome.PENDING else code
+            for code, outcome in zip(codes, outcomes, strict=True)
+        ]
+
+
+async def read_around(urls: Sequence[str], account: str, reads: list[Read]) -> None:
+    """Read one account through one node after the other until cancelled."""
+    async with httpx.AsyncClient(trust_env=False, timeout=READ_TIMEOUT_S) as client:
+        turn = 0
+        while True:
+            node = turn % len(urls)
+            turn += 1
+            invoked = time.monotonic()
+            with contextlib.suppress(httpx.HTTPError, KeyError, ValueError):
+                answer = await client.get(f"{urls[node]}/api/v1/accounts/{account}")
+                document = answer.raise_for_status().json()
+                reads.append(
+                    Read(
+                        node,
+                        invoked,
+                        time.monotonic(),
+                        int(document["height"]),
+                        int(document["balance"]),
+                    )
+                )
+            await trio.sleep(READ_PAUSE_S)
+
+
+async def run(plan: Plan, urls: Sequence[str], account: str) -> None:
+    """Say "ready", wait for a line, send and read, write both histories, print the report."""
+    payloads = read_payloads(plan)
+    book = Book(payloads)
+    make = functools.partial(Recorder, book=book)
+    reads: list[Read] = []
+    offset = time.monotonic() - trio.current_time()
+    async with stoq_channels(plan, make) as channels, trio.open_nursery() as nursery:
+        for channel in channels:
+            with contextlib.suppress(Exception):
+                await channel._connected()
+        generator = Generator(plan, channels, payloads, give_up_s=GIVE_UP_S)
+        print("ready", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        nursery.start_soon(read_around, urls, account, reads)
+        started = trio.current_time()
+        await generator.run()
+        finished = trio.current_time()
+        nursery.cancel_scope.cancel()
+    for name, lines in (("acknowledged.csv", book.history), ("reads.csv", reads)):
+        with (Path(plan.folder) / name).open("w", newline="") as file:
+            csv.writer(file).writerows(astuple(line) for line in lines)
+    plan.samples_file.write_bytes(b"")
+    document = asdict(generator.report(started, finished, offset))
+    del document["samples"]
+    print(json.dumps(document), flush=True)
+
+
+def read_history(plan: Plan) -> tuple[list[Acknowledged], list[Read]]:
+    """Both histories of a run that ended."""
+    folder = Path(plan.folder)
+    with (folder / "acknowledged.csv").open() as file:
+        acknowledged = [
+            Acknowledged(int(a), float(b), float(c), int(d), int(e), f == "True", g)
+            for a, b, c, d, e, f, g in csv.reader(file)
+        ]
+    with (folder / "reads.csv").open() as file:
+        reads = [
+            Read(int(a), float(b), float(c), int(d), int(e)) for a, b, c, d, e in csv.reader(file)
+        ]
+    return acknowledged, reads
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m chaos.client", description="recording client")
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("account")
+    parser.add_argument("urls", nargs="+")
+    arguments = parser.parse_args()
+    quiet()
+    trio.run(run, Plan.read(arguments.plan), arguments.urls, arguments.account)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
