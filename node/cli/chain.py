@@ -347,6 +347,57 @@ def diff_state(
 
 @app.command(
     epilog=examples(
+        "hypermesh chain forensics http://[::1]:9293 http://[::1]:9303 --genesis genesis.json",
+        "hypermesh chain forensics http://[::1]:9293 http://[::1]:9303 --cluster demo -o json",
+    )
+)
+def forensics(
+    first: Annotated[str, typer.Argument(metavar="URL", help="One node.")],
+    second: Annotated[str, typer.Argument(metavar="URL", help="The other node.")],
+    genesis: GenesisFile = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    output: Output = OutputFormat.TEXT,
+) -> int:
+    """Find where two nodes hold different certified blocks, and name who signed both.
+
+    Exit code 1 when the chains differ. The contradictions are checked with the keys of genesis.
+    """
+    from node.chain import ServedChain, light_client
+    from node.client import NodeClient
+    from node.errors import ExitCode
+    from node.forks import find_fork
+
+    trusted = _genesis(genesis, cluster, home)
+    client = light_client(trusted)
+    with NodeClient(first) as one, NodeClient(second) as other:
+        fork = find_fork(ServedChain(one, client.bounds), ServedChain(other, client.bounds), client)
+    if fork is None:
+        emit(output, {"fork": None}, "the certified blocks of both nodes are one chain")
+        return ExitCode.OK
+    culprits = [
+        {"name": trusted.validators[found.signer].name, "reason": found.reason}
+        for found in fork.verdict.contradictions
+    ]
+    data = {
+        "fork": fork.height,
+        "culprits": culprits,
+        "needed": fork.verdict.needed,
+        "complete": fork.verdict.complete,
+    }
+    lines = [f"block {fork.height:,} is another one on each side"]
+    lines += [f"  {culprit['name']} signed {culprit['reason']}" for culprit in culprits]
+    if not fork.verdict.complete:
+        lines.append(
+            f"at least {fork.verdict.needed} must have lied; the certificates of these two nodes "
+            "do not show all of them"
+        )
+    emit(output, data, "\n".join(lines))
+    return ExitCode.FAILED
+
+
+@app.command(
+    epilog=examples(
         "hypermesh chain prune --files /var/lib/hypermesh --keep-blocks 100000 --yes",
         "hypermesh chain prune --files n0",
     )

@@ -196,6 +196,13 @@ def test_nodes_that_agree_have_one_state(live: Cluster) -> None:
     assert found["height"] > 0
 
 
+@pytest.mark.usefixtures("payment")
+def test_nodes_that_agree_have_one_chain(live: Cluster) -> None:
+    urls = [member.url for member in live.members]
+    words = ("chain", "forensics", *urls, "--genesis", live.genesis)
+    assert answer(*words) == {"fork": None}
+
+
 @pytest.mark.usefixtures("url")
 def test_files_of_a_running_node_are_left_alone(live: Cluster) -> None:
     home = live.members[0].home.path

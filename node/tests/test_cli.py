@@ -110,6 +110,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
             "prove",
             "verify-header",
             "diff-state",
+            "forensics",
             "prune",
             "rollback",
         },
