@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.load import Load, Purse, Report
+from bench.load import Load, Purse
 from bench.network import Member, Network, until
 from bench.report import ATTEMPTS_MAX, Pauses, Result, Suite, progress, rounded
+from node.runtime.load import Report
 
 NODES: Final = 4
 RATES: Final = (100, 500, 1000)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.network import Network
-from bench.report import ATTEMPTS_MAX, Pauses, Result, Suite, percentile, progress, rounded
+from bench.report import ATTEMPTS_MAX, Pauses, Result, Suite, progress, rounded
 from node.client import NodeClient
+from node.runtime.load import percentile
 from trustchain import client as requester
 from trustchain.core.oids import KeyAlgorithm
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from bench.report import Result, Suite, percentile, rounded
+from bench.report import Result, Suite, rounded
 from native import keys
 from native.values import Algorithm
+from node.runtime.load import percentile
 
 SAMPLES: Final = 2_000
 WARM_UP: Final = 100

@@ -90,14 +90,6 @@ class Pauses:
             self.longest_ms = max(self.longest_ms, late * 1000)
 
 
-def percentile(sorted_values: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile of values in rising order."""
-    if not sorted_values:
-        raise ValueError("no samples")
-    rank = max(0, min(len(sorted_values) - 1, round(percent / PERCENT * len(sorted_values)) - 1))
-    return sorted_values[rank]
-
-
 def rounded(value: float) -> Value:
     """Return the value with four significant digits; more would be noise."""
     return float(f"{value:.4g}")

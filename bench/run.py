@@ -19,10 +19,17 @@ from pathlib import Path
 if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import bft, certificates, falcon, stoq
+from bench import agreement, bft, certificates, falcon, snapshots, stoq
 from bench.report import Result, Suite, machine, progress
 
-SUITES: tuple[Suite, ...] = (falcon.SUITE, stoq.SUITE, bft.SUITE, certificates.SUITE)
+SUITES: tuple[Suite, ...] = (
+    falcon.SUITE,
+    stoq.SUITE,
+    bft.SUITE,
+    agreement.SUITE,
+    certificates.SUITE,
+    snapshots.SUITE,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

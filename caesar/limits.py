@@ -21,7 +21,9 @@ __all__ = [
     "JOINERS_PER_CHANGE_MAX",
     "JOIN_AGE_BLOCKS_MAX",
     "LANES_MAX",
+    "OPENING_SIZE_BYTES_MAX",
     "OPERATIONS_MAX",
+    "PART_SIZE_BYTES_MAX",
     "REGISTRY_SIZE_BYTES_MAX",
     "SIGN_THREADS_MAX",
     "SUPPLY",
@@ -47,6 +49,8 @@ VALID_FOR_BLOCKS_MOST: Final = 100_000_000  # months of blocks: bounds what a me
 
 ACCOUNT_PROOF_SIZE_BYTES_MAX: Final = 16_384  # 256 levels of 43 bytes and the account
 HEAD_ROW_SIZE_BYTES_MAX: Final = 64  # a version, a height and a hash take 45
+OPENING_SIZE_BYTES_MAX: Final = 256  # a height, a sum and four hashes take 154
+PART_SIZE_BYTES_MAX: Final = 128  # a part's prefix, hash, sum and two counts take 88
 
 VALIDATOR_PAYLOAD_SIZE_BYTES_MAX: Final = PAYLOAD_SIZE_BYTES_MAX  # 43 approvals and 16 joiners fit
 VALIDATOR_NAME_LENGTH_MAX: Final = 32  # as in genesis: shown in prompts and log lines

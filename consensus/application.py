@@ -79,6 +79,18 @@ class Advice:
     ids: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What a state snapshot of one application consists of.
+
+    `opening` is what its root is the hash of; `parts` commit to one chunk each. Together they are
+    proven against the application root before a single chunk is at hand.
+    """
+
+    opening: bytes
+    parts: tuple[bytes, ...]
+
+
 class Application(Protocol):
     """A deterministic state machine driven by blocks.
 
@@ -148,5 +160,44 @@ class Application(Protocol):
         Called instead of `genesis` after a restart. Rows overlay the state after genesis: none at
         all means that no write-back has happened yet. `deltas` rise in height without a gap and
         reach back at least to the oldest row's write.
+        """
+        ...
+
+    # --- snapshots: everything the next block needs, in chunks that are checked one by one
+
+    def cut(self) -> bytes:
+        """Keep the state after the newest block readable for `next_chunk`, and open its root.
+
+        Cheap: nothing is copied before later blocks overwrite it. A second cut replaces the first.
+        """
+        ...
+
+    def next_chunk(self) -> bytes | None:
+        """Read the next chunk of the cut; None, and the cut is over, when there is none left.
+
+        Chunks depend on the state alone: every node cuts the same ones.
+        """
+        ...
+
+    def end_cut(self) -> None:
+        """Forget the cut."""
+        ...
+
+    def measure(self, chunk: bytes) -> bytes:
+        """Say what a chunk commits to. Any thread; raises `SnapshotInvalid`.
+
+        A chunk belongs to an outline if and only if this is its part.
+        """
+        ...
+
+    def check_outline(self, root: Digest, outline: Outline) -> None:
+        """Prove an outline against an application root. Any thread; raises `SnapshotInvalid`."""
+        ...
+
+    def restore(self, outline: Outline, chunks: Iterable[bytes]) -> Digest:
+        """Enter the state that checked chunks hold, in the order of their parts; return its root.
+
+        Called instead of `genesis` or in place of the present state. Raises `SnapshotInvalid`, and
+        then the state is the one before.
         """
         ...

@@ -73,6 +73,16 @@ class ProofInvalid(ConsensusError):
         )
 
 
+class SnapshotInvalid(ConsensusError):
+    """A state snapshot, or a chunk of one, that does not belong to the certified state."""
+
+    code = "HM-B-005"
+
+    @property
+    def hint(self) -> str:
+        return "fetch the snapshot again, from another node"
+
+
 class InvariantError(AssertionError):
     """Our own bug: the process must stop before it says anything else under its key."""
 

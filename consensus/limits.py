@@ -29,5 +29,15 @@ VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a s
 MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
 PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE
 NUMBER_MAX: Final = 2**64 - 1  # u64 on the wire
+SNAPSHOT_PERIOD_BLOCKS: Final = 1_024  # between two cuts: a transfer ends inside one at most rates
+SNAPSHOTS_KEPT: Final = 2  # the newest may be too new for a peer whose transfer has begun
+SNAPSHOT_CHUNK_BYTES_MAX: Final = 327_680  # 256 KiB, and the largest row that goes over it
+SNAPSHOT_CHUNKS_MAX: Final = 65_536  # 16 GiB: a liar cannot make us fetch for ever
+SNAPSHOT_OUTLINE_BYTES_MAX: Final = 8_388_608  # 65,536 parts of 88 B, and room
+SNAPSHOT_GAP_BLOCKS: Final = 4_096  # a gap of four periods: fetching state is cheaper than replay
+SNAPSHOT_ASKS_UNANSWERED: Final = 2  # rounds over all peers without a header: they have pruned
+CHUNKS_IN_FLIGHT_PER_PEER: Final = 4  # 1 MiB on the way hides a round trip of 10 ms at 100 MB/s
+CHUNK_FAILURES_MAX: Final = 3  # bad, missing or late chunks before a server is left
 OWN_NUMBER_MAX: Final = 2**63 - 1  # own numbers are keys of rows; integers of SQLite are signed
 NUMBERS_PER_BLOCK_BITS: Final = 24  # a recovered node numbers from S << 24: far above what it used
+SNAPSHOTS_REFUSED_MAX: Final = 64  # one false offer of each member; older ones are asked again

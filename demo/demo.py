@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.load import Load, Purse, Report
+from bench.load import Load, Purse
 from bench.network import Member, Network, until
+from node.runtime.load import Report
 
 NODES: Final = 4
 RATE: Final = 300

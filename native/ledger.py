@@ -2,7 +2,9 @@
 
 `Accounts` numbers addresses, keeps keys and the committed state, and makes `Transactions` of a
 batch: columns for the rules, one handle for the rest. `SumTree` is the tree on its own.
-`sign_transactions` draws randomness and is for runtimes; cores use everything else.
+`measure_part` and
+`fold_parts` are the tree in pieces, as snapshots carry it. `sign_transactions` draws randomness and
+is for runtimes; cores use everything else.
 """
 
 from native._native import (
@@ -10,6 +12,8 @@ from native._native import (
     SumTree,
     Transactions,
     account_tree_key,
+    fold_parts,
+    measure_part,
     sign_transactions,
     system_tree_key,
     verify_sum_proof,
@@ -20,6 +24,8 @@ __all__ = [
     "SumTree",
     "Transactions",
     "account_tree_key",
+    "fold_parts",
+    "measure_part",
     "sign_transactions",
     "system_tree_key",
     "verify_sum_proof",

@@ -46,6 +46,14 @@ VERIFIED_PAYLOADS_MAX: Final[int] = _native.VERIFIED_PAYLOADS_MAX
 SIGN_JOBS_MAX: Final[int] = _native.SIGN_JOBS_MAX
 SIGN_THREADS_MAX: Final[int] = _native.SIGN_THREADS_MAX
 
+# A state snapshot: what travels as one piece, and what one account of the largest size adds to it.
+PART_SIZE_BYTES_TARGET: Final[int] = _native.PART_SIZE_BYTES_TARGET
+PART_SIZE_BYTES_MAX: Final[int] = _native.PART_SIZE_BYTES_MAX
+# Accounts without a key take 40 bytes.
+PART_ROWS_MAX: Final[int] = _native.PART_ROWS_MAX
+# 16 GiB of accounts.
+PARTS_MAX: Final[int] = _native.PARTS_MAX
+
 # A sealed Falcon-1024 key takes about 3.5 kB of text.
 KEY_FILE_SIZE_BYTES_MAX: Final = 16_384
 # scrypt takes 128 * r * n bytes: this much memory at most, whatever a key file asks for.

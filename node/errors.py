@@ -260,33 +260,39 @@ class PaymentOpen(NodeError):
 class ChainInvalid(NodeError):
     """A chain, from a node or from files, that does not hold: the message names the block."""
 
-    code = "HM-D-901"
+    code = "HM-D-911"
 
 
 class ProofFileInvalid(NodeError):
     """A proof file that shows nothing."""
 
-    code = "HM-D-902"
+    code = "HM-D-912"
 
 
 class RollbackUnsafe(NodeError):
     """Taking the newest block back could make this node contradict itself."""
 
-    code = "HM-D-903"
+    code = "HM-D-913"
     exit_code = ExitCode.UNSAFE
 
 
 class StatesMoving(NodeError):
     """Two nodes' states cannot be compared while they are at different blocks."""
 
-    code = "HM-D-904"
+    code = "HM-D-914"
     exit_code = ExitCode.NOT_READY
 
 
 class NotInBlock(NodeError):
     """No block that the node holds has what was asked for."""
 
-    code = "HM-D-905"
+    code = "HM-D-915"
+
+
+class LoadRefused(NodeError):
+    """A network executed nothing of a load that was put on it."""
+
+    code = "HM-D-507"
 
 
 class CertificateInvalid(NodeError):
@@ -334,3 +340,17 @@ class ChangeOpen(NodeError):
 
     code = "HM-D-805"
     exit_code = ExitCode.NOT_READY
+
+
+class SnapshotMissing(NodeError):
+    """The node has no complete snapshot of its state."""
+
+    code = "HM-D-901"
+    exit_code = ExitCode.NOT_READY
+
+
+class WouldOverwrite(NodeError):
+    """A folder is in use, or a state is newer than what would replace it."""
+
+    code = "HM-D-902"
+    exit_code = ExitCode.UNSAFE

@@ -65,6 +65,11 @@ class Home:
         return self.data / "state.db"
 
     @property
+    def snapshots(self) -> Path:
+        """Folder of state snapshots, our own and the one that is being fetched."""
+        return self.data / "snapshots"
+
+    @property
     def run(self) -> Path:
         """Folder of what a running process tells others."""
         return self.path / "run"

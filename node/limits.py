@@ -48,6 +48,12 @@ CLUSTER_BASE_PORT: Final = 9290
 CLUSTER_START_TIMEOUT_S: Final = 30.0
 CLUSTER_STOP_TIMEOUT_S: Final = 10.0  # twice the budget of a clean stop, then SIGKILL
 
+LOAD_TRANSFERS_MAX: Final = 500_000  # of one run: 400 MB and 100 s of signing
+LOAD_RATE_GUESS_MAX: Final = 15_000  # signed for each second when no rate is given
+LOAD_IN_FLIGHT_MAX: Final = 50_000  # a node waits for 100,000 receipts at most
+
 METRIC_LABELS_MAX: Final = 64  # per metric; more go to "other"
+SNAPSHOT_SERVED_S: Final = 60.0  # a snapshot somebody fetches stays this long after the last chunk
+SNAPSHOT_READ_SHARE: Final = 4  # of the time between two blocks, cutting takes a fifth
 ACCUSATIONS_WAITING_MAX: Final = 128  # 7 offences of f liars at 64 validators do not fill it
 ACCUSE_INTERVAL_S: Final = 1.0  # between two proofs: they are few, and a liar makes them

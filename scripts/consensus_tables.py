@@ -23,6 +23,10 @@ LAYOUTS: Final = {
     "FetchBlocks": "[first height]",
     "Blocks": "[[block header…], [batch header…], block certificate]",
     "FetchBodies": "[[payload root…]]",
+    "FetchManifest": "[above height]",
+    "Manifest": "[bytes of a BLOCKS message, bytes of the outline]",
+    "FetchChunk": "[snapshot, index]",
+    "Chunk": "[snapshot, index, bytes]",
 }
 PARTS: Final = (
     ("vote", VOTE),

@@ -33,6 +33,9 @@ ROOT_LIFE_S: Final = 3_650 * 86_400  # reference 1.4: ten years
 # Log
 LOG_INDEX_MAX: Final = (1 << 48) - 1  # the serial number gives the index 48 bits
 DELTA_SIZE_BYTES_MAX: Final = 1 << 26  # a full batch of operations, larger than any block
+SNAPSHOT_RECORDS_PER_CHUNK: Final = 16  # a power of two; 16 of the largest records are 256 KiB
+SNAPSHOT_CHUNK_SIZE_BYTES_MAX: Final = 270_336  # those, and 8 KiB around them
+SNAPSHOT_PART_SIZE_BYTES_MAX: Final = 64  # an index, a count and a hash take 48
 LOG_NUMBER_MAX: Final = (1 << 16) - 1  # and the log number 16
 PROOF_HASHES_COUNT_MAX: Final = 48  # one for each bit of an index
 HEADS_KEPT_COUNT: Final = 256  # recent heads a block left behind, for cosigning and proofs

@@ -5,7 +5,7 @@ blocks the committed state is in `accounts` (Rust: tree, rows, deltas); Python h
 and lanes the rules work on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,6 +91,22 @@ class Ledger:
             raise StateDamaged(f"the stored accounts hold {state_sum} base units, not {SUPPLY}")
         self._balances = Balances(*self.accounts.export())
         self.commitment = self._commitment(height, tree_root, state_sum, receipt_root)
+
+    def enter(self, commitment: Commitment, chunks: Iterable[bytes]) -> None:
+        """Replace the state by that of a snapshot; raises `StateDamaged` and changes nothing."""
+        self.accounts.restore_begin()
+        try:
+            for chunk in chunks:
+                self.accounts.restore_part(chunk)
+            tree_root, state_sum = self.accounts.restore_finish(
+                commitment.height, commitment.receipt_root
+            )
+        except NativeError as error:
+            raise StateDamaged(str(error)) from None
+        self._balances = Balances(*self.accounts.export())
+        self.commitment = self._commitment(
+            commitment.height, tree_root, state_sum, commitment.receipt_root
+        )
 
     def _commit(self, height: int, receipt_root: Digest) -> tuple[Commitment, bytes]:
         changed, consumed = self._balances.drain()

@@ -21,12 +21,19 @@ from caesar.core.receipts import Outcome
 from caesar.core.rules import Parameters, parameters_at
 from caesar.core.transactions import TAG
 from caesar.errors import StateDamaged
-from caesar.limits import HEAD_ROW_SIZE_BYTES_MAX, SUPPLY
+from caesar.limits import (
+    HEAD_ROW_SIZE_BYTES_MAX,
+    OPENING_SIZE_BYTES_MAX,
+    PART_SIZE_BYTES_MAX,
+    SUPPLY,
+)
 from caesar.metrics import LedgerMetrics, LedgerStatistics
-from consensus.application import Advice, Block, Executed, Row
+from consensus.application import Advice, Block, Executed, Outline, Row
+from consensus.errors import SnapshotInvalid
 from native.codec import decode, encode
 from native.errors import NativeError
 from native.hashing import HASH_SIZE_BYTES
+from native.ledger import fold_parts, measure_part
 from native.values import Amount, Digest
 
 if TYPE_CHECKING:
@@ -181,6 +188,81 @@ class LedgerApplication:
         self._ledger.restore(accounts, [delta for _, delta in ordered], head)
         return self._ledger.commitment.root
 
+    # --- snapshots
+
+    def cut(self) -> bytes:
+        """Keep the accounts of now readable; the opening is the commitment."""
+        self._ledger.accounts.cut()
+        return encode(self._ledger.commitment.value())
+
+    def next_chunk(self) -> bytes | None:
+        """Read the next part of the account tree."""
+        return self._ledger.accounts.next_part()
+
+    def end_cut(self) -> None:
+        """Forget the cut."""
+        self._ledger.accounts.end_cut()
+
+    def measure(self, chunk: bytes) -> bytes:
+        """Hash a part of the account tree; keys, addresses and order are checked on the way."""
+        try:
+            return encode(measure_part(chunk))
+        except NativeError as error:
+            raise SnapshotInvalid(str(error)) from None
+
+    def check_outline(self, root: Digest, outline: Outline) -> None:
+        """Fold the parts to the tree root that the application root opens to."""
+        commitment = self._opened(outline.opening)
+        if commitment.root != root:
+            raise SnapshotInvalid("the opening belongs to another application root")
+        try:
+            found = fold_parts([_part(part) for part in outline.parts])
+        except NativeError as error:
+            raise SnapshotInvalid(str(error)) from None
+        if found != (commitment.tree_root, commitment.state_sum):
+            raise SnapshotInvalid("the parts do not make up the account tree")
+
+    def restore(self, outline: Outline, chunks: Iterable[bytes]) -> Digest:
+        """Enter the state of a snapshot on top of genesis."""
+        commitment = self._opened(outline.opening)
+        ledger = Ledger(self._chain_id, self._genesis)
+        try:
+            ledger.enter(commitment, chunks)
+        except StateDamaged as error:
+            raise SnapshotInvalid(str(error)) from None
+        if ledger.commitment != commitment:
+            raise SnapshotInvalid("the chunks make up another state than the outline says")
+        self._ledger = ledger
+        return commitment.root
+
+    def _opened(self, opening: bytes) -> Commitment:
+        try:
+            decoded = decode(opening, size_max=OPENING_SIZE_BYTES_MAX)
+        except NativeError as error:
+            raise SnapshotInvalid(str(error)) from None
+        match decoded:
+            case (
+                int(height),
+                bytes(tree_root),
+                int(state_sum),
+                bytes(receipt_root),
+                bytes(validators_hash),
+                bytes(parameters_hash),
+            ):
+                commitment = Commitment(
+                    height=height,
+                    tree_root=Digest(tree_root),
+                    state_sum=state_sum,
+                    receipt_root=Digest(receipt_root),
+                    validators_hash=Digest(validators_hash),
+                    parameters_hash=Digest(parameters_hash),
+                )
+            case _:
+                raise SnapshotInvalid("the opening of the ledger's root has an unknown form")
+        if state_sum != SUPPLY:
+            raise SnapshotInvalid(f"the snapshot holds {state_sum} base units, not {SUPPLY}")
+        return commitment
+
     # --- questions, any thread
 
     @property
@@ -271,6 +353,18 @@ class LedgerApplication:
             application_root=commitment.root,
             proof=AccountProof(state=state, commitment=commitment, path=path).encode(),
         )
+
+
+def _part(data: bytes) -> tuple[bytes, int, int, bytes, int]:
+    try:
+        decoded = decode(data, size_max=PART_SIZE_BYTES_MAX)
+    except NativeError as error:
+        raise SnapshotInvalid(str(error)) from None
+    match decoded:
+        case (bytes(prefix), int(bits), int(accounts), bytes(found), int(total)):
+            return prefix, bits, accounts, found, total
+        case _:
+            raise SnapshotInvalid("a part of the account tree has an unknown form")
 
 
 def _head(value: bytes) -> tuple[int, Digest]:

@@ -21,7 +21,8 @@ from caesar.core.changes import (
 from caesar.core.validators import Registry, Verdict
 from caesar.errors import StateDamaged, ValidatorPayloadMalformed
 from caesar.limits import JOIN_AGE_BLOCKS_MAX, REGISTRY_SIZE_BYTES_MAX
-from consensus.application import Advice, Executed, Row
+from consensus.application import Advice, Executed, Outline, Row
+from consensus.errors import SnapshotInvalid
 from native import FalconVerifier
 from native.codec import Value, decode, encode
 from native.errors import NativeError
@@ -201,6 +202,45 @@ class ValidatorsApplication:
         registry = validators.read_registry(_decoded(body), recent)
         self._state = _state_of(registry)
         return self._state.root
+
+    # --- snapshots: the state is small, so that what opens its root is all of it
+
+    def cut(self) -> bytes:
+        """Return the whole state; it is immutable."""
+        return self.rows(0, 1)[0].value
+
+    def next_chunk(self) -> bytes | None:
+        """There are no chunks."""
+        return None
+
+    def end_cut(self) -> None:
+        """Nothing is kept for a cut."""
+
+    def measure(self, chunk: bytes) -> bytes:
+        """Refuse: no chunk belongs to this application."""
+        raise SnapshotInvalid(f"the validator registry has no chunks, and none of {len(chunk)} B")
+
+    def check_outline(self, root: Digest, outline: Outline) -> None:
+        """Read the state and compare its root."""
+        if self._opened(outline)._state.root != root:
+            raise SnapshotInvalid("the opening belongs to another application root")
+
+    def restore(self, outline: Outline, chunks: Iterable[bytes]) -> Digest:
+        """Enter the state that the opening is."""
+        if list(chunks):
+            raise SnapshotInvalid("the validator registry has no chunks")
+        self._state = self._opened(outline)._state
+        return self._state.root
+
+    def _opened(self, outline: Outline) -> ValidatorsApplication:
+        found = ValidatorsApplication(self._chain_id, self._genesis.present.members)
+        try:
+            found.load([Row(table=TABLE, key=0, value=outline.opening)], [])
+        except StateDamaged as error:
+            raise SnapshotInvalid(str(error)) from None
+        if outline.parts:
+            raise SnapshotInvalid("the validator registry has no chunks")
+        return found
 
     # --- questions, any thread
 

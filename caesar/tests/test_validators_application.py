@@ -7,8 +7,9 @@ from caesar.errors import StateDamaged
 from caesar.runtime.validators import ValidatorsApplication
 from caesar.tests.validator_worlds import RegistryWorld, node, nodes
 from caesar.tests.worlds import CHAIN
-from consensus.application import Row
+from consensus.application import Outline, Row
 from consensus.core.types import Height
+from consensus.errors import SnapshotInvalid
 from native.codec import encode
 from native.values import Digest
 
@@ -121,3 +122,27 @@ def test_damaged_rows_and_deltas_are_found(
     application = ValidatorsApplication(Digest(CHAIN), nodes(4))
     with pytest.raises(StateDamaged):
         application.load(rows, logged)
+
+
+def test_a_snapshot_is_the_state_itself_and_proven_by_its_root(story: RegistryWorld) -> None:
+    running = ValidatorsApplication(CHAIN, story.members)
+    running.genesis()
+    for block in story.blocks:
+        running.execute(block, range(len(block.batch)))
+    root = story.executed[-1].root
+    outline = Outline(opening=running.cut(), parts=())
+    assert running.next_chunk() is None
+    running.end_cut()
+    again = ValidatorsApplication(CHAIN, story.members)
+    again.genesis()
+    again.check_outline(root, outline)
+    assert again.restore(outline, ()) == root
+    assert again.registry == story.registry
+    for lie in (b"", outline.opening[:-1], ValidatorsApplication(CHAIN, story.members).cut()):
+        with pytest.raises(SnapshotInvalid):
+            again.check_outline(root, Outline(opening=lie, parts=()))
+    with pytest.raises(SnapshotInvalid, match="no chunks"):
+        again.check_outline(root, Outline(opening=outline.opening, parts=(b"more",)))
+    with pytest.raises(SnapshotInvalid, match="no chunks"):
+        again.measure(b"chunk")
+    assert again.registry == story.registry

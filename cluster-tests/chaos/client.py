@@ -23,21 +23,20 @@ from typing import Final
 import httpx
 import trio
 
-from bench.load import (
+from bench.load import Plan, read_payloads
+from native import codec
+from native.batches import Batch
+from node.runtime.api import Outcome
+from node.runtime.load import (
     CALL_TIMEOUT_S,
     PENDING,
     CallFailed,
     Generator,
-    Plan,
     StoqChannel,
     Target,
     quiet,
-    read_payloads,
     stoq_channels,
 )
-from native import codec
-from native.batches import Batch
-from node.runtime.api import Outcome
 from transport import Endpoint
 from transport.errors import TransportError
 
@@ -94,7 +93,7 @@ class Recorder(StoqChannel):
             self.book.first.setdefault(payload, now)
         body = Batch.of(payloads).body
         try:
-            connection = await self._connected()
+            connection = await self.connected()
             with trio.fail_after(CALL_TIMEOUT_S):
                 answer = await connection.call("caesar.submit", body, timeout_s=CALL_TIMEOUT_S)
         except (TransportError, trio.TooSlowError) as error:
@@ -153,11 +152,17 @@ async def run(plan: Plan, urls: Sequence[str], account: str) -> None:
     make = functools.partial(Recorder, book=book)
     reads: list[Read] = []
     offset = time.monotonic() - trio.current_time()
-    async with stoq_channels(plan, make) as channels, trio.open_nursery() as nursery:
+    chain_id = bytes.fromhex(plan.chain_id)
+    async with (
+        stoq_channels(
+            plan.targets, chain_id=chain_id, chain_name=plan.chain_name, make=make
+        ) as channels,
+        trio.open_nursery() as nursery,
+    ):
         for channel in channels:
             with contextlib.suppress(Exception):
-                await channel._connected()
-        generator = Generator(plan, channels, payloads, give_up_s=GIVE_UP_S)
+                await channel.connected()
+        generator = Generator(plan.schedule, channels, payloads, give_up_s=GIVE_UP_S)
         print("ready", flush=True)
         await trio.to_thread.run_sync(sys.stdin.readline)
         nursery.start_soon(read_around, urls, account, reads)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.load import Load, Plan, Purse, Report
+from bench.load import Load, Plan, Purse
 from bench.network import Member
 from caesar.core.addresses import address_text
 from chaos import checks
@@ -34,6 +34,7 @@ from chaos.manifest import Manifest, draw
 from chaos.mesh import START_TIMEOUT_S, Mesh, wait_until
 from chaos.perturbations import CLEAN_EXIT, ENDS_BY_ITSELF, FORGETS, Hand, Kind, moments
 from chaos.shim import compiler
+from node.runtime.load import Report
 
 ACCOUNTS: Final = 32
 LANES: Final = 8

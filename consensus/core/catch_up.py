@@ -8,6 +8,7 @@ compared with the next header.
 
 from typing import TYPE_CHECKING
 
+from consensus.core import transfer
 from consensus.core.effects import Event, Fault, Send
 from consensus.core.inputs import Timer
 from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
@@ -57,6 +58,7 @@ def fetch(replica: "Replica") -> None:
         replica.note(
             Event.CATCH_UP_STARTED, f"block {replica.executed}, certified {replica.certified}"
         )
+    transfer.consider(replica)
     known = _known(replica)
     for height in range(
         replica.executed + 1, min(known, replica.executed + FETCH_AHEAD_BLOCKS_MAX) + 1
@@ -87,6 +89,8 @@ def _ask_headers(replica: "Replica", first: int) -> None:
     retry = replica.timing.fetch_retry_ms * 1_000
     asked = replica.headers_asked_us
     if asked is None or now - asked >= retry:
+        if asked is not None:
+            transfer.unanswered(replica)
         peer = _next_peer(replica, first)
         if peer is not None:
             replica.headers_asked_us = now
@@ -119,6 +123,8 @@ def on_timer(replica: "Replica") -> None:
             del replica.wanted[root]
         elif now - asked >= retry:
             due.append(root)
+    if due:
+        transfer.unanswered(replica)
     for start in range(0, len(due), BODIES_PER_FETCH_MAX):
         roots = due[start : start + BODIES_PER_FETCH_MAX]
         peer = _next_peer(replica, replica.executed + 1)
@@ -137,6 +143,7 @@ def on_blocks(replica: "Replica", sender: ReplicaIndex, message: Blocks) -> None
     """Certified headers (the decoder has checked that they chain to their certificate)."""
     checkpoint.adopt(replica, message.certificate)
     replica.headers_asked_us = None
+    transfer.answered(replica)
     for header, batch in zip(message.headers, message.batches, strict=True):
         height = header.height
         if height <= replica.executed or height in replica.fetched:

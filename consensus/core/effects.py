@@ -18,7 +18,9 @@ from consensus.core.inputs import Timer
 from consensus.core.messages import (
     BatchHeader,
     BlockHeader,
+    Chunk,
     Leaf,
+    Manifest,
     Message,
     NewView,
     PrePrepare,
@@ -37,6 +39,7 @@ class Fault(Enum):
     BAD_CERTIFICATE = "bad_certificate"  # too few signers, one twice, or wrong content
     BAD_NEW_VIEW = "bad_new_view"  # O is not what V says
     BAD_BLOCKS = "bad_blocks"  # headers that do not chain to their certificate
+    BAD_SNAPSHOT = "bad_snapshot"  # an outline or a chunk that is not of the certified state
     WRONG_EPOCH = "wrong_epoch"
     WRONG_SENDER = "wrong_sender"  # a channel message in another's name
     REFUSED_PAYLOADS = "refused_payloads"  # batches full of malformed payloads
@@ -54,6 +57,9 @@ class Event(Enum):
     RECOVERED = "replica.recovered"
     CATCH_UP_STARTED = "catch_up.started"
     CATCH_UP_FINISHED = "catch_up.finished"
+    TRANSFER_STARTED = "transfer.started"
+    TRANSFER_ABANDONED = "transfer.abandoned"
+    TRANSFER_FINISHED = "transfer.finished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +145,33 @@ class Execute:
     header: BlockHeader
     batch: BatchHeader
     after_persist: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSnapshot:
+    """Prove an outline against its state root, open its folder, and answer `SnapshotChecked`."""
+
+    peer: ReplicaIndex
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepChunk:
+    """Check a chunk against its outline, write it, and answer `ChunkKept`."""
+
+    peer: ReplicaIndex
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreSnapshot:
+    """All chunks are kept: replace `state.db` by their state and answer `SnapshotRestored`.
+
+    Waits for the disk like `Execute`: the certificate must be durable before. No block is in
+    execution, and none is handed out before the answer.
+    """
+
+    manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +265,9 @@ Effect = (
     | Broadcast
     | SendProposal
     | Execute
+    | CheckSnapshot
+    | KeepChunk
+    | RestoreSnapshot
     | TakeBatch
     | ReleaseCustody
     | ForwardCustody

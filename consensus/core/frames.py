@@ -14,9 +14,13 @@ from typing import Final, assert_never
 from consensus.core import wire
 from consensus.core.messages import (
     Blocks,
+    Chunk,
     Equivocation,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
+    Manifest,
     Message,
     NewView,
     PrePrepare,
@@ -48,11 +52,15 @@ class FrameType(IntEnum):
     EQUIVOCATION = 0x14
     FETCH_BLOCKS = 0x15
     FETCH_BODIES = 0x16
+    FETCH_MANIFEST = 0x1A
+    FETCH_CHUNK = 0x1B
     PROPOSAL = 0x20  # PRE-PREPARE and body
     BODY = 0x21
     NEW_VIEW = 0x22
     BLOCKS = 0x23
     RECOVERY_ANSWER = 0x24
+    MANIFEST = 0x2A
+    CHUNK = 0x2B
     PAYLOADS = 0x25  # payloads for custody, as a batch body; the runtime's own business
 
 
@@ -87,6 +95,16 @@ def encode(message: Message) -> tuple[Channel, FrameType, bytes]:
             return Channel.VOTES, FrameType.FETCH_BODIES, encode_value((message.payload_roots,))
         case Blocks():
             return Channel.BULK, FrameType.BLOCKS, wire.encode_blocks(message)
+        case FetchManifest():
+            return Channel.VOTES, FrameType.FETCH_MANIFEST, encode_value((message.above,))
+        case FetchChunk():
+            place = (message.snapshot, message.index)
+            return Channel.VOTES, FrameType.FETCH_CHUNK, encode_value(place)
+        case Manifest():
+            return Channel.BULK, FrameType.MANIFEST, wire.encode_manifest(message)
+        case Chunk():
+            chunk = (message.snapshot, message.index, message.data)
+            return Channel.BULK, FrameType.CHUNK, encode_value(chunk)
         case _:
             assert_never(message)
 
@@ -126,6 +144,10 @@ _READERS: Final[dict[int, Callable[[Value, wire.Bounds], Message]]] = {
     FrameType.NEW_VIEW: wire.new_view,
     FrameType.BLOCKS: wire.blocks,
     FrameType.RECOVERY_ANSWER: wire.recovery_answer,
+    FrameType.FETCH_MANIFEST: wire.fetch_manifest,
+    FrameType.FETCH_CHUNK: wire.fetch_chunk,
+    FrameType.MANIFEST: wire.manifest,
+    FrameType.CHUNK: wire.chunk,
 }
 SMALL: Final = frozenset(
     {
@@ -135,5 +157,7 @@ SMALL: Final = frozenset(
         FrameType.EQUIVOCATION,
         FrameType.FETCH_BLOCKS,
         FrameType.FETCH_BODIES,
+        FrameType.FETCH_MANIFEST,
+        FrameType.FETCH_CHUNK,
     }
 )

@@ -28,6 +28,7 @@ class Timer(Enum):
     VIEW_CHANGE = "view_change"  # NEW-VIEW has had its time
     STATUS = "status"  # is something stuck? then tell, and ask
     FETCH = "fetch"  # ask the next peer for what is missing
+    TRANSFER = "transfer"  # take back what a server of chunks did not give
     CLOCK = "clock"  # a PREPARE waits for our clock to reach its proposed time
 
 
@@ -74,6 +75,34 @@ class Executed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotChecked:
+    """Answer to `CheckSnapshot`. `missing` are the chunks that are not on our disk yet."""
+
+    peer: ReplicaIndex
+    snapshot: Digest
+    valid: bool
+    chunks: int = 0
+    missing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkKept:
+    """Answer to `KeepChunk`: on the disk, or not the chunk that the outline commits to."""
+
+    peer: ReplicaIndex
+    snapshot: Digest
+    index: int
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRestored:
+    """Answer to `RestoreSnapshot`: `state.db` holds the state of the snapshot, durably."""
+
+    snapshot: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired:
     """A timer set by `SetTimer` reached its time."""
 
@@ -109,6 +138,9 @@ Input = (
     | BodyHeld
     | BatchTaken
     | Executed
+    | SnapshotChecked
+    | ChunkKept
+    | SnapshotRestored
     | TimerFired
     | CustodyChanged
     | PeerConnected

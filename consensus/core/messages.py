@@ -556,8 +556,73 @@ class FetchBodies:
     payload_roots: tuple[Digest, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchManifest:
+    """Which state snapshots above this height do you have? Served by the runtime."""
+
+    above: Height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A state snapshot on offer: the state after the first block of `run`.
+
+    `run` leads from that block to a certificate. `outline` lists the chunks; it says the same at
+    every node, while the runs may end at different certificates. The applications prove it against
+    the state root.
+    """
+
+    run: Blocks
+    outline: bytes
+    id: Digest = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        outline = hashlib.sha256(self.outline).digest()
+        object.__setattr__(self, "id", _hash((self.run.headers[0].hash, outline)))
+
+    @property
+    def height(self) -> Height:
+        return self.run.headers[0].height
+
+    @property
+    def state_root(self) -> Digest:
+        """After the block: in the header of the next one, or in the certificate."""
+        if len(self.run.headers) > 1:
+            return self.run.headers[1].state_root
+        return self.run.certificate.checkpoint.state_root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchChunk:
+    """Give me one chunk of a snapshot. Served by the runtime."""
+
+    snapshot: Digest
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """One chunk; the runtime of the receiver checks it against the outline."""
+
+    snapshot: Digest
+    index: int
+    data: bytes
+
+
 Signed = PrePrepare | VoteVector | ViewChange | NewView
-Message = Signed | Status | RecoveryAnswer | Equivocation | FetchBlocks | Blocks | FetchBodies
+Message = (
+    Signed
+    | Status
+    | RecoveryAnswer
+    | Equivocation
+    | FetchBlocks
+    | Blocks
+    | FetchBodies
+    | FetchManifest
+    | Manifest
+    | FetchChunk
+    | Chunk
+)
 
 
 def signatures(message: Message, chain_id: Digest) -> list[SignatureJob]:
@@ -586,7 +651,9 @@ def signatures(message: Message, chain_id: Digest) -> list[SignatureJob]:
             _own(jobs, message.second, chain_id)
         case Blocks():
             _block_certificate(jobs, message.certificate, chain_id)
-        case FetchBlocks() | FetchBodies():
+        case Manifest():
+            _block_certificate(jobs, message.run.certificate, chain_id)
+        case FetchBlocks() | FetchBodies() | FetchManifest() | FetchChunk() | Chunk():
             pass
         case _:
             assert_never(message)

@@ -7,12 +7,13 @@ that the body of its batch is written in the same transaction (bodies are the bl
 outlive the record).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from consensus.core import wire
 from consensus.core.messages import (
+    UNSIGNED,
     BlockCertificate,
     NewView,
     PreparedCertificate,
@@ -26,7 +27,9 @@ from consensus.core.types import Epoch, Height, Number, Sequence, View
 from consensus.errors import CorruptRecord, MalformedMessage
 from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
 from native.codec import Value, encode
-from native.values import Digest
+from native.values import Digest, Signature
+
+M = TypeVar("M", PrePrepare, VoteVector)
 
 BIRTH_KEY: Final = (1, 0)
 TIP_KIND: Final = 10
@@ -250,6 +253,36 @@ def decode_records(rows: Iterable[tuple[int, bytes]], bounds: wire.Bounds) -> li
     return [decode_record(kind, data, bounds) for kind, data in rows]
 
 
+def signed_again(
+    records: Iterable[Record], chain_id: Digest, sign: Callable[[bytes], Signature]
+) -> list[Record]:
+    """Put signatures where a crash came between a commit and them.
+
+    The content and its number are those of the record, so this is no second message.
+    """
+    return [_signed_again(record, chain_id, sign) for record in records]
+
+
+def _signed_again(record: Record, chain_id: Digest, sign: Callable[[bytes], Signature]) -> Record:
+    match record:
+        case Accepted(pre_prepare=message) if message.signature == UNSIGNED:
+            return Accepted(pre_prepare=message.signed(sign(message.signed_bytes(chain_id))))
+        case OwnVotes(vector=vector) if vector.signature == UNSIGNED:
+            return OwnVotes(vector=vector.signed(sign(vector.signed_bytes(chain_id))))
+        case _:
+            return record
+
+
+def _stored(
+    read: Callable[[Value, wire.Bounds], M], value: Value, count: int, bounds: wire.Bounds
+) -> M:
+    """A message that may have been stored before it was signed; on the wire it never is."""
+    *content, signature = wire.fields(value, count)
+    if signature == UNSIGNED:
+        return read((*content, b"\0"), bounds).signed(UNSIGNED)
+    return read(value, bounds)
+
+
 def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
     match kind:
         case 1:
@@ -276,11 +309,11 @@ def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
                 active=wire.flag(active),
             )
         case 5:
-            return Accepted(pre_prepare=wire.pre_prepare(value, bounds))
+            return Accepted(pre_prepare=_stored(wire.pre_prepare, value, 4, bounds))
         case 6:
             return Prepared(certificate=wire.prepared_certificate(value, bounds))
         case 7:
-            return OwnVotes(vector=wire.votes(value, bounds))
+            return OwnVotes(vector=_stored(wire.votes, value, 5, bounds))
         case 8:
             return OwnViewChange(view_change=wire.view_change(value, bounds))
         case 9:

@@ -11,7 +11,8 @@ How the runtime drives it, in the order safety needs:
 2. Feed verified inputs (duties in `inputs.py`), each with the present time; never call `step`
    from inside the handling of its own effects.
 3. Give every list of effects to `tick.Gather` and follow the life of a tick in `tick.py`.
-4. Serve `FetchBlocks` and `FetchBodies` from the stores without asking the core.
+4. Serve `FetchBlocks`, `FetchBodies`, `FetchManifest` and `FetchChunk` from the stores without
+   asking the core.
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import assert_never
 
-from consensus.core import catch_up, custody, evidence, recovery, retransmit
+from consensus.core import catch_up, custody, evidence, recovery, retransmit, transfer
 from consensus.core.effects import (
     Accuse,
     ClearTimer,
@@ -37,12 +38,15 @@ from consensus.core.evidence import Offence, Statement
 from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
+    ChunkKept,
     CustodyChanged,
     Executed,
     Input,
     PeerConnected,
     PeerLost,
     Received,
+    SnapshotChecked,
+    SnapshotRestored,
     Started,
     Timer,
     TimerFired,
@@ -55,9 +59,13 @@ from consensus.core.messages import (
     BlockHeader,
     Blocks,
     Checkpoint,
+    Chunk,
     Equivocation,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
+    Manifest,
     Message,
     NewView,
     Prepare,
@@ -278,6 +286,8 @@ class Replica:
         self.catching_up = False
         self.fetch_at: int | None = None
 
+        self.transfer = transfer.Transfer()
+
         # Retransmission.
         self.status_mark = (Height(0), Height(0))
         self.status_sent_us: int | None = None
@@ -308,6 +318,12 @@ class Replica:
                 self._hold_body(message)
             case BatchTaken():
                 propose.on_batch_taken(self, message)
+            case SnapshotChecked():
+                transfer.on_checked(self, message)
+            case ChunkKept():
+                transfer.on_kept(self, message)
+            case SnapshotRestored():
+                transfer.on_restored(self, message)
             case CustodyChanged():
                 custody.on_changed(self, message)
             case TimerFired():
@@ -360,7 +376,11 @@ class Replica:
                 propose.on_equivocation(self, message)
             case Blocks():
                 catch_up.on_blocks(self, sender, message)
-            case FetchBlocks() | FetchBodies():
+            case Manifest():
+                transfer.on_manifest(self, sender, message)
+            case Chunk():
+                transfer.on_chunk(self, sender, message)
+            case FetchBlocks() | FetchBodies() | FetchManifest() | FetchChunk():
                 pass  # served by the runtime
             case _:
                 assert_never(message)
@@ -408,7 +428,8 @@ class Replica:
 
     def _hold_body(self, message: BodyHeld) -> None:
         root = message.payload_root
-        self.wanted.pop(root, None)
+        if self.wanted.pop(root, None) is not None:
+            transfer.answered(self)
         self.bodies[root] = None
         for instance in list(self.instances.values()):
             pre_prepare = instance.pre_prepare
@@ -432,6 +453,8 @@ class Replica:
             case Timer.FETCH:
                 self.fetch_at = None
                 catch_up.on_timer(self)
+            case Timer.TRANSFER:
+                transfer.on_timer(self)
             case Timer.CLOCK:
                 self.clock_wait_ms = None
                 prepare.progress_all(self)

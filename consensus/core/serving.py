@@ -14,7 +14,7 @@ def blocks_from(
     certificates: Iterable[BlockCertificate],
     load: Callable[[Height], tuple[BlockHeader, BatchHeader] | None],
 ) -> Blocks | None:
-    """Headers from `first` to the nearest certificate above it, or None.
+    """Headers from `first` to the highest certificate that one reply reaches, or None.
 
     `certificates` are those of the `Tip` and `Anchor` records; `load` reads one executed block.
     """
@@ -26,7 +26,7 @@ def blocks_from(
     ]
     if not usable or first < 1:
         return None
-    certificate = min(usable, key=_height)
+    certificate = max(usable, key=_height)
     headers: list[BlockHeader] = []
     batches: list[BatchHeader] = []
     for height in range(first, certificate.height + 1):

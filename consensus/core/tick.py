@@ -23,6 +23,7 @@ from consensus.core.effects import (
     AnnounceView,
     Broadcast,
     ChangeView,
+    CheckSnapshot,
     ClearTimer,
     Drop,
     Effect,
@@ -30,11 +31,13 @@ from consensus.core.effects import (
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     Persist,
     Propose,
     ReleaseCustody,
+    RestoreSnapshot,
     Retract,
     Send,
     SendProposal,
@@ -70,6 +73,8 @@ from native.values import Signature
 
 Urgent = (
     Execute
+    | CheckSnapshot
+    | KeepChunk
     | TakeBatch
     | ReleaseCustody
     | ForwardCustody
@@ -125,6 +130,7 @@ class Tick:
     own: tuple[Signed, ...]
     outgoing: tuple[Outgoing, ...]
     executes: tuple[Execute, ...]
+    restore: RestoreSnapshot | None = None
 
     @property
     def durable(self) -> bool:
@@ -145,6 +151,7 @@ class Gather:
         "_outgoing",
         "_proposals",
         "_records",
+        "_restore",
     )
 
     def __init__(self) -> None:
@@ -160,6 +167,7 @@ class Gather:
         self._drop: Height | None = None
         self._outgoing: list[Outgoing] = []
         self._executes: list[Execute] = []
+        self._restore: RestoreSnapshot | None = None
 
     @property
     def empty(self) -> bool:
@@ -173,6 +181,7 @@ class Gather:
             or self._changes
             or self._announcements
             or self._drop is not None
+            or self._restore is not None
         )
 
     @property
@@ -187,6 +196,7 @@ class Gather:
             or self._changes
             or self._announcements
             or self._executes
+            or self._restore is not None
             or any(not isinstance(leaf, Checkpoint) for leaf in self._leaves)
             or any(not isinstance(record, Tip | Anchor) for record in self._records.values())
         )
@@ -227,8 +237,12 @@ class Gather:
                     self._proposals = []
                     self._changes = []
                     self._announcements = []
+                case RestoreSnapshot():
+                    self._restore = effect
                 case (
-                    TakeBatch()
+                    CheckSnapshot()
+                    | KeepChunk()
+                    | TakeBatch()
                     | ReleaseCustody()
                     | ForwardCustody()
                     | ForgetBody()
@@ -259,6 +273,7 @@ class Gather:
             drop=self._drop,
             outgoing=self._outgoing,
             executes=self._executes,
+            restore=self._restore,
         )
         self._clear()
         author.drafted()
@@ -301,7 +316,7 @@ class Gather:
 class Draft:
     """A tick whose signatures are still missing."""
 
-    __slots__ = ("_drop", "_executes", "_outgoing", "_records", "_unsigned", "jobs")
+    __slots__ = ("_drop", "_executes", "_outgoing", "_records", "_restore", "_unsigned", "jobs")
 
     def __init__(
         self,
@@ -312,12 +327,14 @@ class Draft:
         drop: Height | None,
         outgoing: list[Outgoing],
         executes: list[Execute],
+        restore: RestoreSnapshot | None = None,
     ) -> None:
         self._unsigned = unsigned
         self._records = records
         self._drop = drop
         self._outgoing = outgoing
         self._executes = executes
+        self._restore = restore
         chain_id = author.committee.chain_id
         self.jobs: list[bytes] = []
         """What must be signed, in order."""
@@ -334,8 +351,13 @@ class Draft:
             )
             records[record_key(last)] = last
 
+    @property
+    def votes_and_proposals_only(self) -> bool:
+        """Whether the records may be stored unsigned (`records.signed_again`)."""
+        return all(isinstance(message, VoteVector | PrePrepare) for message in self._unsigned)
+
     def complete(self, signatures: Sequence[Signature]) -> Tick:
-        """Put the signatures in, one for each job."""
+        """Put the signatures in, one for each job; may be done again with others."""
         invariant(len(signatures) == len(self.jobs), "one signature for each job")
         at = iter(signatures)
         own: list[Signed] = []
@@ -370,4 +392,5 @@ class Draft:
             own=tuple(own),
             outgoing=tuple(outgoing + self._outgoing),
             executes=tuple(self._executes),
+            restore=self._restore,
         )

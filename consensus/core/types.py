@@ -52,6 +52,7 @@ class Timing:
     status_interval_ms: int = 300  # STATUS while something is stuck
     heartbeat_interval_ms: int = 3_000  # STATUS when all is well: tells late nodes they are late
     fetch_retry_ms: int = 150
+    chunk_timeout_ms: int = 2_000  # a server that needs longer for a chunk has failed once
     recovery_block_interval_ms: int = 20  # empty batches while a validator is recovering
 
 

@@ -19,11 +19,15 @@ from consensus.core.messages import (
     BlockHeader,
     Blocks,
     Checkpoint,
+    Chunk,
     Commit,
     Equivocation,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
     Leaf,
+    Manifest,
     NewView,
     Prepare,
     PreparedCertificate,
@@ -43,8 +47,12 @@ from consensus.limits import (
     BODIES_PER_FETCH_MAX,
     HEADERS_PER_REPLY_MAX,
     LEAVES_PER_VECTOR_MAX,
+    MESSAGE_BYTES_MAX,
     NUMBER_MAX,
     SIGNATURE_SIZE_BYTES_MAX,
+    SNAPSHOT_CHUNK_BYTES_MAX,
+    SNAPSHOT_CHUNKS_MAX,
+    SNAPSHOT_OUTLINE_BYTES_MAX,
     WINDOW_BLOCKS,
 )
 from native.codec import CodecError, Value, decode, encode
@@ -485,3 +493,36 @@ def blocks(value: Value, bounds: Bounds) -> Blocks:
     if parent is not None and parent.hash != reply.certificate.checkpoint.header_hash:
         raise MalformedMessage("blocks that do not end at their certificate")
     return reply
+
+
+# --- state transfer
+
+
+def fetch_manifest(value: Value, _bounds: Bounds) -> FetchManifest:
+    (above,) = fields(value, 1)
+    return FetchManifest(above=Height(number(above)))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return encode((encode_blocks(manifest.run), manifest.outline))
+
+
+def manifest(value: Value, bounds: Bounds) -> Manifest:
+    run, outline = fields(value, 2)
+    if not isinstance(run, bytes) or not isinstance(outline, bytes):
+        raise MalformedMessage("a manifest is made of bytes")
+    if len(outline) > SNAPSHOT_OUTLINE_BYTES_MAX:
+        raise MalformedMessage("an outline that is too long")
+    return Manifest(run=blocks(decode_value(run, MESSAGE_BYTES_MAX), bounds), outline=outline)
+
+
+def fetch_chunk(value: Value, _bounds: Bounds) -> FetchChunk:
+    snapshot, index = fields(value, 2)
+    return FetchChunk(snapshot=digest(snapshot), index=number(index, SNAPSHOT_CHUNKS_MAX - 1))
+
+
+def chunk(value: Value, _bounds: Bounds) -> Chunk:
+    snapshot, index, data = fields(value, 3)
+    if not isinstance(data, bytes) or len(data) > SNAPSHOT_CHUNK_BYTES_MAX:
+        raise MalformedMessage("a chunk that is too long, or no bytes")
+    return Chunk(snapshot=digest(snapshot), index=number(index, SNAPSHOT_CHUNKS_MAX - 1), data=data)

@@ -21,26 +21,32 @@ import structlog
 from consensus.core import frames, inputs
 from consensus.core.effects import (
     Accuse,
+    CheckSnapshot,
     ClearTimer,
     Event,
     Execute,
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     ReleaseCustody,
+    RestoreSnapshot,
     SetTimer,
     TakeBatch,
 )
 from consensus.core.messages import (
     EMPTY_ROOT,
+    UNSIGNED,
     BatchHeader,
     BlockCertificate,
     BlockHeader,
     Commit,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
     Message,
     PrePrepare,
     VoteVector,
@@ -73,7 +79,7 @@ if TYPE_CHECKING:
     from consensus.runtime.store import RecordStore
     from native import FalconVerifier, Mempool
     from native.keys import SecretKey
-    from native.values import Digest
+    from native.values import Digest, Signature
     from transport import Connection
 
 JOBS_PER_CALL: Final = 4_096  # signatures checked in one call: 40 ms, then the loop breathes
@@ -86,6 +92,8 @@ PATIENCE_US: Final = 5_000  # CHECKPOINT leaves wait this long for other votes t
 SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: four windows
 
 log = structlog.get_logger("consensus")
+
+Request = FetchBlocks | FetchBodies | FetchManifest | FetchChunk
 
 EMPTY_BATCH: Final = Batch.of([])
 
@@ -140,13 +148,14 @@ class Driver:
         clock: Callable[[], Instant],
         seconds: Callable[[], float],
         wake_at: Callable[[int | None], None],
-        serve: Callable[[int, FetchBlocks | FetchBodies], None],
+        serve: Callable[[int, Request], None],
+        transfer: Callable[[CheckSnapshot | KeepChunk | RestoreSnapshot], None],
         certified: Callable[[BlockCertificate], None],
         accuse: Callable[[ReplicaIndex, Contradiction], None] | None = None,
     ) -> None:
         """`wake_at` is told when the next timer is due; `serve` answers a peer's fetch;
-        `certified` sees every newest block certificate once it is durable here; `accuse` gets the
-        proof of a peer's lie.
+        `transfer` works on a snapshot and calls `transferred` afterwards; `certified` sees every
+        newest block certificate once it is durable here; `accuse` gets the proof of a peer's lie.
         """
         self.replica = replica
         self._committee = replica.committee
@@ -163,6 +172,7 @@ class Driver:
         self._seconds = seconds
         self._wake_at = wake_at
         self._serve = serve
+        self._transfer = transfer
         self._certified = certified
         self._accuse = accuse or (lambda _peer, _proof: None)
         self._gather = Gather()
@@ -279,6 +289,13 @@ class Driver:
         )
         self._watch_custody()
 
+    def transferred(
+        self, done: inputs.SnapshotChecked | inputs.ChunkKept | inputs.SnapshotRestored
+    ) -> None:
+        """What `transfer` was asked for is done."""
+        self._feed(done)
+        self.turn()
+
     def timers_due(self) -> None:
         """The moment given to `wake_at` has come."""
         now = self._clock().monotonic_us
@@ -377,15 +394,15 @@ class Driver:
         draft = self._gather.draft(self.replica)
         if draft is None or self.halted is not None:
             return False
-        began = self._seconds()
-        tick = draft.complete([self._secret.sign(job) for job in draft.jobs])
-        if draft.jobs:
-            self._observer.signed((self._seconds() - began) / len(draft.jobs))
         self._ticks_total += 1
+        # Votes and proposals are signed while the disk writes them: what is durable is that we say
+        # them, and a start signs them again. What holds the words of others is signed before.
+        overlapped = draft.votes_and_proposals_only
+        signed = [UNSIGNED] * len(draft.jobs) if overlapped else self._signed(draft.jobs)
+        tick = draft.complete(signed)
         if not tick.durable:
             self._release(tick)
             return True
-        self._tick = tick
         self._serial += 1
         for record in tick.records:
             if isinstance(record, Accepted):
@@ -394,7 +411,16 @@ class Driver:
             self._owe_body(execute.batch)
         bodies, self._owed = self._owed, []
         self._store.commit_soon(self._serial, tick.records, bodies, tick.drop)
+        self._tick = draft.complete(self._signed(draft.jobs)) if overlapped else tick
         return False
+
+    def _signed(self, jobs: Sequence[bytes]) -> list[Signature]:
+        if not jobs:
+            return []
+        began = self._seconds()
+        signed = [self._secret.sign(job) for job in jobs]
+        self._observer.signed((self._seconds() - began) / len(jobs))
+        return signed
 
     def _owe_body(self, header: BatchHeader) -> None:
         """The disk must get this body with the next tick, unless it has it already.
@@ -428,6 +454,8 @@ class Driver:
             self._feed(inputs.Received(sender=me, message=message))
         for execute in tick.executes:
             self._execute(execute)
+        if tick.restore is not None:
+            self._transfer(tick.restore)
 
     def _send(self, outgoing: Outgoing) -> None:
         message = outgoing.message
@@ -487,6 +515,8 @@ class Driver:
                 self._timers[effect.timer] = effect.at_us
             case ClearTimer():
                 self._timers.pop(effect.timer, None)
+            case CheckSnapshot() | KeepChunk():
+                self._transfer(effect)
             case Misbehaved():
                 self._observer.misbehaved(effect.fault)
                 log.warning("peer.misbehaved", peer=effect.peer, fault=effect.fault.value)
@@ -624,7 +654,7 @@ class Driver:
                 return None
             case _:
                 message = frames.decode(frame_type, payload, self._bounds)
-                if isinstance(message, FetchBlocks | FetchBodies):
+                if isinstance(message, FetchBlocks | FetchBodies | FetchManifest | FetchChunk):
                     self._serve(peer, message)
                     return None
                 return message, None

@@ -12,6 +12,7 @@ failed commit is posted as `CommitFailed` and the process must end. The driver n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,22 +24,25 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import apsw
 import trio
 
+from consensus.core import wire
 from consensus.core.records import (
     ANCHOR_KIND,
     TIP_KIND,
     Birth,
     Record,
+    Tip,
     decode_records,
     encode_record,
     reborn,
 )
 from consensus.errors import ConsensusError
-from consensus.limits import ANCHOR_BLOCKS
+from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from native.batches import Batch
 
 if TYPE_CHECKING:
+    from consensus.core.messages import BlockCertificate
     from consensus.core.wire import Bounds
     from native import Completions
     from native.values import Digest
@@ -64,6 +68,25 @@ CREATE TABLE body(sequence INTEGER NOT NULL, root BLOB NOT NULL, data BLOB NOT N
 CREATE UNIQUE INDEX body_place ON body(sequence, root);
 CREATE INDEX body_root ON body(root);
 """
+
+
+# Through this view a tick is one statement, transaction and commit included. The interpreter is
+# given up and taken back once rather than for every row, which costs more than the rows do.
+TICK_VIEW: Final = """
+CREATE TEMP VIEW tick AS SELECT kind, key, sequence, data, NULL AS root FROM record;
+CREATE TEMP TRIGGER tick_record INSTEAD OF INSERT ON tick WHEN NEW.kind > 0 BEGIN
+    INSERT OR REPLACE INTO record VALUES(NEW.kind, NEW.key, NEW.sequence, NEW.data);
+END;
+CREATE TEMP TRIGGER tick_body INSTEAD OF INSERT ON tick WHEN NEW.kind = 0 BEGIN
+    INSERT OR REPLACE INTO body VALUES(NEW.sequence, NEW.root, NEW.data);
+END;
+CREATE TEMP TRIGGER tick_drop INSTEAD OF INSERT ON tick WHEN NEW.kind < 0 BEGIN
+    DELETE FROM record WHERE sequence BETWEEN 1 AND NEW.sequence;
+END;
+"""
+TICK_BODY: Final = 0  # real kinds begin at 1
+TICK_DROP: Final = -1
+TICK_ROWS_MAX: Final = 512  # of one statement: five values each, and SQLite takes 32,766
 
 
 class StoreDamaged(ConsensusError):
@@ -152,6 +175,28 @@ def recreate_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -
     _create(path, reborn(chain_id, node_id, 2))
 
 
+def adopt_certificate(path: Path, certificate: BlockCertificate, bounds: Bounds) -> None:
+    """Make a certificate the newest one of a stopped node's store, unless it knows a newer one.
+
+    What state transfer does while the node runs, before `state.db` is replaced. Raises
+    `StoreDamaged`.
+    """
+    try:
+        with contextlib.closing(
+            apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        ) as database:
+            database.execute("PRAGMA synchronous=FULL").fetchall()
+            found = database.execute("SELECT data FROM record WHERE kind=?", (TIP_KIND,)).fetchone()
+            if found is not None:
+                value = wire.decode_value(bytes(found[0]), MESSAGE_BYTES_MAX)
+                if wire.block_certificate(value, bounds).height >= certificate.height:
+                    return
+            with transaction(database):
+                _insert(database, [Tip(certificate=certificate)])
+    except apsw.Error as error:
+        raise StoreDamaged(path, f"damaged ({error})") from error
+
+
 def _create(path: Path, records: Iterable[Record]) -> None:
     if path.exists():
         raise StoreExists(path)
@@ -203,6 +248,9 @@ class _Tick:
     drop: int | None
 
 
+_Value = int | bytes | None
+
+
 class ConsensusStore:
     """The SQLite store. Reads for peers share the writing thread and so see whole ticks."""
 
@@ -231,6 +279,7 @@ class ConsensusStore:
             ).fetchall()  # a statement after the first runs only when rows are read
             found = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
             healthy = self._check()
+            self._db.execute(TICK_VIEW).fetchall()
         except apsw.Error as error:
             raise StoreDamaged(path, f"damaged ({error})") from error
         if found is None or found[0] != FORMAT_VERSION:
@@ -410,18 +459,32 @@ class ConsensusStore:
         return group, None
 
     def _write(self, group: Sequence[_Tick]) -> None:
+        rows = [row for tick in group for row in _rows(tick)]
+        if len(rows) <= TICK_ROWS_MAX:
+            self._put(rows)
+            return
         with transaction(self._db):
-            for tick in group:
-                _insert(self._db, tick.records)
-                for body in tick.bodies:
-                    self._db.execute(
-                        "INSERT OR REPLACE INTO body VALUES(?,?,?)",
-                        (body.sequence, body.root, body.batch.body),
-                    )
-                if tick.drop is not None:
-                    self._db.execute(
-                        "DELETE FROM record WHERE sequence BETWEEN 1 AND ?", (tick.drop,)
-                    )
+            for start in range(0, len(rows), TICK_ROWS_MAX):
+                self._put(rows[start : start + TICK_ROWS_MAX])
+
+    def _put(self, rows: Sequence[tuple[_Value, ...]]) -> None:
+        """Write rows of `tick`, in order; a transaction of its own unless there is one."""
+        places = ",".join(["(?,?,?,?,?)"] * len(rows))
+        self._db.execute(
+            f"INSERT INTO tick VALUES{places}", [value for row in rows for value in row]
+        )
+
+
+def _rows(tick: _Tick) -> list[tuple[_Value, ...]]:
+    """What a tick writes, in the columns of the view."""
+    encoded = [encode_record(record) for record in tick.records]
+    rows: list[tuple[_Value, ...]] = [
+        (row.kind, row.key, row.sequence, row.data, None) for row in encoded
+    ]
+    rows += [(TICK_BODY, None, body.sequence, body.batch.body, body.root) for body in tick.bodies]
+    if tick.drop is not None:
+        rows.append((TICK_DROP, None, tick.drop, None, None))
+    return rows
 
 
 _STOP: Final = object()

@@ -24,7 +24,7 @@ from transport import ChannelKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consensus.core.messages import BatchHeader, BlockHeader
+    from consensus.core.messages import BatchHeader, BlockHeader, Blocks
     from consensus.core.wire import Bounds
     from consensus.runtime.links import Links
     from consensus.runtime.store import ConsensusStore
@@ -122,14 +122,8 @@ class BlockServer:
                 for root in request.payload_roots[:BODIES_PER_FETCH_MAX]:
                     await self._serve_body(peer, root)
 
-    async def _serve_blocks(self, peer: int, first: Height) -> None:
-        blocks = await self.blocks(first)
-        if blocks is not None:
-            channel, frame, data = frames.encode(blocks)
-            self._links.send_nowait(peer, ChannelKind(int(channel)), int(frame), data)
-
     async def blocks(self, first: Height) -> Blocks | None:
-        """Headers from `first` to the nearest certificate above it; None if they are not held."""
+        """Headers from one block to a certificate, or None while there is no such run."""
         certificates = [
             wire.block_certificate(wire.decode_value(data, MESSAGE_BYTES_MAX), self._bounds)
             for data in await self._store.certificates(first)
@@ -142,6 +136,12 @@ class BlockServer:
             certificates=certificates,
             load=lambda height: self._decode(held.get(height)),
         )
+
+    async def _serve_blocks(self, peer: int, first: Height) -> None:
+        blocks = await self.blocks(first)
+        if blocks is not None:
+            channel, frame, data = frames.encode(blocks)
+            self._links.send_nowait(peer, ChannelKind(int(channel)), int(frame), data)
 
     def _decode(self, pair: tuple[bytes, bytes] | None) -> tuple[BlockHeader, BatchHeader] | None:
         if pair is None:

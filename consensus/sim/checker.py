@@ -178,6 +178,7 @@ PROPERTIES: Final = (
     ("views move", "L5 no livelock"),
     ("views still move", "L2 views"),
     ("view changes without any fault", "L2 views"),
+    ("after a killed primary", "L7 the gap"),
     ("starves a client", "L1 progress"),
     ("liveness", "L1 progress"),
     ("timers", "L6 timers"),

@@ -165,6 +165,15 @@ class LedgerNode(Node):
         for stored in blocks[self.applied :]:
             self._apply(stored)
 
+    def state_replaced(self) -> None:
+        """Apply what a fetched snapshot says was executed; others answered for it."""
+        self.snapshots = {}
+        self.ledger = Ledger(may_apply=self.accepts)
+        self.applied = len(self.disk.blocks)
+        for stored in self.disk.blocks:
+            for payload in stored.payloads:
+                self.ledger.apply(payload)
+
     def _apply(self, stored: StoredBlock) -> None:
         self.applied += 1
         for payload in stored.payloads:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, assert_never
 from consensus.core import frames, wire
 from consensus.core.effects import (
     Accuse,
+    CheckSnapshot,
     ClearTimer,
     Effect,
     Execute,
     ForgetBody,
     ForwardCustody,
     Halt,
+    KeepChunk,
     Misbehaved,
     Note,
     ReleaseCustody,
@@ -43,6 +45,8 @@ from consensus.core.messages import (
     BlockHeader,
     FetchBlocks,
     FetchBodies,
+    FetchChunk,
+    FetchManifest,
     Message,
     NewView,
     PrePrepare,
@@ -69,6 +73,7 @@ from consensus.limits import BATCH_PAYLOADS_MAX
 from consensus.sim.checker import Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.machine import Clock, DiskFaults, Processor
+from consensus.sim.snapshots import Snapshots, root_after
 from native.hashing import merkle_root
 from native.values import Digest, Signature
 
@@ -83,6 +88,7 @@ SIM_TIMING = Timing(
     status_interval_ms=250,
     heartbeat_interval_ms=900,
     fetch_retry_ms=100,
+    chunk_timeout_ms=400,
 )
 IMPATIENT = Timing(
     request_timeout_ms=60,
@@ -168,6 +174,8 @@ class Node:
         self.check_wire = False
         self.count_before_durable = False
         self.drop_after_execution = False
+        self.transfers = Snapshots(self)
+        self.genesis_root = GENESIS_ROOT
 
     # --- life and death
 
@@ -314,6 +322,8 @@ class Node:
                 self._take_batch(effect)
             case Execute():
                 self._execute(effect)
+            case CheckSnapshot() | KeepChunk():
+                self.transfers.work(effect)
             case ReleaseCustody():
                 self.custody.proposed.clear()
                 for root in effect.in_flight:
@@ -454,6 +464,8 @@ class Node:
         if self.up:
             for effect in tick.executes:
                 self._execute(effect)
+            if tick.restore is not None:
+                self.transfers.work(tick.restore)
 
     def _own(self, tick: Tick) -> None:
         for message in tick.own:
@@ -551,6 +563,9 @@ class Node:
         if isinstance(message, FetchBlocks):
             self._serve_blocks(sender, message)
             return
+        if isinstance(message, FetchManifest | FetchChunk):
+            self.transfers.serve(sender, message)
+            return
         if isinstance(message, FetchBodies):
             for root in message.payload_roots:
                 found = self._body(root)
@@ -590,6 +605,8 @@ class Node:
             if height > len(self.disk.blocks):
                 return None
             stored = self.disk.blocks[height - 1]
+            if not self.transfers.holds(height, stored):
+                return None
             return stored.header, stored.batch
 
         reply = blocks_from(
@@ -652,7 +669,7 @@ class Node:
         require(body is not None, f"node {self.index} executes a body it does not have")
         assert body is not None
         header = effect.header
-        root = hashlib.sha256(header.state_root + header.hash + b"".join(body)).digest()
+        root = root_after(header.state_root, header.hash, effect.batch.payload_root)
         stored = StoredBlock(
             header=header,
             batch=effect.batch,
@@ -660,7 +677,7 @@ class Node:
                 height=header.height,
                 header_hash=header.hash,
                 time_ms=header.time_ms,
-                state_root=Digest(root),
+                state_root=root,
             ),
             payloads=body,
         )
@@ -702,10 +719,14 @@ class Node:
         took += self.processor.costs.execute_us
         self.world.after(took, lambda: self.processor.run(done))
 
+    def state_replaced(self) -> None:
+        """The blocks on the disk are now those of a fetched snapshot."""
+
     def _store_block(self, stored: StoredBlock) -> None:
         if self.honest:
             self.cluster.checker.executed(self.index, stored)
         self.disk.write_block(stored)
+        self.transfers.executed(stored)
         if self.drop_after_execution:
             self.disk.drop(stored.header.height)
             self.replica.prepared.pop(stored.header.height, None)

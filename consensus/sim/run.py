@@ -17,6 +17,7 @@ from consensus.core.quorum import faults
 from consensus.core.tick import Tick
 from consensus.core.types import Phase, ReplicaIndex, View
 from consensus.limits import EVIDENCE_SIZE_BYTES_MAX
+from consensus.sim import snapshots
 from consensus.sim.checker import Checker, Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
@@ -99,6 +100,7 @@ class Cluster:
             node.drop_after_execution = self.planted.drop_after_execution
         self.rotation_blocks = random.choice((0, 0, 0, 3, 10))
         self.by_digest = random.choice((0.0, 0.0, 0.5, 1.0))  # share of bodies that travel alone
+        self.prunes = snapshots.prunes(seed, members)
         self.crashes_in_writes = 0
         self.crashes_in_sends = 0
         self.crashes_in_recovery = 0
@@ -226,6 +228,7 @@ class Cluster:
         node = self.nodes[index]
         node.crash()
         node.disk = Disk()
+        node.transfers = snapshots.Snapshots(node)
         node_id = Digest(bytes([index]) * 32)
         if self.planted.forget_votes:
             node.disk.born(self.chain_id, node_id)
@@ -247,6 +250,7 @@ class Cluster:
             backup.blocks = node.disk.blocks
             backup.bodies.update(node.disk.bodies)
         node.disk = backup
+        node.transfers = snapshots.Snapshots(node)
         self.world.counters[f"old backups restored, {kind}"] += 1
         self.world.log(f"node {index} gets an old backup")
         self.restored.add(index)
@@ -258,6 +262,7 @@ class Cluster:
         node = self.nodes[index]
         node.crash()
         node.disk.blocks.clear()
+        node.transfers = snapshots.Snapshots(node)
         self.world.counters["states lost"] += 1
         self.world.log(f"node {index} loses state.db")
         self.restart_later(index)

@@ -519,6 +519,30 @@ def frozen_primary(seed: int) -> None:
     stage.finish()
 
 
+def killed_primary(seed: int) -> None:
+    """The primary dies under load: one gap, not longer than its timeout and a view change (L7)."""
+    stage = opened(seed, (4, 5, 7))
+    world, random = stage.world, stage.world.random
+    stage.pay_for(2_000, random.choice((10, 40)))
+    stage.run(random.randrange(200, 500))
+    timeout_us = max(node.replica.request_timeout_us for node in stage.nodes)
+    stage.nodes[stage.views()[0] % stage.members].crash()
+    tip, since_us, gap_us = stage.tip(), world.now_us, 0
+    end_us = world.now_us + 1_500_000
+    while world.now_us < end_us:
+        world.run_until(world.now_us + 1_000)
+        if stage.tip() > tip:
+            tip, gap_us, since_us = stage.tip(), max(gap_us, world.now_us - since_us), world.now_us
+    gap_us = max(gap_us, world.now_us - since_us)
+    # A payload is forwarded to the primary after a quarter of T, and its clock starts there.
+    limit_us = timeout_us * 5 // 4 * 12 // 10 + 50_000
+    require(
+        gap_us <= limit_us,
+        f"a gap of {gap_us // 1_000} ms after a killed primary, limit {limit_us // 1_000} ms",
+    )
+    stage.finish()
+
+
 def long_outage(seed: int) -> None:
     """Views fail for minutes because no NEW-VIEW arrives; then a silent liar is next to lead."""
     silent = seed % 4

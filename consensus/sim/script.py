@@ -7,12 +7,14 @@
     submit apple to 0 1 2 3              payload into the custody of these nodes, at once
     run 50                               milliseconds
     crash 0 / start 0 / wipe 2
+    prune                                from now on nodes drop blocks below their snapshots
     rotate 3                             all start again in a chain whose primaries lead 3 blocks
     expect view 1 of 1 2 3               view that these nodes have entered
     expect asked 1 of 3                  view this node asks for
     expect height 2 of 1 2 3             at least this many blocks
     expect block 1 null                  what the one log holds: null, empty, or payload names
     expect phase VOTING of 0
+    expect transfers 1 of 3              how often this node took over a snapshot
 
 Kinds: PRE-PREPARE PREPARE COMMIT CHECKPOINT VIEW-CHANGE NEW-VIEW STATUS BLOCKS. A vote vector is
 lost when any of its leaves is of the kind.
@@ -38,6 +40,7 @@ from consensus.sim.checker import Violation, require
 from consensus.sim.disk import Disk
 from consensus.sim.node import Node
 from consensus.sim.run import Cluster, describe
+from consensus.sim.snapshots import Snapshots
 from native.values import Digest
 
 LEAVES = {"PREPARE": Prepare, "COMMIT": Commit, "CHECKPOINT": Checkpoint}
@@ -83,6 +86,7 @@ class Stage(Cluster):
             self.nodes[index] = Node(self, index)
         self.liars.clear()
         self.rotation_blocks = 0
+        self.prunes = False
         self.by_digest = 0.0
         for node in self.nodes:
             node.clock.skew_ms = 0
@@ -123,6 +127,8 @@ class Script:
                 for node in stage.nodes:
                     node.crash()
                     node.start()
+            case ["prune"]:
+                stage.prunes = True
             case ["lose", kind, *where]:
                 rule = Rule(kind=kind)
                 for name, value in zip(where[::2], where[1::2], strict=True):
@@ -146,6 +152,7 @@ class Script:
                 node = stage.nodes[int(index)]
                 node.crash()
                 node.disk = Disk()
+                node.transfers = Snapshots(node)
                 node.disk.born_again(stage.chain_id, Digest(bytes([int(index)]) * 32))
                 node.start()
             case ["expect", "block", height, *content]:
@@ -175,6 +182,7 @@ class Script:
             "view": replica.active and replica.view == int(value) if value.isdigit() else None,
             "asked": not replica.active and str(replica.view) == value,
             "height": value.isdigit() and replica.executed >= int(value),
+            "transfers": str(node.transfers.restored_total) == value,
             "phase": replica.phase is Phase.__members__.get(value),
         }.get(what)
         if not found:

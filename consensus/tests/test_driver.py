@@ -11,10 +11,10 @@ from consensus.core import frames, inputs
 from consensus.core.effects import Fault
 from consensus.core.messages import (
     EMPTY_ROOT,
+    UNSIGNED,
     BatchHeader,
     BlockCertificate,
     BlockHeader,
-    FetchBlocks,
     FetchBodies,
 )
 from consensus.core.records import Accepted, Birth, Record
@@ -23,12 +23,12 @@ from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX
-from consensus.runtime.driver import Driver
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, Mempool
 from native.batches import Batch
-from native.keys import SecretKey
+from native.keys import SecretKey, verify
 from native.values import Algorithm, Digest
 from transport import ChannelKind, Connection
 
@@ -128,7 +128,8 @@ class Node:
         self.disk = Disk()
         self.machine = Machine()
         self.mempool = Mempool(1_000, 10_000_000)
-        self.served: list[FetchBlocks | FetchBodies] = []
+        self.served: list[Request] = []
+        self.transfers: list[object] = []
         self.certified: list[BlockCertificate] = []
         birth = Birth(chain_id=CHAIN, node_id=Digest(KEYS[me].node_id), incarnation=1)
         self.driver = Driver(
@@ -152,6 +153,7 @@ class Node:
             seconds=lambda: now().monotonic_us / 1e6,
             wake_at=lambda _at: None,
             serve=lambda _peer, request: self.served.append(request),
+            transfer=self.transfers.append,
             certified=self.certified.append,
         )
 
@@ -293,6 +295,21 @@ def test_nothing_signed_leaves_before_its_commit_is_reported() -> None:
     serial = primary.disk.waiting.pop(0)
     primary.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
     assert [frame for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL]
+
+
+def test_votes_and_proposals_are_signed_while_the_disk_writes_them() -> None:
+    world = World()
+    primary = world.nodes[0]
+    primary.mempool.add(Batch.of([b"\x01pay"]), None, 0, world.us // 1_000)
+    primary.driver.custody_changed()
+    *_, stored = [record for record in primary.disk.records if isinstance(record, Accepted)]
+    assert stored.pre_prepare.signature == UNSIGNED
+    serial = primary.disk.waiting.pop(0)
+    primary.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
+    sent = [frame[3] for frame in world.sent if frame[2] == frames.FrameType.PROPOSAL]
+    proposal, _ = frames.split_proposal(sent[-1], Bounds(chain_id=CHAIN, members=MEMBERS))
+    assert proposal == stored.pre_prepare.signed(proposal.signature)
+    verify(KEYS[0].public, proposal.signed_bytes(CHAIN), proposal.signature)
 
 
 def test_every_accepted_body_is_written_with_its_tick() -> None:

@@ -9,6 +9,7 @@ from consensus.sim import kill_list
 from consensus.sim.checker import Violation, property_of
 from consensus.sim.kill_list import alarms, hunt, line, missing, table, write
 from consensus.sim.planted import BUGS, Bug, planted
+from consensus.sim.scenes import killed_primary
 
 SLOW = {"11", "13", "19", "22", "22b", "24", "29", "35", "40"}
 """Minutes of virtual time pass before anything can be wrong: only in `make kill-list`."""
@@ -25,6 +26,11 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
 @pytest.mark.parametrize("name", sorted(kill_list.scenes()))
 def test_a_scene_finds_nothing_in_the_shipped_code(name: str) -> None:
     assert not alarms(kill_list.scenes()[name], 1 if name in SLOW_SCENES else 3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_after_a_killed_primary_there_is_one_gap_of_a_timeout(seed: int) -> None:
+    killed_primary(seed)
 
 
 def test_nothing_of_a_planted_bug_remains() -> None:

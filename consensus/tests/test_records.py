@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.core.messages import SignedKind
+from consensus.core.messages import UNSIGNED, SignedKind
 from consensus.core.records import (
     Accepted,
     Anchor,
@@ -23,6 +23,7 @@ from consensus.core.records import (
     encode_record,
     reborn,
     record_key,
+    signed_again,
 )
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
@@ -38,7 +39,7 @@ from consensus.core.types import (
 from consensus.errors import BirthMissing, CorruptRecord, WrongChain
 from consensus.sim.disk import Disk
 from consensus.tests import samples
-from native.values import Digest
+from native.values import Digest, Signature
 
 NODE = Digest(b"n" * 32)
 BIRTH = Birth(chain_id=samples.CHAIN, node_id=NODE, incarnation=1)
@@ -73,6 +74,30 @@ def test_a_record_survives_the_disk(record: Record) -> None:
     row = encode_record(record)
     assert (row.kind, row.key) == record_key(record)
     assert decode_record(row.kind, row.data, samples.BOUNDS) == record
+
+
+def test_what_was_stored_before_it_was_signed_is_signed_again() -> None:
+    proposal, vector = samples.pre_prepare(0, 6), samples.vector(1, samples.prepare(0, 6))
+    stored: list[Record] = [
+        Accepted(pre_prepare=proposal.signed(UNSIGNED)),
+        OwnVotes(vector=vector.signed(UNSIGNED)),
+        BIRTH,
+    ]
+    rows = [encode_record(record) for record in stored]
+    read = [decode_record(row.kind, row.data, samples.BOUNDS) for row in rows]
+    assert read == stored
+    jobs: list[bytes] = []
+
+    def sign(job: bytes) -> Signature:
+        jobs.append(job)
+        return Signature(b"signed")
+
+    assert signed_again(read, samples.CHAIN, sign) == [
+        Accepted(pre_prepare=proposal.signed(Signature(b"signed"))),
+        OwnVotes(vector=vector.signed(Signature(b"signed"))),
+        BIRTH,
+    ]
+    assert jobs == [proposal.signed_bytes(samples.CHAIN), vector.signed_bytes(samples.CHAIN)]
 
 
 def test_every_kind_has_its_own_number() -> None:

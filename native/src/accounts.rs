@@ -15,8 +15,12 @@ use crate::{
     der::{KeyAlgorithm, encode_spki},
     falcon::Verifier,
     hash::{Hash, sha256},
-    limits::{ACCOUNT_KEYS_DECODED_MAX, ACCOUNTS_MAX, LANES_MAX, VERIFIED_PAYLOADS_MAX},
+    limits::{
+        ACCOUNT_KEYS_DECODED_MAX, ACCOUNTS_MAX, LANES_MAX, PART_ROWS_MAX, PART_SIZE_BYTES_TARGET,
+        VERIFIED_PAYLOADS_MAX,
+    },
     msgpack::{DecodeError, Reader, Writer},
+    parts::{self, PART_VERSION, PREFIX_BITS_MAX},
     sumtree::{Leaf, SumProof, SumTree, SumTreeError, Summed},
 };
 
@@ -25,8 +29,8 @@ pub const KEY_SIZE: usize = 897;
 
 const ADDRESS_DOMAIN: &[u8] = b"hypermesh/account/v1";
 const SYSTEM_DOMAIN: &[u8] = b"hypermesh/system/v1";
-const TYPE_ACCOUNT: u8 = 1;
-const TYPE_SYSTEM: u8 = 2;
+pub const TYPE_ACCOUNT: u8 = 1;
+pub const TYPE_SYSTEM: u8 = 2;
 const VALUE_VERSION: u64 = 1;
 const ROW_VERSION: u64 = 1;
 const DELTA_VERSION: u8 = 1;
@@ -96,7 +100,7 @@ fn system_id(name: &[u8]) -> Hash {
 }
 
 /// Next sequences by lane, in order of lane; a lane that was never used is absent.
-type Lanes = Vec<(u8, u64)>;
+pub type Lanes = Vec<(u8, u64)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -128,6 +132,16 @@ struct Ledger {
     root: Option<Summed>,
     height: u64,
     receipt_root: Hash,
+    cut: Option<Cut>,
+}
+
+/// The state after one block, kept readable while later blocks change it: copies of what they
+/// overwrite, and how far it was read.
+struct Cut {
+    count: usize,
+    before: HashMap<u32, (Holding, bool)>,
+    read: Option<Hash>,
+    done: bool,
 }
 
 #[derive(Default)]
@@ -163,6 +177,7 @@ pub struct AccountTable {
     ledger: RwLock<Ledger>,
     verifiers: Mutex<HashMap<u32, Arc<Verifier>>>,
     verified: Mutex<Verified>,
+    loading: Mutex<Option<Loading>>,
 }
 
 /// Addresses and keys at one moment, for as long as this lives.
@@ -266,6 +281,7 @@ impl AccountTable {
         let mut directory = self.directory_mut();
         let mut ledger = self.ledger_mut();
         let delta = directory.delta(changes)?;
+        ledger.keep_for_cut(&directory, changes);
         ledger.grow(directory.ids.len());
         let mut touched: Vec<u32> = Vec::with_capacity(changes.balances.len());
         for &(number, balance) in changes.balances {
@@ -386,9 +402,7 @@ impl AccountTable {
         deltas: impl IntoIterator<Item = &'a [u8]>,
         head: Option<(u64, Hash)>,
     ) -> Result<Summed, AccountError> {
-        let mut directory = self.directory_mut();
-        let mut ledger = self.ledger_mut();
-        let mut loading = Loading::from(&directory, &ledger);
+        let mut loading = Loading::from(&self.directory(), &self.ledger());
         for (number, row) in rows {
             loading.row(number, row)?;
         }
@@ -399,16 +413,119 @@ impl AccountTable {
         for delta in deltas {
             loading.delta(delta)?;
         }
+        self.replace(loading)
+    }
+
+    /// Keeps the committed state readable for `next_part`, whatever is committed later.
+    pub fn cut(&self) {
+        let directory = self.directory();
+        let mut ledger = self.ledger_mut();
+        ledger.cut = Some(Cut {
+            count: directory.committed,
+            before: HashMap::new(),
+            read: None,
+            done: false,
+        });
+    }
+
+    /// Forgets the cut.
+    pub fn end_cut(&self) {
+        self.ledger_mut().cut = None;
+    }
+
+    /// The next part of the cut in order of key; `None` when there is none left.
+    ///
+    /// A part is the largest subtree that begins after the part before it and whose rows stay
+    /// within the target, so every node cuts the same state into the same parts.
+    pub fn next_part(&self) -> Option<Vec<u8>> {
+        let directory = self.directory();
+        let mut ledger = self.ledger_mut();
+        let cut = ledger.cut.as_ref().filter(|cut| !cut.done)?;
+        let mut rows: Vec<(Hash, Vec<u8>)> = Vec::new();
+        let mut size = 0;
+        let mut next = None;
+        ledger.tree.walk(cut.read.as_ref(), &mut |number, key| {
+            if number as usize >= cut.count {
+                return true;
+            }
+            let row = match cut.before.get(&number) {
+                Some((holding, has_key)) => directory.row_with(number, holding, *has_key),
+                None => directory.row(number, &ledger.holdings[number as usize]),
+            };
+            size += row.len() + 3;
+            if !rows.is_empty() && (size > PART_SIZE_BYTES_TARGET || rows.len() == PART_ROWS_MAX) {
+                next = Some(*key);
+                return false;
+            }
+            rows.push((*key, row));
+            true
+        });
+        let Some(&(first, _)) = rows.first() else {
+            ledger.cut = None;
+            return None;
+        };
+        let before = cut.read.map(|read| parts::shared_bits(&read, &first) + 1);
+        let after = next.map(|next| parts::shared_bits(&next, &first) + 1);
+        let depth = before.max(after).unwrap_or(0).min(PREFIX_BITS_MAX);
+        rows.retain(|(key, _)| parts::shared_bits(key, &first) >= depth);
+        let mut out = Writer::new();
+        out.array(4);
+        out.unsigned(PART_VERSION);
+        out.bytes(&parts::prefix_of(&first, depth));
+        out.unsigned(depth as u64);
+        out.array(rows.len());
+        for (_, row) in &rows {
+            out.bytes(row);
+        }
+        let cut = ledger.cut.as_mut()?;
+        cut.read = rows.last().map(|(key, _)| *key);
+        Some(out.into_bytes())
+    }
+
+    /// Begins to rebuild the state from parts, on top of what genesis put in.
+    pub fn restore_begin(&self) {
+        let loading = Loading::from(&self.directory(), &self.ledger());
+        *self.loading() = Some(loading);
+    }
+
+    /// Takes over the accounts of one part; those that genesis does not know get the next numbers.
+    pub fn restore_part(&self, data: &[u8]) -> Result<(), AccountError> {
+        let (_, rows) = parts::read(data).map_err(|_| AccountError::Damaged)?;
+        let mut loading = self.loading();
+        let loading = loading.as_mut().ok_or(AccountError::Damaged)?;
+        for row in rows {
+            loading.admit(row)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the whole state by what the parts held.
+    pub fn restore_finish(&self, height: u64, receipt_root: Hash) -> Result<Summed, AccountError> {
+        let loading = self.loading().take();
+        let mut loading = loading.ok_or(AccountError::Damaged)?;
+        loading.height = height;
+        loading.receipt_root = receipt_root;
+        self.replace(loading)
+    }
+
+    fn loading(&self) -> MutexGuard<'_, Option<Loading>> {
+        self.loading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, loading: Loading) -> Result<Summed, AccountError> {
         let (fresh_directory, mut fresh_ledger) = loading.finish()?;
         let all: Vec<u32> = (0..fresh_directory.ids.len() as u32).collect();
         fresh_ledger.rehash(&fresh_directory, &all)?;
+        let root = fresh_ledger.root.expect("just hashed");
+        let mut directory = self.directory_mut();
+        let mut ledger = self.ledger_mut();
         *directory = fresh_directory;
         *ledger = fresh_ledger;
         self.verifiers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
-        Ok(ledger.root.expect("just hashed"))
+        Ok(root)
     }
 
     fn directory(&self) -> RwLockReadGuard<'_, Directory> {
@@ -464,14 +581,21 @@ impl Directory {
 
     /// Tree leaf of an account: `value` is `[version, balance, key algorithm, lanes]`.
     fn leaf_value(&self, number: u32, holding: &Holding) -> Hash {
-        let has_key = self.keys.contains_key(&number);
-        let mut out = Writer::new();
-        write_value(&mut out, holding.balance, has_key, &holding.lanes);
-        sha256(&[&out.into_bytes()])
+        value_hash(
+            holding.balance,
+            self.keys.contains_key(&number),
+            &holding.lanes,
+        )
     }
 
     fn row(&self, number: u32, holding: &Holding) -> Vec<u8> {
+        self.row_with(number, holding, true)
+    }
+
+    /// A row without its key if `has_key` is false.
+    fn row_with(&self, number: u32, holding: &Holding, has_key: bool) -> Vec<u8> {
         let (kind, id) = self.ids[number as usize];
+        let key = self.keys.get(&number).filter(|_| has_key);
         let mut out = Writer::new();
         out.array(6);
         out.unsigned(ROW_VERSION);
@@ -484,7 +608,7 @@ impl Directory {
             .into(),
         );
         out.bytes(&id);
-        out.bytes(self.keys.get(&number).map_or(&[], |key| &key[..]));
+        out.bytes(key.map_or(&[], |key| &key[..]));
         out.unsigned(holding.balance);
         write_lanes(&mut out, &holding.lanes);
         out.into_bytes()
@@ -532,6 +656,24 @@ impl Directory {
 impl Ledger {
     fn grow(&mut self, count: usize) {
         self.holdings.resize_with(count, Holding::default);
+    }
+
+    /// Copies what a block is about to overwrite, if a cut still needs it.
+    fn keep_for_cut(&mut self, directory: &Directory, changes: &Changes<'_>) {
+        let Some(cut) = &mut self.cut else { return };
+        let numbers = changes.balances.iter().map(|change| change.0);
+        let numbers = numbers.chain(changes.lanes.iter().map(|change| change.0));
+        for number in numbers.chain(directory.new_keys.iter().copied()) {
+            let Some(holding) = self.holdings.get(number as usize) else {
+                continue;
+            };
+            if (number as usize) < cut.count {
+                cut.before.entry(number).or_insert_with(|| {
+                    let had = !directory.new_keys.contains(&number);
+                    (holding.clone(), had)
+                });
+            }
+        }
     }
 
     /// Tree numbers equal account numbers: both are given in order of insertion.
@@ -583,6 +725,8 @@ impl Ledger {
 /// State under reconstruction: rows may come in any order and leave holes that deltas fill.
 struct Loading {
     ids: Vec<Option<(Kind, Hash)>>,
+    /// What genesis put in, by (is system, id).
+    numbers: HashMap<(bool, Hash), u32>,
     keys: HashMap<u32, Box<PublicKey>>,
     holdings: Vec<Holding>,
     height: u64,
@@ -593,6 +737,12 @@ impl Loading {
     fn from(directory: &Directory, ledger: &Ledger) -> Self {
         Self {
             ids: directory.ids.iter().map(|id| Some(*id)).collect(),
+            numbers: directory
+                .ids
+                .iter()
+                .zip(0..)
+                .map(|((kind, id), number)| ((*kind == Kind::System, *id), number))
+                .collect(),
             keys: directory.keys.clone(),
             holdings: ledger.holdings.clone(),
             height: ledger.height,
@@ -626,26 +776,41 @@ impl Loading {
     }
 
     fn row(&mut self, number: u32, data: &[u8]) -> Result<(), AccountError> {
-        let mut reader = Reader::new(data);
-        if reader.read_array(6)? != 6 || reader.read_unsigned()? != ROW_VERSION {
-            return Err(AccountError::Damaged);
+        let row = read_row(data)?;
+        let kind = if row.is_system {
+            Kind::System
+        } else {
+            Kind::Account
+        };
+        let slot = self.name(number, kind, row.id)?;
+        if let Some(key) = row.key {
+            self.keys.insert(number, key);
         }
-        let kind = kind_of(u8::try_from(reader.read_unsigned()?).unwrap_or(0))?;
-        let id = *reader.read_fixed()?;
-        let key = reader.read_bytes()?;
-        let balance = reader.read_unsigned()?;
-        let lanes = read_lanes(&mut reader)?;
-        reader.finish()?;
-        let slot = self.name(number, kind, id)?;
-        match key.len() {
-            0 => {}
-            KEY_SIZE => {
-                let key = Box::new(key.try_into().map_err(|_| AccountError::Damaged)?);
-                self.keys.insert(number, key);
-            }
-            _ => return Err(AccountError::Damaged),
+        self.holdings[slot] = Holding {
+            balance: row.balance,
+            lanes: row.lanes,
+        };
+        Ok(())
+    }
+
+    fn admit(&mut self, row: parts::Row) -> Result<(), AccountError> {
+        let kind = if row.is_system {
+            Kind::System
+        } else {
+            Kind::Account
+        };
+        let number = match self.numbers.get(&(row.is_system, row.id)) {
+            Some(number) => *number,
+            None => u32::try_from(self.ids.len()).map_err(|_| AccountError::Full)?,
+        };
+        let slot = self.name(number, kind, row.id)?;
+        if let Some(key) = row.key {
+            self.keys.insert(number, key);
         }
-        self.holdings[slot] = Holding { balance, lanes };
+        self.holdings[slot] = Holding {
+            balance: row.balance,
+            lanes: row.lanes,
+        };
         Ok(())
     }
 
@@ -717,6 +882,7 @@ impl Loading {
             root: None,
             height: self.height,
             receipt_root: self.receipt_root,
+            cut: None,
         };
         Ok((directory, ledger))
     }
@@ -769,6 +935,39 @@ pub fn write_value(out: &mut Writer, balance: u64, has_key: bool, lanes: &[(u8, 
         ALGORITHM_NONE
     });
     write_lanes(out, lanes);
+}
+
+/// Hash of what an account's leaf commits to.
+pub fn value_hash(balance: u64, has_key: bool, lanes: &[(u8, u64)]) -> Hash {
+    let mut out = Writer::new();
+    write_value(&mut out, balance, has_key, lanes);
+    sha256(&[&out.into_bytes()])
+}
+
+/// One account as rows and parts carry it.
+pub fn read_row(data: &[u8]) -> Result<parts::Row, AccountError> {
+    let mut reader = Reader::new(data);
+    if reader.read_array(6)? != 6 || reader.read_unsigned()? != ROW_VERSION {
+        return Err(AccountError::Damaged);
+    }
+    let kind = kind_of(u8::try_from(reader.read_unsigned()?).unwrap_or(0))?;
+    let id = *reader.read_fixed()?;
+    let key = reader.read_bytes()?;
+    let balance = reader.read_unsigned()?;
+    let lanes = read_lanes(&mut reader)?;
+    reader.finish()?;
+    let key = match key.len() {
+        0 => None,
+        KEY_SIZE => Some(Box::new(key.try_into().map_err(|_| AccountError::Damaged)?)),
+        _ => return Err(AccountError::Damaged),
+    };
+    Ok(parts::Row {
+        is_system: kind == Kind::System,
+        id,
+        key,
+        balance,
+        lanes,
+    })
 }
 
 fn write_lanes(out: &mut Writer, lanes: &[(u8, u64)]) {

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod mempool;
 pub mod merkle;
 pub mod msgpack;
+pub mod parts;
 pub mod quic;
 pub mod sumtree;
 pub mod tls;

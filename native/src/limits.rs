@@ -23,3 +23,7 @@ pub const VERIFIED_PAYLOADS_MAX: usize = 65_536;
 pub const SUM_TREE_LEAVES_MAX: usize = 1_073_741_824;
 pub const SIGN_JOBS_MAX: usize = 1_048_576;
 pub const SIGN_THREADS_MAX: usize = 64;
+pub const PART_SIZE_BYTES_TARGET: usize = 262_144;
+pub const PART_SIZE_BYTES_MAX: usize = 327_680;
+pub const PART_ROWS_MAX: usize = 8192;
+pub const PARTS_MAX: usize = 65_536;

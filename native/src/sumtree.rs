@@ -71,7 +71,7 @@ pub struct Summed {
     pub sum: u64,
 }
 
-const NOTHING: Summed = Summed {
+pub const NOTHING: Summed = Summed {
     hash: EMPTY,
     sum: 0,
 };
@@ -85,7 +85,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    fn summed(&self) -> Summed {
+    pub fn summed(&self) -> Summed {
         let mut input = [0; 73];
         input[1..33].copy_from_slice(&self.key);
         input[33..41].copy_from_slice(&self.sum.to_be_bytes());
@@ -292,6 +292,42 @@ impl SumTree {
             at = next;
             slot = depth + 1;
         }
+    }
+
+    /// Shows leaves in order of key, those above `after` only, until `visit` has seen enough.
+    pub fn walk(&self, after: Option<&Hash>, visit: &mut impl FnMut(u32, &Hash) -> bool) {
+        if let Some(root) = self.root {
+            self.walk_below(root, after, visit);
+        }
+    }
+
+    fn walk_below(
+        &self,
+        at: u32,
+        after: Option<&Hash>,
+        visit: &mut impl FnMut(u32, &Hash) -> bool,
+    ) -> bool {
+        let node = &self.nodes[at as usize];
+        let own = &self.entries[node.leaf as usize].leaf.key;
+        let mut after = after;
+        if let Some(limit) = after {
+            // All leaves below share the bits above `depth`, a leaf all of them.
+            match first_difference(own, limit) {
+                Some(place) if node.depth == LEAF || place < usize::from(node.depth) => {
+                    if bit(limit, place) {
+                        return true;
+                    }
+                    after = None;
+                }
+                Some(_) => {}
+                None if node.depth == LEAF => return true,
+                None => {}
+            }
+        }
+        if node.depth == LEAF {
+            return visit(node.leaf, own);
+        }
+        self.walk_below(node.left, after, visit) && self.walk_below(node.right, after, visit)
     }
 
     fn new_node(&mut self, node: Node) -> u32 {
@@ -508,16 +544,16 @@ fn leaf_node(number: u32, leaf: &Leaf, parent: u32) -> Node {
     }
 }
 
-fn bit(key: &Hash, depth: usize) -> bool {
+pub fn bit(key: &Hash, depth: usize) -> bool {
     key[depth >> 3] >> (7 - (depth & 7)) & 1 == 1
 }
 
-fn first_difference(one: &Hash, other: &Hash) -> Option<usize> {
+pub fn first_difference(one: &Hash, other: &Hash) -> Option<usize> {
     let byte = (0..32).find(|&index| one[index] != other[index])?;
     Some(8 * byte + (one[byte] ^ other[byte]).leading_zeros() as usize)
 }
 
-fn join(left: &Summed, right: &Summed) -> Option<Summed> {
+pub fn join(left: &Summed, right: &Summed) -> Option<Summed> {
     let sum = left.sum.checked_add(right.sum)?;
     let mut input = [1; 81];
     input[1..33].copy_from_slice(&left.hash);

@@ -15,7 +15,9 @@ from node.cli.chain import app as chain
 from node.cli.cluster import app as cluster
 from node.cli.config import app as config
 from node.cli.ctlog import app as ctlog
+from node.cli.load import app as load
 from node.cli.node import app as node
+from node.cli.snapshot import register as register_snapshots
 from node.cli.stoq import app as stoq
 from node.cli.store import app as store
 from node.cli.validator import app as validator
@@ -36,10 +38,12 @@ app = typer.Typer(
 )
 app.add_typer(node, name="node", rich_help_panel="Node")
 app.add_typer(config, name="config", rich_help_panel="Node")
+register_snapshots(chain)
 app.add_typer(store, name="store", rich_help_panel="Node")
 app.add_typer(cluster, name="cluster", rich_help_panel="Network")
 app.add_typer(stoq, name="stoq", rich_help_panel="Network")
 app.add_typer(chain, name="chain", rich_help_panel="Network")
+app.add_typer(load, name="load", rich_help_panel="Network")
 app.add_typer(validator, name="validator", rich_help_panel="Trust")
 app.add_typer(cert, name="cert", rich_help_panel="Trust")
 app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")

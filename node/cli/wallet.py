@@ -94,7 +94,7 @@ def balance(
             "--min-height and --linearizable are two read modes", hint="use one of them"
         )
     limit = seconds(timeout)
-    address = resolve_address(wallet, _folders(wallets, cluster))
+    address = resolve_address(wallet, wallet_folders(wallets, cluster))
     with connect(node, cluster, home) as client:
         account = client.account(
             address, min_height=min_height, linearizable=linearizable, timeout_s=limit
@@ -152,7 +152,7 @@ def send(
     from node.wallet import build_transfer, find_wallet, resolve_address
 
     units, limit = parse_amount(amount), seconds(timeout)
-    folders = _folders(wallets, cluster)
+    folders = wallet_folders(wallets, cluster)
     payer = find_wallet(sender, folders)
     address = resolve_address(recipient, folders)
     if address == payer.address:
@@ -161,7 +161,7 @@ def send(
         )
     with connect(node, cluster, home) as client:
         ledger, account = client.ledger(), client.account(payer.address)
-        secret = _passphrase_of(payer, passphrase_file, cluster)
+        secret = wallet_passphrase(payer, passphrase_file, cluster)
         signed = build_transfer(
             payer.open(secret),
             ledger=ledger,
@@ -215,7 +215,7 @@ def history(
     """Show payments in and out of an account, newest first."""
     from node.wallet import resolve_address
 
-    address = resolve_address(wallet, _folders(wallets, cluster))
+    address = resolve_address(wallet, wallet_folders(wallets, cluster))
     with connect(node, cluster, home) as client:
         page = client.history(address, limit=limit, before=before)
     emit(output, {"address": address, **page}, lambda: _history_text(address, page["items"]))
@@ -245,7 +245,7 @@ def _history_text(address: str, items: list[dict[str, Any]]) -> str:
     return table(("time (UTC)", "height", "CAES", "with", "outcome", "id"), rows)
 
 
-def _folders(wallets: Path | None, cluster: str | None) -> list[Path]:
+def wallet_folders(wallets: Path | None, cluster: str | None) -> list[Path]:
     """Where wallets are looked for: the chosen folder, then the cluster's own."""
     from node.wallet import wallets_folder
 
@@ -257,7 +257,7 @@ def _folders(wallets: Path | None, cluster: str | None) -> list[Path]:
     return folders
 
 
-def _passphrase_of(payer: Wallet, file: str | None, cluster: str | None) -> str:
+def wallet_passphrase(payer: Wallet, file: str | None, cluster: str | None) -> str:
     """Ask for a passphrase; a cluster's own wallets may have theirs beside the root key."""
     if file is None and cluster:
         from node.cluster.manifest import find_cluster

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
+from consensus.limits import SNAPSHOT_PERIOD_BLOCKS
 from node.limits import RETAIN_BLOCKS_MIN
 
 ADDRESS_EXAMPLE: Final = '"[::1]:9292"'
@@ -243,6 +244,13 @@ class StorageSection(Section):
         le=2**60,
         description="What both databases together may hold before old blocks are forgotten; 0 "
         f"keeps all. The state and the newest {RETAIN_BLOCKS_MIN:,} blocks always stay.",
+    )
+    snapshot_blocks: int = Field(
+        default=SNAPSHOT_PERIOD_BLOCKS,
+        ge=0,
+        le=1_048_576,
+        description="A state snapshot is cut every so many blocks, for nodes that are far behind; "
+        "0 cuts none. The newest two are kept. Equal on all nodes, so that several can serve one.",
     )
 
 

@@ -27,14 +27,21 @@ from caesar.runtime.validators import ValidatorsApplication
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core import wire
 from consensus.core.effects import Fault
-from consensus.core.records import Birth
+from consensus.core.messages import FetchChunk, FetchManifest
+from consensus.core.records import Birth, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
 from consensus.core.validators import Validator
-from consensus.limits import MESSAGE_BYTES_MAX, WINDOW_BLOCKS
-from consensus.runtime.driver import Driver
+from consensus.limits import (
+    BATCH_PAYLOADS_MAX,
+    BATCH_SIZE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    WINDOW_BLOCKS,
+)
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
+from consensus.runtime.snapshots import SnapshotServer
 from consensus.runtime.store import (
     CommitFailed,
     Committed,
@@ -60,9 +67,11 @@ from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
+from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.router import Router
 from node.runtime.service import NodeService
+from node.runtime.snapshots import Snapshots
 from node.runtime.stall import StallWatch
 from node.runtime.store import StateStore
 from node.runtime.submissions import Submissions
@@ -92,6 +101,8 @@ SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline 
 COSIGN_CALL_TIMEOUT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
 
+BATCH_INTERVALS_MS: Final = ((4, 5), (7, 15), (13, 30))  # (validators at most, pause)
+
 FINAL: Final = bytes(has_receipt(code) for code in range(256))
 
 log = structlog.get_logger("node")
@@ -118,10 +129,13 @@ class Parts:
     log: LogApplication
     validators: ValidatorsApplication
     router: Router
+    preparation: Preparation
     state: StateStore
     executor: Executor
     store: ConsensusStore
     server: BlockServer
+    snapshots: Snapshots
+    snapshot_server: SnapshotServer
     driver: Driver
     alarm: Alarm
     board: CertificateBoard
@@ -160,6 +174,7 @@ async def run_node(config: NodeConfig, home: Path) -> None:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(parts.executor.stop)
+                await trio.to_thread.run_sync(parts.preparation.stop)
                 await trio.to_thread.run_sync(parts.store.stop)
             log.info("node.stopped", height=parts.executor.height)
 
@@ -197,6 +212,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     router = Router([ledger, issuance, validators])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
+    preparation = Preparation(router)
     executor = Executor(
         router,
         state,
@@ -204,6 +220,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         token=EXECUTOR_TOKEN,
         clock=time.perf_counter,
         stagger_blocks=me * STAGGER_BLOCKS,
+        settle=preparation.settle,
+        snapshot_blocks=config.storage.snapshot_blocks,
     )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
@@ -217,7 +235,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         clock=time.perf_counter,
         durable=config.storage.durability == "sync",
     )
-    replica = _replica(config, genesis, me, bounds, state, store, root)
+    replica = _replica(config, genesis, me, bounds, state, store, root, secret)
     mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
     addresses = {
         validator.node_id: config.peers[validator.node_id.hex()]
@@ -233,6 +251,16 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         on_down=lambda peer: driver.peer_down(peer),
     )
     server = BlockServer(links, store, executor, bounds, lambda digest: driver.body(digest))
+    snapshots = Snapshots(
+        home.snapshots,
+        router,
+        executor,
+        server,
+        bounds,
+        done=lambda done: driver.transferred(done),
+        restored=lambda _manifest: mempool_after_restore(mempool, router),
+    )
+    snapshot_server = SnapshotServer(links, snapshots)
     alarm = Alarm(lambda: driver.timers_due(), _monotonic_us)
     board = CertificateBoard()
     driver = Driver(
@@ -243,13 +271,14 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         links=links,
         store=store,
         execution=executor,
-        admission=router,
+        admission=preparation,
         mempool=mempool,
         observer=_MetricsObserver(metrics),
         clock=_now,
         seconds=time.perf_counter,
         wake_at=alarm.set,
-        serve=server.serve_nowait,
+        serve=_Desk(server, snapshot_server).serve_nowait,
+        transfer=snapshots.work_soon,
         certified=board.post,
         accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
@@ -287,10 +316,13 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         log=issuance,
         validators=validators,
         router=router,
+        preparation=preparation,
         state=state,
         executor=executor,
         store=store,
         server=server,
+        snapshots=snapshots,
+        snapshot_server=snapshot_server,
         driver=driver,
         alarm=alarm,
         board=board,
@@ -342,16 +374,15 @@ def _replica(
     state: StateStore,
     store: ConsensusStore,
     root: Digest,
+    secret: SecretKey,
 ) -> Replica:
     """Rebuild the replica from what is durable."""
     height = state.height
-    chain = [
-        _chain_block(state, at, bounds)
-        for at in range(max(1, height - 2 * WINDOW_BLOCKS), height + 1)
-    ]
+    lowest = max(1, height - 2 * WINDOW_BLOCKS, state.first)
+    chain = [_chain_block(state, at, bounds) for at in range(lowest, height + 1)]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
-    records = store.load(bounds)
+    records = signed_again(store.load(bounds), genesis.chain_id, secret.sign)
     validator = genesis.validators[me]
     for record in records:
         if isinstance(record, Birth) and record.node_id != Digest(validator.node_id):
@@ -371,12 +402,22 @@ def _replica(
             request_timeout_ms_min=patience // 2,
             request_timeout_ms_max=4 * patience,
             idle_block_interval_ms=config.consensus.idle_block_interval_ms,
+            batch_interval_ms=batch_interval_ms(len(genesis.validators)),
         ),
         boot=secrets.randbelow(2**64 - 1) + 1,
         tip=tip,
         uncertified=chain,
         records=records,
     )
+
+
+def batch_interval_ms(members: int) -> int:
+    """How long the primary lets a batch grow while others are in flight.
+
+    A block costs every node about as much as a hundred transfers, and more with every member: the
+    bigger the set, the fewer blocks a second. An idle primary proposes at once in any case.
+    """
+    return next((pause for most, pause in BATCH_INTERVALS_MS if members <= most), 60)
 
 
 def _chain_block(state: StateStore, height: int, bounds: wire.Bounds) -> ChainBlock:
@@ -421,6 +462,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
 async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:
     """Start every task and thread, the network last but for HTTP."""
     parts.executor.start()
+    parts.preparation.start()
     held = [
         (sequence, Batch.parse(body))
         for sequence, body in parts.store.bodies(parts.driver.replica.certified)
@@ -433,6 +475,8 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     parts.cosigner.on_block_committed(parts.executor.height)
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
+    nursery.start_soon(parts.snapshots.run, name="snapshots")
+    nursery.start_soon(parts.snapshot_server.run, name="snapshot-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
     nursery.start_soon(parts.pruner.run, name="pruner")
     nursery.start_soon(parts.stall.run, name="stall")
@@ -497,6 +541,7 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
             members=[validator.name for validator in outcome.next_validators.members],
         )
     parts.submissions.on_block(block)
+    parts.snapshots.executed()
     parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(
         "block.executed",
@@ -566,6 +611,36 @@ class MempoolCounters:
             dropped_total=found.dropped,
             removed_total=found.removed,
         )
+
+
+class _Desk:
+    """Hands a peer's request to whoever serves it."""
+
+    def __init__(self, blocks: BlockServer, snapshots: SnapshotServer) -> None:
+        self._blocks = blocks
+        self._snapshots = snapshots
+
+    def serve_nowait(self, peer: int, request: Request) -> None:
+        """Queue a request of a validator."""
+        if isinstance(request, FetchManifest | FetchChunk):
+            self._snapshots.serve_nowait(peer, request)
+        else:
+            self._blocks.serve_nowait(peer, request)
+
+
+def mempool_after_restore(mempool: Mempool, router: Router) -> None:
+    """Give up payloads that were executed in blocks this node has skipped."""
+    mempool.release()
+    while (batch := mempool.pending_batch(BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX)) is not None:
+        codes = router.check(batch).codes
+        done = [
+            batch.payload(at)
+            for at, (tag, code) in enumerate(zip(batch.tags, codes, strict=True))
+            if router.repeated(tag, code)
+        ]
+        if not done:
+            return
+        mempool.remove(Batch.of(done))
 
 
 class _Everybody:

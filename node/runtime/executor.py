@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from consensus.application import Block, Row
+from consensus.errors import invariant
 from native.codec import encode
 from node.runtime.receipts import Receipt, find_receipt, pack_receipts
 from node.runtime.store import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ROWS_PER_SLICE: Final = 4_096  # of a whole state that is written at once: 4 MB of memory
 COMMIT_GROUP_BLOCKS_MAX: Final = 16  # blocks that one commit makes durable while catching up
 RECENT_RECEIPTS_BLOCKS_MAX: Final = 256  # blobs kept in memory: receipts asked for soon after
 RECEIPT_SEARCH_BLOCKS_MAX: Final = 20_000  # one old receipt is worth this many blob searches
@@ -89,13 +91,21 @@ class Executor:
         token: int,
         clock: Callable[[], float],
         stagger_blocks: int = 0,
+        settle: Callable[[Batch], None] = lambda _batch: None,
+        snapshot_blocks: int = 0,
     ) -> None:
-        """`token` marks our completions; `stagger_blocks` shifts this node's write-back cycle."""
+        """`token` marks our completions; `stagger_blocks` shifts this node's write-back cycle;
+        `settle` returns when nobody else is checking the batch.
+
+        The state is cut after every block whose height is a multiple of `snapshot_blocks`, unless
+        that is 0 or the cut before is still being read.
+        """
         self._router = router
         self._store = store
         self._completions = completions
         self._token = token
         self._clock = clock
+        self._settle = settle
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_RECEIPTS_BLOCKS_MAX)
@@ -106,6 +116,9 @@ class Executor:
         self._written: list[_Written] = []  # executed, and durable with the next commit
         self._failed = False
         self._searches = trio.Lock()
+        self._stagger_blocks = stagger_blocks
+        self._snapshot_blocks = snapshot_blocks
+        self._cut_height: int | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -184,6 +197,54 @@ class Executor:
         """Canonical block and batch headers of a run of blocks, as far as they are held."""
         return await self.run(lambda: self._store.headers(first, last))
 
+    @property
+    def cut_height(self) -> int | None:
+        """Height of the state that `next_chunk` reads; None when nothing is cut."""
+        return self._cut_height
+
+    async def next_chunk(self) -> tuple[int, bytes] | None:
+        """Read the next chunk of the cut between two blocks, with its application's tag."""
+        return await self.run(self._router.next_chunk)
+
+    async def end_cut(self) -> None:
+        """Let the next cut happen."""
+
+        def end() -> None:
+            self._router.end_cut()
+            self._cut_height = None
+
+        await self.run(end)
+
+    async def enter(
+        self, header: BlockHeader, agreed: BatchHeader, root: Digest, restore: Callable[[], Digest]
+    ) -> None:
+        """Replace the state, in memory and on disk, by that after a block that `restore` makes.
+
+        Nothing else may be in execution. If it fails, the process must stop.
+        """
+
+        def enter() -> None:
+            found = restore()
+            invariant(found == root, "a snapshot whose parts are proven has the proven root")
+            height = int(header.height)
+            self._store.enter(
+                StoredBlock(
+                    height=height,
+                    header=encode(header.value()),
+                    batch=encode(agreed.value()),
+                    state_root=root,
+                    receipts=b"",
+                ),
+                all_rows(self._router),
+            )
+            self._height = height
+            self._cut_height = None
+            self._recent.clear()
+            self._cycle_started = None
+            self._cycle_next = height + WRITE_BACK_PERIOD_BLOCKS + self._stagger_blocks
+
+        await self.run(enter)
+
     def stop(self) -> None:
         """Finish what is queued, close the store and join the thread."""
         self._jobs.put(None)
@@ -201,6 +262,7 @@ class Executor:
         if self._failed:
             return
         try:
+            self._settle(batch)
             began = self._clock()
             outcome = self._router.execute(Block(header=header, batch=batch))
             executed = self._clock()
@@ -217,6 +279,10 @@ class Executor:
                 outcome.deltas,
                 self._write_back(height),
             )
+            due = self._snapshot_blocks and height % self._snapshot_blocks == 0
+            if due and self._cut_height is None:
+                self._router.cut()
+                self._cut_height = height
         except BaseException as error:
             self._fail(error)
             return
@@ -303,6 +369,15 @@ class Executor:
             return
         self._cycle_started = None
         self._cycle_next = height + WRITE_BACK_PERIOD_BLOCKS
+
+
+def all_rows(router: Router) -> Iterator[tuple[int, Row]]:
+    """Every row of every application with its tag: what a fresh `state.db` is filled with."""
+    for application in router.applications:
+        total = application.row_count()
+        for first in range(0, total, ROWS_PER_SLICE):
+            for row in application.rows(first, ROWS_PER_SLICE):
+                yield application.tag, row
 
 
 def open_state(router: Router, store: StateStore) -> Digest:

@@ -10,15 +10,17 @@ with tags rising. A payload no application claims is refused with `CODE_NO_APPLI
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from consensus.application import Advice
-from consensus.errors import InvariantError, invariant
+from consensus.application import Advice, Outline
+from consensus.errors import InvariantError, SnapshotInvalid, invariant
+from consensus.limits import SNAPSHOT_CHUNK_BYTES_MAX
 from native.codec import decode, encode
 from native.hashing import sha256
 from native.values import Digest
+from node.core.outlines import ApplicationOutline, Outlines
 from node.runtime.receipts import ID_SIZE_BYTES, id_at
 
 if TYPE_CHECKING:
@@ -56,6 +58,15 @@ def state_root(roots: Iterable[tuple[int, Digest]]) -> Digest:
     return Digest(sha256(STATE_DOMAIN + encode(tuple(sorted(roots)))))
 
 
+@dataclass(slots=True, kw_only=True)
+class _Cut:
+    """A state that is being read: what opens its roots, and whose chunks are left."""
+
+    openings: dict[int, bytes]
+    roots: dict[int, Digest]
+    left: list[int]
+
+
 class Router:
     """The applications of a chain by payload tag. Not thread safe but for `check` and `prepare`."""
 
@@ -64,6 +75,7 @@ class Router:
         if len(self._applications) != len(applications):
             raise InvariantError("two applications claim one payload tag")
         self._roots: dict[int, Digest] = {}
+        self._cut: _Cut | None = None
 
     @property
     def applications(self) -> Sequence[Application]:
@@ -158,6 +170,78 @@ class Router:
                 by_tag[tag].append((height, delta))
         for tag, application in self._applications.items():
             self._roots[tag] = application.load(rows.get(tag, ()), by_tag[tag])
+        return self.state_root
+
+    # --- snapshots
+
+    def cut(self) -> None:
+        """Keep the state after the newest block readable for `next_chunk`."""
+        self._cut = _Cut(
+            openings={tag: a.cut() for tag, a in self._applications.items()},
+            roots=dict(self._roots),
+            left=list(self._applications),
+        )
+
+    def next_chunk(self) -> tuple[int, bytes] | None:
+        """Read the next chunk of the cut with its application's tag; None when all is read."""
+        cut = self._cut
+        while cut is not None and cut.left:
+            tag = cut.left[0]
+            chunk = self._applications[tag].next_chunk()
+            if chunk is not None:
+                return tag, chunk
+            cut.left.pop(0)
+        return None
+
+    def end_cut(self) -> None:
+        """Forget the cut."""
+        self._cut = None
+        for application in self._applications.values():
+            application.end_cut()
+
+    def outlines(self, parts: Sequence[tuple[int, bytes]]) -> Outlines:
+        """Put together the outlines of the cut from the parts of its chunks, in their order."""
+        if self._cut is None:
+            raise InvariantError("there is no cut to outline")
+        cut = self._cut
+        return Outlines(
+            applications=tuple(
+                ApplicationOutline(
+                    tag=tag,
+                    root=cut.roots[tag],
+                    outline=Outline(
+                        opening=opening, parts=tuple(part for owner, part in parts if owner == tag)
+                    ),
+                )
+                for tag, opening in cut.openings.items()
+            )
+        )
+
+    def measure(self, tag: int, chunk: bytes) -> bytes:
+        """Say what a chunk commits to. Any thread; raises `SnapshotInvalid`."""
+        if len(chunk) > SNAPSHOT_CHUNK_BYTES_MAX:
+            raise SnapshotInvalid(f"a chunk of {len(chunk)} bytes")
+        return self._applications[tag].measure(chunk)
+
+    def check_outlines(self, root: Digest, data: bytes) -> Outlines:
+        """Prove outlines against a state root. Any thread; raises `SnapshotInvalid`."""
+        outlines = Outlines.decode(data)
+        if [entry.tag for entry in outlines.applications] != list(self._applications):
+            raise SnapshotInvalid("the snapshot is of other applications than this chain has")
+        if state_root(outlines.roots) != root:
+            raise SnapshotInvalid("the snapshot belongs to another state root")
+        for entry in outlines.applications:
+            self._applications[entry.tag].check_outline(entry.root, entry.outline)
+        return outlines
+
+    def restore(self, outlines: Outlines, chunk: Callable[[int], bytes]) -> Digest:
+        """Enter the state of a snapshot; `chunk` reads one by its number."""
+        self.end_cut()
+        for entry, first in zip(outlines.applications, outlines.firsts(), strict=True):
+            numbers = range(first, first + len(entry.outline.parts))
+            self._roots[entry.tag] = self._applications[entry.tag].restore(
+                entry.outline, (chunk(number) for number in numbers)
+            )
         return self.state_root
 
     def _split(self, batch: Batch) -> Iterable[tuple[Application, Sequence[int]]]:

@@ -53,6 +53,18 @@ CREATE TABLE row(
 ) STRICT, WITHOUT ROWID;
 """
 
+# Through this view a block is one statement, transaction and commit included. The interpreter is
+# given up and taken back once rather than for every row, which costs more than the rows do.
+BLOCK_VIEW: Final = """
+CREATE TEMP VIEW executed AS
+    SELECT height, header, batch, state_root, receipts, NULL AS delta FROM block;
+CREATE TEMP TRIGGER executed_block INSTEAD OF INSERT ON executed BEGIN
+    INSERT INTO block VALUES(NEW.height, NEW.header, NEW.batch, NEW.state_root, NEW.receipts);
+    INSERT INTO delta VALUES(NEW.height, NEW.delta);
+END;
+"""
+WRITE_BLOCK: Final = "INSERT INTO executed VALUES(?,?,?,?,?,?)"
+
 
 class StateStoreError(NodeError):
     """`state.db` cannot be used: damaged, of another chain, or of another format."""
@@ -86,6 +98,7 @@ class StateStore:
         Raises `StateStoreError` for a damaged file, another chain's file, or an unknown format.
         """
         self._path = path
+        self._alone: tuple[int | bytes, ...] | None = None  # a block that waits for its commit
         try:
             self._db = apsw.Connection(str(path))
             if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
@@ -112,6 +125,7 @@ class StateStore:
                 raise StateStoreError(path, "belongs to another chain", "use this chain's own home")
             self._floor = self._integer("floor")
             self._cycle = self._integer("cycle")
+            self._db.execute(BLOCK_VIEW).fetchall()
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
             raise self.damaged(f"damaged ({error})") from error
 
@@ -131,6 +145,12 @@ class StateStore:
         found = self._db.execute("SELECT max(height) FROM block").fetchone()
         return int(found[0]) if found and found[0] is not None else 0
 
+    @property
+    def first(self) -> int:
+        """Height of the oldest block that is held; 0 while there is none."""
+        found = self._db.execute("SELECT min(height) FROM block").fetchone()
+        return int(found[0]) if found and found[0] is not None else 0
+
     def write(
         self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
     ) -> None:
@@ -142,22 +162,34 @@ class StateStore:
         self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
     ) -> None:
         """Write one block; it is durable after `commit`, together with others written so."""
+        values = (
+            block.height,
+            block.header,
+            block.batch,
+            block.state_root,
+            block.receipts,
+            delta,
+        )
+        rows = [(tag, row.table, row.key, row.value) for tag, found in slices for row in found]
+        if not rows and self._alone is None and not self._db.in_transaction:
+            self._alone = values  # if no other comes, it and its commit are one statement
+            return
         if not self._db.in_transaction:
             self._db.execute("BEGIN IMMEDIATE")
         with self._rolled_back_on_error():
-            self._db.execute(
-                "INSERT INTO block VALUES(?,?,?,?,?)",
-                (block.height, block.header, block.batch, block.state_root, block.receipts),
-            )
-            self._db.execute("INSERT INTO delta VALUES(?,?)", (block.height, delta))
-            for tag, rows in slices:
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO row VALUES(?,?,?,?)",
-                    [(tag, row.table, row.key, row.value) for row in rows],
-                )
+            first, self._alone = self._alone, None
+            if first is not None:
+                self._db.execute(WRITE_BLOCK, first)
+            self._db.execute(WRITE_BLOCK, values)
+            if rows:
+                self._db.executemany("INSERT OR REPLACE INTO row VALUES(?,?,?,?)", rows)
 
     def commit(self) -> None:
         """Make durable what `write_later` wrote."""
+        alone, self._alone = self._alone, None
+        if alone is not None:
+            self._db.execute(WRITE_BLOCK, alone)
+            return
         with self._rolled_back_on_error():
             self._db.execute("COMMIT")
 
@@ -180,6 +212,24 @@ class StateStore:
             self._put_meta("cycle", height)
             self._db.execute("DELETE FROM delta WHERE height<=?", (started,))
         self._floor, self._cycle = started, height
+
+    def enter(self, block: StoredBlock, rows: Iterable[tuple[int, Row]]) -> None:
+        """Replace everything by the state after one block, in one transaction."""
+        with transaction(self._db):
+            for table in ("block", "delta", "row"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._db.execute(
+                "INSERT INTO block VALUES(?,?,?,?,?)",
+                (block.height, block.header, block.batch, block.state_root, block.receipts),
+            )
+            self._db.executemany(
+                "INSERT INTO row VALUES(?,?,?,?)",
+                ((tag, row.table, row.key, row.value) for tag, row in rows),
+            )
+            self._put_meta("floor", block.height)
+            self._put_meta("cycle", block.height)
+        self._floor = self._cycle = block.height
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # as large as the state
 
     @property
     def cycle(self) -> int:

@@ -91,7 +91,7 @@ def test_what_a_running_node_shows_of_its_chain(
     assert who["members"][0]["node_id"] == live.members[0].node_id
     assert "place 0 of block" in run("chain", "tx", payment["id"], "--node", url).stdout
     assert "quorum 2" in run("chain", "validators", "--node", url).stdout
-    refused("chain", "tx", "00" * 32, "--node", url, code=1, error="HM-D-905")
+    refused("chain", "tx", "00" * 32, "--node", url, code=1, error="HM-D-915")
     refused("chain", "block", 10**9, "--node", url, code=1, error="HM-D-604")
     refused("chain", "block", "-1x", "--node", url, code=2, error="HM-D-002")
 
@@ -107,7 +107,7 @@ def test_a_running_chain_verifies_from_genesis(live: Cluster, url: str) -> None:
 
 def test_a_chain_of_other_keys_does_not_verify(made_cluster: Cluster, url: str) -> None:
     words = ("chain", "verify", "--node", url, "--genesis", made_cluster.genesis)
-    refused(*words, code=1, error="HM-D-901")
+    refused(*words, code=1, error="HM-D-911")
 
 
 @pytest.mark.parametrize("kind", ["block", "tx", "account"])
@@ -133,7 +133,7 @@ def test_a_proof_file_is_checked_offline_and_falls_with_any_change(
         case _:
             assert shown["height"] == payment["height"]
     other = ("--genesis", made_cluster.genesis)
-    refused("chain", "verify-header", file, *other, code=1, error="HM-D-902")
+    refused("chain", "verify-header", file, *other, code=1, error="HM-D-912")
     document = json.loads(file.read_text())
     genesis = read_genesis(live.genesis)
     for name, value in document.items():

@@ -111,6 +111,8 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
             "verify-header",
             "diff-state",
             "forensics",
+            "snapshot",
+            "restore",
             "prune",
             "rollback",
         },
@@ -119,6 +121,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
         "cert": {"issue", "show", "verify"},
         "ctlog": {"head", "proof", "verify"},
         "stoq": {"ping", "bench", "netcheck", "peers"},
+        "load": {"run"},
         "validator": {"status", "evidence", "key", "propose", "approve", "submit"},
     }
 
@@ -569,6 +572,55 @@ def test_wrong_parties_of_a_payment_are_refused(
     wrong.chmod(0o600)
     refused(*pay[:-1], wrong, "--to", alice, "--amount", "1", code=7, error="HM-D-504")
     assert node.submitted == []
+
+
+@pytest.fixture
+def load(served: Served, made_cluster: Cluster, secret: str) -> tuple[object, ...]:
+    """Load out of the treasury, but for its recipient and schedule."""
+    return (
+        "load", "run", "--from", "treasury", "--node", served.url,
+        "--wallets", made_cluster.wallets, "--passphrase-file", secret,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--rate", "5", "--ramp", "1:2"), "exclude each other"),
+        (("--rate", "5", "--in-flight", "100"), "exclude each other"),
+        (("--rate", "0.5", "--for", "1s"), "leaves nothing after"),
+        (("--rate", "-5"), "above 0"),
+        (("--ramp", "100"), "not a ramp"),
+        (("--ramp", "0:100"), "above 0"),
+        (("--rate", "1000000"), "10,000,000 transfers"),
+        (("--in-flight", "0"), "between 1 and"),
+        (("--for", "ten"), "not a time"),
+        (("--report", "/nowhere/at/all.json"), "cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_wrong_schedule_is_a_usage_error(
+    load: tuple[object, ...], node: FakeNode, alice: str, options: tuple[str, ...], problem: str
+) -> None:
+    assert problem in refused(*load, "--to", alice, *options, code=2, error="HM-D-002")
+    assert not node.submitted
+
+
+def test_a_payer_that_cannot_pay_for_a_load_is_told_before_anything_is_signed(
+    load: tuple[object, ...], node: FakeNode, alice: str
+) -> None:
+    node.balance = 1_000_000
+    problem = refused(*load, "--to", alice, "--rate", "1000", code=2, error="HM-D-002")
+    assert "10,000 transfers" in problem
+    assert not node.submitted
+
+
+def test_a_load_needs_a_node_that_speaks_stoq(
+    load: tuple[object, ...], node: FakeNode, alice: str
+) -> None:
+    node.set(stoq="[::1]:1")
+    refused(*load, "--to", alice, "--rate", "1", "--for", "2s", code=4, error="HM-D-301")
+    assert len(node.submitted) == 2  # what carries the key, once in each form of the output
 
 
 def test_balance_and_history_are_shown(served: Served, made_cluster: Cluster) -> None:

@@ -24,8 +24,7 @@ from trustchain.core.outcomes import Outcome
 from trustchain.core.requests import Kind, Operation
 from trustchain.errors import EntryUnknown, HeadUnknown, StateCorrupt
 
-ROOT_DOMAIN: Final = b"hypermesh/trustchain/root/v1"
-RECORD_DOMAIN: Final = b"hypermesh/trustchain/record/v1"
+ROOT_DOMAIN: Final = b"hypermesh/trustchain/root/v2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +120,11 @@ class _Holding:
     index: int
 
 
+def application_root(size: int, log_root: bytes, record_root: bytes) -> Digest:
+    """Hash what validators agree on: how many entries, the tree over them, and their records."""
+    return sha256(ROOT_DOMAIN + size.to_bytes(8, "big") + log_root + record_root)
+
+
 class IssuanceLog:
     """The log and everything that decides about its next entry."""
 
@@ -128,7 +132,7 @@ class IssuanceLog:
         self._genesis = genesis
         self._tree = MerkleTree()
         self._records: list[bytes] = []
-        self._digest: bytes = sha256(RECORD_DOMAIN)
+        self._record_tree = MerkleTree()
         self._requests: dict[bytes, tuple[bytes, int]] = {}
         self._holdings: dict[str, _Holding] = {}
 
@@ -145,7 +149,11 @@ class IssuanceLog:
     @property
     def application_root(self) -> Digest:
         """What validators agree on after each block: the tree and every record behind it."""
-        return sha256(ROOT_DOMAIN + self.size.to_bytes(8, "big") + self.root() + self._digest)
+        return application_root(self.size, self.root(), self.record_root())
+
+    def record_root(self) -> bytes:
+        """Return the root of the tree over the records, which say more than their entries."""
+        return bytes(self._record_tree.root()) if self.size else bytes(EMPTY_ROOT)
 
     def root(self, size: int | None = None) -> bytes:
         """Return the root of the tree at this size, or now."""
@@ -281,7 +289,7 @@ class IssuanceLog:
     def _insert(self, record: Record, data: bytes) -> None:
         self._tree.append_many(leaf_hash(record.entry))
         self._records.append(data)
-        self._digest = sha256(RECORD_DOMAIN + self._digest + data)
+        self._record_tree.append_many(leaf_hash(data))
         self._requests[record.request_id] = (record.request_hash, record.index)
         for name in record.names:
             self._holdings[name] = _Holding(record.permanent_id, record.index)

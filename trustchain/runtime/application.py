@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from consensus.application import Advice, Executed, Row
+from consensus.application import Advice, Executed, Outline, Row
+from consensus.errors import SnapshotInvalid
 from native.hashing import sha256
 from native.values import Digest
 from trustchain import limits
+from trustchain.core import snapshot
 from trustchain.core.genesis import LogGenesis
 from trustchain.core.keys import SubjectKey, check_signature_form
 from trustchain.core.log import Head, IssuanceLog, Record, decode_delta, encode_delta
@@ -67,6 +69,7 @@ class LogApplication:
         self._log = IssuanceLog(genesis)
         self._heads: tuple[Head, ...] = ()  # replaced, never changed: read on other threads
         self._time_s = 0
+        self._cut = (0, 0)  # next record of the cut, and how many it has
         self._judged: OrderedDict[bytes, _Judged] = OrderedDict()
         self._judged_lock = threading.Lock()
 
@@ -162,11 +165,55 @@ class LogApplication:
             if index not in records:
                 raise StateCorrupt(f"entry {index} of {len(records)} is missing")
             self._log.restore(records[index])
-        head = self._log.head()
-        if head is not None:
-            self._heads = (head,)
-            self._time_s = head.time_s
+        self._enter(self._log)
         return self._log.application_root
+
+    # --- snapshots
+
+    def cut(self) -> bytes:
+        """Remember how long the log is now: what it holds never changes."""
+        log = self._log
+        self._cut = (0, log.size)
+        return snapshot.Opening(
+            size=log.size, log_root=log.root(), record_root=log.record_root()
+        ).encode()
+
+    def next_chunk(self) -> bytes | None:
+        """Read the next run of records."""
+        first, size = self._cut
+        if first >= size:
+            return None
+        last = min(first + limits.SNAPSHOT_RECORDS_PER_CHUNK, size)
+        self._cut = (last, size)
+        return snapshot.encode_chunk(first, [self._log.stored(i) for i in range(first, last)])
+
+    def end_cut(self) -> None:
+        """Forget the cut."""
+        self._cut = (0, 0)
+
+    def measure(self, chunk: bytes) -> bytes:
+        """Say what a run of records commits to."""
+        return snapshot.measure(chunk)
+
+    def check_outline(self, root: Digest, outline: Outline) -> None:
+        """Combine the parts to the record tree that the application root opens to."""
+        snapshot.check(root, outline.opening, outline.parts)
+
+    def restore(self, outline: Outline, chunks: Iterable[bytes]) -> Digest:
+        """Enter the state of a snapshot; the tree over the entries is built again."""
+        opened = snapshot.Opening.decode(outline.opening)
+        log = IssuanceLog(self._genesis)
+        try:
+            for chunk in chunks:
+                for record in snapshot.decode_chunk(chunk)[1]:
+                    log.restore(record)
+        except StateCorrupt as error:
+            raise SnapshotInvalid(str(error)) from None
+        if log.application_root != opened.root:
+            raise SnapshotInvalid("the chunks make up another log than the outline says")
+        self._heads, self._time_s, self._cut = (), 0, (0, 0)
+        self._enter(log)
+        return log.application_root
 
     # --- queries
 
@@ -179,6 +226,11 @@ class LogApplication:
     def chain_id(self) -> bytes:
         """The network whose requests are taken."""
         return self._chain_id
+
+    @property
+    def application_root(self) -> Digest:
+        """What validators agree on after the newest block."""
+        return self._log.application_root
 
     @property
     def size(self) -> int:
@@ -237,6 +289,15 @@ class LogApplication:
         self._log = IssuanceLog(self._genesis)
         self._heads = ()
         self._time_s = 0
+        self._cut = (0, 0)
+
+    def _enter(self, log: IssuanceLog) -> None:
+        """Go on with a log that was rebuilt."""
+        self._log = log
+        head = log.head()
+        if head is not None:
+            self._heads = (head,)
+            self._time_s = head.time_s
 
     def _is_well_formed(self, payload: bytes) -> bool:
         try:

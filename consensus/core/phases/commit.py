@@ -8,7 +8,7 @@ Certified blocks that were fetched are handed out several at a time, always in t
 
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, recovery
+from consensus.core import catch_up, custody, recovery, transfer
 from consensus.core.effects import Execute
 from consensus.core.inputs import Executed
 from consensus.core.instance import Ballot, Instance
@@ -67,6 +67,8 @@ def progress(replica: "Replica", instance: Instance, accepted: PrePrepare) -> No
 
 def execute_next(replica: "Replica") -> None:
     """Hand out the next block if what it needs is here and nothing is being executed."""
+    if replica.transfer.restoring:
+        return
     if replica.executing is not None:
         _execute_ahead(replica)
         return
@@ -117,6 +119,8 @@ def _execute_ahead(replica: "Replica") -> None:
     ahead = replica.executing_after
     if replica.executing is None or len(ahead) > EXECUTE_AHEAD_BLOCKS_MAX // 2:
         return
+    if transfer.complete(replica):
+        return  # the state is taken over as soon as nothing is executed
     newest = ahead[-1][0] if ahead else replica.executing[0]
     while len(ahead) < EXECUTE_AHEAD_BLOCKS_MAX:
         fetched = replica.fetched.get(newest.height + 1)
@@ -177,10 +181,18 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         if was_fetched and instance is None:
             replica.release_bodies({batch.payload_root})
         replica.drop_below_floor()
+    transfer.finish(replica)
     execute_next(replica)
     catch_up.fetch(replica)
     waiting = replica.instances.get(header.height + IN_FLIGHT_BLOCKS_MAX)
     if waiting is not None:
         prepare.progress(replica, waiting)
     propose.propose(replica)
+    custody.arm(replica)
+
+
+def go_on(replica: "Replica") -> None:
+    """The state is another one: execute and fetch what follows it."""
+    execute_next(replica)
+    catch_up.fetch(replica)
     custody.arm(replica)

@@ -20,6 +20,8 @@ use super::{
 };
 use crate::{
     accounts::{self, AccountError, AccountTable, Changes, KEY_SIZE, NONE},
+    parts::{self, Part, PartError},
+    sumtree::Summed,
     transaction::{Decoder, Transaction},
 };
 
@@ -230,9 +232,87 @@ impl Accounts {
         Ok((PyBytes::new(py, &root.hash), root.sum))
     }
 
+    fn cut(&self, py: Python<'_>) {
+        py.detach(|| self.table.cut());
+    }
+
+    fn end_cut(&self, py: Python<'_>) {
+        py.detach(|| self.table.end_cut());
+    }
+
+    fn next_part<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let part = py.detach(|| self.table.next_part())?;
+        Some(PyBytes::new(py, &part))
+    }
+
+    fn restore_begin(&self, py: Python<'_>) {
+        py.detach(|| self.table.restore_begin());
+    }
+
+    fn restore_part(&self, py: Python<'_>, part: PyBackedBytes) -> PyResult<()> {
+        py.detach(|| self.table.restore_part(&part)).map_err(refuse)
+    }
+
+    fn restore_finish<'py>(
+        &self,
+        py: Python<'py>,
+        height: u64,
+        receipt_root: &[u8],
+    ) -> PyResult<Rooted<'py>> {
+        let receipt_root = hash_of(receipt_root)?;
+        let root = py
+            .detach(|| self.table.restore_finish(height, receipt_root))
+            .map_err(refuse)?;
+        Ok((PyBytes::new(py, &root.hash), root.sum))
+    }
+
     fn __len__(&self) -> usize {
         self.table.len()
     }
+}
+
+type PartView<'py> = (Bound<'py, PyBytes>, usize, u64, Bound<'py, PyBytes>, u64);
+
+fn refuse_part(error: PartError) -> PyErr {
+    NativeError::new_err(error.text())
+}
+
+/// What a part commits to: `(prefix, bits, accounts, hash, sum)`.
+#[pyfunction]
+fn measure_part<'py>(py: Python<'py>, part: PyBackedBytes) -> PyResult<PartView<'py>> {
+    let part = py
+        .detach(|| parts::read(&part).map(|(part, _)| part))
+        .map_err(refuse_part)?;
+    Ok((
+        PyBytes::new(py, &part.prefix),
+        part.depth,
+        part.count,
+        PyBytes::new(py, &part.value.hash),
+        part.value.sum,
+    ))
+}
+
+type PartIn = (Vec<u8>, usize, u64, Vec<u8>, u64);
+
+/// Root and sum of the tree whose parts these are.
+#[pyfunction]
+fn fold_parts<'py>(py: Python<'py>, parts: Vec<PartIn>) -> PyResult<Rooted<'py>> {
+    let parts = parts
+        .into_iter()
+        .map(|(prefix, depth, count, hash, sum)| {
+            Ok(Part {
+                prefix: hash_of(&prefix)?,
+                depth,
+                count,
+                value: Summed {
+                    hash: hash_of(&hash)?,
+                    sum,
+                },
+            })
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    let root = py.detach(|| parts::fold(&parts)).map_err(refuse_part)?;
+    Ok((PyBytes::new(py, &root.hash), root.sum))
 }
 
 fn view_out(py: Python<'_>, view: accounts::AccountView) -> View<'_> {
@@ -266,6 +346,8 @@ fn system_tree_key<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyBytes> {
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Accounts>()?;
+    module.add_function(wrap_pyfunction!(measure_part, module)?)?;
+    module.add_function(wrap_pyfunction!(fold_parts, module)?)?;
     module.add_function(wrap_pyfunction!(account_tree_key, module)?)?;
     module.add_function(wrap_pyfunction!(system_tree_key, module)?)
 }

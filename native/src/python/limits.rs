@@ -25,5 +25,9 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ACCOUNT_KEYS_DECODED_MAX", limits::ACCOUNT_KEYS_DECODED_MAX)?;
     module.add("VERIFIED_PAYLOADS_MAX", limits::VERIFIED_PAYLOADS_MAX)?;
     module.add("SIGN_JOBS_MAX", limits::SIGN_JOBS_MAX)?;
+    module.add("PART_SIZE_BYTES_TARGET", limits::PART_SIZE_BYTES_TARGET)?;
+    module.add("PART_SIZE_BYTES_MAX", limits::PART_SIZE_BYTES_MAX)?;
+    module.add("PART_ROWS_MAX", limits::PART_ROWS_MAX)?;
+    module.add("PARTS_MAX", limits::PARTS_MAX)?;
     module.add("SIGN_THREADS_MAX", limits::SIGN_THREADS_MAX)
 }

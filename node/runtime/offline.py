@@ -1,0 +1,154 @@
+"""Snapshots of a node that does not run, or beside one that does: export, check, restore.
+
+A snapshot folder is trusted as far as genesis reaches: its certificate is checked against the keys
+of genesis, its outline against the state root of the certificate, each chunk against the outline.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from caesar.runtime.application import LedgerApplication
+from caesar.runtime.validators import ValidatorsApplication
+from consensus.core import wire
+from consensus.core.validators import Validator
+from consensus.errors import SnapshotInvalid
+from consensus.runtime.store import adopt_certificate
+from native import FalconVerifier
+from native.codec import encode
+from node.core.snapshotfiles import MANIFEST, chunk_name, read_manifest
+from node.errors import SnapshotMissing, WouldOverwrite
+from node.home import write_replacing
+from node.runtime.executor import all_rows
+from node.runtime.router import Router
+from node.runtime.snapshots import missing_chunks
+from node.runtime.store import StateStore, StoredBlock
+from trustchain.runtime.application import LogApplication
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from consensus.core.messages import Manifest
+    from node.core.genesis import Genesis
+    from node.core.outlines import Outlines
+    from node.home import Home
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A snapshot folder in which everything is proven."""
+
+    folder: Path
+    manifest: Manifest
+    outlines: Outlines
+    size_bytes: int
+
+    @property
+    def height(self) -> int:
+        """The block whose state it is."""
+        return int(self.manifest.height)
+
+
+def router_of(genesis: Genesis) -> Router:
+    """The applications of a chain, at genesis."""
+    chain_id = genesis.chain_id
+    router = Router(
+        [
+            LedgerApplication(chain_id, genesis.ledger),
+            LogApplication(chain_id, genesis.log),
+            ValidatorsApplication(
+                chain_id, [Validator(name=one.name, key=one.key) for one in genesis.validators]
+            ),
+        ]
+    )
+    router.genesis()
+    return router
+
+
+def check(folder: Path, genesis: Genesis, router: Router) -> Checked:
+    """Look through a snapshot folder; raises `SnapshotInvalid` for whatever is wrong."""
+    bounds = wire.Bounds(chain_id=genesis.chain_id, members=len(genesis.validators))
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise SnapshotInvalid(f"{folder} is no snapshot: {error}") from None
+    manifest = read_manifest(
+        data, bounds, [FalconVerifier(validator.key.raw) for validator in genesis.validators]
+    )
+    if manifest.run.certificate.checkpoint.epoch != 0:
+        raise SnapshotInvalid(
+            "the validators have changed since genesis, whose keys cannot check this certificate"
+        )
+    outlines = router.check_outlines(manifest.state_root, manifest.outline)
+    missing = missing_chunks(folder, outlines, router)
+    if missing:
+        raise SnapshotInvalid(
+            f"{len(missing)} of {outlines.chunk_count} chunks are missing or damaged, "
+            f"the first is {chunk_name(missing[0])}"
+        )
+    size = sum((folder / chunk_name(n)).stat().st_size for n in range(outlines.chunk_count))
+    return Checked(folder=folder, manifest=manifest, outlines=outlines, size_bytes=size)
+
+
+def newest(home: Home) -> Path:
+    """The folder of a home's newest complete snapshot; raises `SnapshotMissing`."""
+    found = [
+        path
+        for path in (home.snapshots.iterdir() if home.snapshots.exists() else ())
+        if path.name.isdigit() and (path / MANIFEST).exists()
+    ]
+    if not found:
+        raise SnapshotMissing(
+            f"{home.path} has no snapshot yet",
+            hint="one is cut every storage.snapshot_blocks blocks while the node runs; wait, or "
+            "lower that number and restart",
+        )
+    return max(found, key=lambda path: int(path.name))
+
+
+def export(source: Path, target: Path, genesis: Genesis) -> Checked:
+    """Copy a snapshot and check the copy; raises `WouldOverwrite` if there is something already."""
+    if target.exists() and any(target.iterdir()):
+        raise WouldOverwrite(f"{target} is not empty", hint="name a folder that does not exist yet")
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    write_replacing(target / "genesis.json", genesis.to_json().encode())
+    return check(target, genesis, router_of(genesis))
+
+
+def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
+    """Give a stopped node the state of a snapshot, its certificate durable before.
+
+    Raises `SnapshotInvalid`, and `WouldOverwrite` if the node's own state is newer.
+    """
+    router = router_of(genesis)
+    checked = check(source, genesis, router)
+    bounds = wire.Bounds(chain_id=genesis.chain_id, members=len(genesis.validators))
+    store = StateStore(home.state_database, chain_id=genesis.chain_id)
+    try:
+        if store.height >= checked.height:
+            raise WouldOverwrite(
+                f"{home.state_database} holds block {store.height} already, the snapshot is of "
+                f"block {checked.height}",
+                hint="nothing to do; to go back, move state.db away first",
+            )
+        if home.consensus_database.exists():
+            adopt_certificate(home.consensus_database, checked.manifest.run.certificate, bounds)
+        root = router.restore(
+            checked.outlines, lambda index: (source / chunk_name(index)).read_bytes()
+        )
+        if root != checked.manifest.state_root:
+            raise SnapshotInvalid("the restored state has another root than the certificate says")
+        run = checked.manifest.run
+        block = StoredBlock(
+            height=checked.height,
+            header=encode(run.headers[0].value()),
+            batch=encode(run.batches[0].value()),
+            state_root=root,
+            receipts=b"",
+        )
+        store.enter(block, all_rows(router))
+    finally:
+        store.close()
+    return checked

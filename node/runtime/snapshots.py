@@ -1,0 +1,308 @@
+"""State snapshots on disk: cut from the running state, served to peers, fetched and taken over.
+
+    <home>/data/snapshots/<height>/     our own, complete: manifest and chunks
+    <home>/data/snapshots/cutting/      being written; thrown away at the next start
+    <home>/data/snapshots/<id>.part/    being fetched; a restarted node goes on with it
+
+Cutting reads one chunk between two blocks and then leaves the executor alone for some time; files
+and hashes are made on other threads.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from consensus.core import wire
+from consensus.core.effects import CheckSnapshot, KeepChunk, RestoreSnapshot
+from consensus.core.inputs import ChunkKept, SnapshotChecked, SnapshotRestored
+from consensus.core.messages import Manifest
+from consensus.core.types import Height
+from consensus.errors import MalformedMessage, SnapshotInvalid
+from consensus.limits import CHUNKS_IN_FLIGHT_PER_PEER, MEMBERS_MAX, SNAPSHOTS_KEPT
+from node.core.outlines import Outlines
+from node.core.snapshotfiles import MANIFEST, chunk_name
+from node.home import write_replacing
+from node.limits import SNAPSHOT_READ_SHARE, SNAPSHOT_SERVED_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from consensus.core.messages import Blocks
+    from consensus.runtime.sync import BlockServer
+    from native.values import Digest
+    from node.runtime.executor import Executor
+    from node.runtime.router import Router
+
+Work = CheckSnapshot | KeepChunk | RestoreSnapshot
+Done = SnapshotChecked | ChunkKept | SnapshotRestored
+
+WORK_WAITING_MAX: Final = MEMBERS_MAX * (CHUNKS_IN_FLIGHT_PER_PEER + 1) + 1  # all that was asked
+RUN_RETRY_S: Final = 0.2  # the certificate of the cut block is one vote round away
+CUTTING: Final = "cutting"
+PART_SUFFIX: Final = ".part"
+
+log = structlog.get_logger("node")
+
+
+class Snapshots:
+    """The snapshots of one node. Lives on the loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        router: Router,
+        executor: Executor,
+        server: BlockServer,
+        bounds: wire.Bounds,
+        *,
+        done: Callable[[Done], None],
+        restored: Callable[[Manifest], None],
+    ) -> None:
+        """`done` gets the result of every piece of work; `restored` is called before the last."""
+        self._folder = folder
+        self._router = router
+        self._executor = executor
+        self._server = server
+        self._bounds = bounds
+        self._done = done
+        self._restored = restored
+        self._cut = trio.Event()
+        self._work, self._todo = trio.open_memory_channel[Work](WORK_WAITING_MAX)
+        self._held: dict[Digest, tuple[Path, Manifest]] = {}
+        self._served_s: dict[Digest, float] = {}
+        self._fetching: tuple[Digest, Outlines] | None = None
+        self.cut_s = 0.0  # the executor's time in the last cut
+        self.written_bytes = 0
+
+    # --- cutting
+
+    def executed(self) -> None:
+        """A block is durable; look whether its state was cut."""
+        if self._executor.cut_height is not None:
+            self._cut.set()
+
+    async def run(self) -> None:
+        """Cut, and do the work of transfers, until cancelled."""
+        await trio.to_thread.run_sync(self._open, trio.current_time())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._transfer, name="snapshot-transfer")
+            while True:
+                await self._cut.wait()
+                self._cut = trio.Event()
+                if self._executor.cut_height is not None:
+                    await self._read_cut(self._executor.cut_height)
+
+    async def _read_cut(self, height: int) -> None:
+        folder = self._folder / CUTTING
+        parts: list[tuple[int, bytes]] = []
+        try:
+            await trio.to_thread.run_sync(_empty, folder)
+            self.cut_s, self.written_bytes = 0.0, 0
+            while True:
+                began = trio.current_time()
+                found = await self._executor.next_chunk()
+                if found is None:
+                    break
+                took = trio.current_time() - began
+                self.cut_s += took
+                part = await trio.to_thread.run_sync(
+                    self._write_own, folder / chunk_name(len(parts)), *found
+                )
+                parts.append((found[0], part))
+                await trio.sleep(SNAPSHOT_READ_SHARE * took)
+            if self._executor.cut_height != height:
+                return  # another state was taken over meanwhile
+            outlines = self._router.outlines(parts)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._executor.end_cut()
+        run = await self._run_of(height)
+        manifest = Manifest(run=run, outline=outlines.encode())
+        await trio.to_thread.run_sync(self._finish, folder, manifest, trio.current_time())
+        log.info(
+            "snapshot.cut",
+            height=height,
+            chunks=len(parts),
+            bytes=self.written_bytes,
+            executor_ms=round(self.cut_s * 1000),
+        )
+
+    def _write_own(self, path: Path, tag: int, chunk: bytes) -> bytes:
+        path.write_bytes(chunk)
+        self.written_bytes += len(chunk)
+        return self._router.measure(tag, chunk)
+
+    async def _run_of(self, height: int) -> Blocks:
+        while True:
+            run = await self._server.blocks(Height(height))
+            if run is not None:
+                return run
+            await trio.sleep(RUN_RETRY_S)
+
+    def _finish(self, folder: Path, manifest: Manifest, now_s: float) -> None:
+        write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
+        target = self._folder / str(int(manifest.height))
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+        self._held[manifest.id] = (target, manifest)
+        self._drop_old(now_s)
+
+    def _drop_old(self, now_s: float) -> None:
+        newest_first = sorted(self._held.items(), key=lambda item: -item[1][1].height)
+        for snapshot, (path, _) in newest_first[SNAPSHOTS_KEPT:]:
+            if now_s - self._served_s.get(snapshot, -math.inf) >= SNAPSHOT_SERVED_S:
+                del self._held[snapshot]
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _open(self, now_s: float) -> None:
+        """Find what an earlier life left; an unfinished cut is of no use."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._folder / CUTTING, ignore_errors=True)
+        for path in sorted(self._folder.iterdir()):
+            if not path.name.isdigit():
+                continue
+            try:
+                data = (path / MANIFEST).read_bytes()
+                value = wire.decode_value(data, len(data))
+                manifest = wire.manifest(value, self._bounds)
+            except (OSError, MalformedMessage) as error:
+                log.warning("snapshot.unreadable", path=path.name, error=str(error))
+                continue
+            self._held[manifest.id] = (path, manifest)
+        self._drop_old(now_s)
+
+    # --- serving (`consensus.runtime.snapshots.SnapshotSource`)
+
+    async def newest(self, above: Height) -> Manifest | None:
+        """The newest complete snapshot of a block above a height."""
+        await trio.lowlevel.checkpoint()
+        found = [manifest for _, manifest in self._held.values() if manifest.height > above]
+        return max(found, key=lambda manifest: manifest.height, default=None)
+
+    async def chunk(self, snapshot: Digest, index: int) -> bytes | None:
+        """One chunk, if the snapshot is still held."""
+        held = self._held.get(snapshot)
+        if held is None:
+            return None
+        self._served_s[snapshot] = trio.current_time()
+        return await trio.to_thread.run_sync(_read, held[0] / chunk_name(index))
+
+    # --- fetching
+
+    def work_soon(self, work: Work) -> None:
+        """Queue a piece of work that the core asked for."""
+        self._work.send_nowait(work)
+
+    async def _transfer(self) -> None:
+        async for work in self._todo:
+            match work:
+                case CheckSnapshot():
+                    self._done(await trio.to_thread.run_sync(self._check, work))
+                case KeepChunk():
+                    self._done(await trio.to_thread.run_sync(self._keep, work))
+                case RestoreSnapshot():
+                    await self._restore(work.manifest)
+
+    def _part_folder(self, snapshot: Digest) -> Path:
+        return self._folder / (snapshot.hex() + PART_SUFFIX)
+
+    def _check(self, work: CheckSnapshot) -> SnapshotChecked:
+        manifest = work.manifest
+        try:
+            outlines = self._router.check_outlines(manifest.state_root, manifest.outline)
+        except SnapshotInvalid as error:
+            log.warning("snapshot.refused", peer=work.peer, reason=str(error))
+            return SnapshotChecked(peer=work.peer, snapshot=manifest.id, valid=False)
+        folder = self._part_folder(manifest.id)
+        if self._fetching is None or self._fetching[0] != manifest.id:
+            for other in self._folder.glob(f"*{PART_SUFFIX}"):
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+            write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
+            self._fetching = (manifest.id, outlines)
+        missing = missing_chunks(folder, outlines, self._router)
+        return SnapshotChecked(
+            peer=work.peer,
+            snapshot=manifest.id,
+            valid=True,
+            chunks=outlines.chunk_count,
+            missing=tuple(missing),
+        )
+
+    def _keep(self, work: KeepChunk) -> ChunkKept:
+        chunk = work.chunk
+        valid = False
+        if self._fetching is not None and self._fetching[0] == chunk.snapshot:
+            valid = belongs(self._fetching[1], chunk.index, chunk.data, self._router)
+            if valid:
+                path = self._part_folder(chunk.snapshot) / chunk_name(chunk.index)
+                path.write_bytes(chunk.data)
+        return ChunkKept(peer=work.peer, snapshot=chunk.snapshot, index=chunk.index, valid=valid)
+
+    async def _restore(self, manifest: Manifest) -> None:
+        folder = self._part_folder(manifest.id)
+        outlines = Outlines.decode(manifest.outline)
+        began = trio.current_time()
+        await self._executor.enter(
+            manifest.run.headers[0],
+            manifest.run.batches[0],
+            manifest.state_root,
+            lambda: self._router.restore(
+                outlines, lambda index: (folder / chunk_name(index)).read_bytes()
+            ),
+        )
+        self._fetching = None
+        await trio.to_thread.run_sync(self._adopt, folder, manifest)
+        log.info(
+            "snapshot.restored",
+            height=int(manifest.height),
+            chunks=outlines.chunk_count,
+            took_ms=round((trio.current_time() - began) * 1000),
+        )
+        self._restored(manifest)
+        self._done(SnapshotRestored(snapshot=manifest.id))
+
+    def _adopt(self, folder: Path, manifest: Manifest) -> None:
+        """What was fetched can be served from now on."""
+        target = self._folder / str(int(manifest.height))
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+        self._held[manifest.id] = (target, manifest)
+
+
+def belongs(outlines: Outlines, index: int, chunk: bytes, router: Router) -> bool:
+    """Whether this is the chunk that a proven outline commits to."""
+    try:
+        tag, part = outlines.part(index)
+        return router.measure(tag, chunk) == part
+    except SnapshotInvalid:
+        return False
+
+
+def missing_chunks(folder: Path, outlines: Outlines, router: Router) -> list[int]:
+    """Numbers of the chunks that a folder lacks, or holds damaged."""
+    missing = []
+    for index in range(outlines.chunk_count):
+        data = _read(folder / chunk_name(index))
+        if data is None or not belongs(outlines, index, data, router):
+            missing.append(index)
+    return missing
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
