@@ -73,6 +73,19 @@ class WrongChain(ConsensusError):
         return "the data folder belongs to another network: check genesis.json and the home folder"
 
 
+class ProofInvalid(ConsensusError):
+    """A certificate or header that does not follow from what a light client trusts."""
+
+    code = "HM-B-030"
+
+    @property
+    def hint(self) -> str:
+        return (
+            "ask another node; if several give the same proof, compare genesis.json with "
+            "somebody you trust"
+        )
+
+
 class SnapshotInvalid(ConsensusError):
     """A state snapshot, or a chunk of one, that does not belong to the certified state."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from node.errors import ExitCode, NotReachable, NotReady, OperationRefused, UnexpectedAnswer
 from node.health import Finding
+from node.limits import READ_WAIT_MS_DEFAULT
 from node.status import Status, from_json
 
 if TYPE_CHECKING:
@@ -132,14 +133,45 @@ class NodeClient:
         """Return the ledger's head and parameters."""
         return self._json("GET", "/api/v1/ledger")
 
-    def account(self, address: str, *, prove: bool = False) -> dict[str, Any]:
-        """Return an account."""
-        return self._json("GET", f"/api/v1/accounts/{address}{'?prove=1' if prove else ''}")
+    def account(
+        self,
+        address: str,
+        *,
+        prove: bool = False,
+        min_height: int = 0,
+        linearizable: bool = False,
+        timeout_s: float = READ_WAIT_MS_DEFAULT / 1000,
+    ) -> dict[str, Any]:
+        """Return an account, of a state as new as asked."""
+        query = "?prove=1" if prove else "?prove=0"
+        if not (min_height or linearizable):
+            return self._json("GET", f"/api/v1/accounts/{address}{query}")
+        query += f"&min_height={min_height}" if min_height else "&linearizable=1"
+        query += f"&timeout_ms={int(timeout_s * 1000)}"
+        return self._json(
+            "GET", f"/api/v1/accounts/{address}{query}", timeout=timeout_s + TIMEOUT_S
+        )
 
     def history(self, address: str, *, limit: int, before: int | None = None) -> dict[str, Any]:
         """Return a page of an account's payments."""
         query = f"?limit={limit}" + (f"&before={before}" if before else "")
         return self._json("GET", f"/api/v1/accounts/{address}/history{query}")
+
+    def headers(self, height: int) -> dict[str, Any]:
+        """Return headers from a block to the next certified one."""
+        return self._json("GET", f"/api/v1/headers/{height}")
+
+    def body(self, height: int) -> bytes:
+        """Return the batch body of a block."""
+        return self._ok("GET", f"/api/v1/blocks/{height}/body").content
+
+    def state_path(self, key: str) -> dict[str, Any]:
+        """Return the way down the ledger's tree to a key."""
+        return self._json("GET", f"/api/v1/state/{key}")
+
+    def payload_proof(self, identifier: str) -> dict[str, Any]:
+        """Return the proof that a payload is in a block."""
+        return self._json("GET", f"/api/v1/transactions/{identifier}/proof")
 
     def block(self, height: int | None = None) -> dict[str, Any]:
         """Return a block, the newest for None."""

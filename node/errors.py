@@ -1,8 +1,8 @@
 """Everything that can go wrong for an operator, each with a stable code and a next step.
 
 Codes: 0xx runtime, 1xx configuration, 2xx genesis and home, 3xx reaching a node, 4xx clusters,
-5xx wallets, 6xx HTTP, 7xx certificates and the log, 8xx validators. A code is never reused for
-something else.
+5xx wallets, 6xx HTTP, 7xx certificates and the log, 8xx validators, 9xx the chain. A code is never
+reused for something else.
 """
 
 from __future__ import annotations
@@ -255,6 +255,38 @@ class PaymentOpen(NodeError):
 
     code = "HM-D-506"
     exit_code = ExitCode.NOT_READY
+
+
+class ChainInvalid(NodeError):
+    """A chain, from a node or from files, that does not hold: the message names the block."""
+
+    code = "HM-D-911"
+
+
+class ProofFileInvalid(NodeError):
+    """A proof file that shows nothing."""
+
+    code = "HM-D-912"
+
+
+class RollbackUnsafe(NodeError):
+    """Taking the newest block back could make this node contradict itself."""
+
+    code = "HM-D-913"
+    exit_code = ExitCode.UNSAFE
+
+
+class StatesMoving(NodeError):
+    """Two nodes' states cannot be compared while they are at different blocks."""
+
+    code = "HM-D-914"
+    exit_code = ExitCode.NOT_READY
+
+
+class NotInBlock(NodeError):
+    """No block that the node holds has what was asked for."""
+
+    code = "HM-D-915"
 
 
 class LoadRefused(NodeError):

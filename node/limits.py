@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from consensus.limits import CLOCK_AHEAD_MS_MAX
+
 CONFIG_FILE_SIZE_BYTES_MAX: Final = 256 * 1024  # a file of 1,000 peers is 100 kB
 GENESIS_FILE_SIZE_BYTES_MAX: Final = 16 * 1024 * 1024  # 100,000 allocations
 GENESIS_VALIDATORS_MAX: Final = 128  # what one vote round can still carry
@@ -12,13 +14,28 @@ GENESIS_NAME_LENGTH_MAX: Final = 32  # shown in prompts, log lines and chain ids
 ROTATION_BLOCKS_MIN: Final = 64  # a turn costs a view change, some 50 ms without a block
 ROTATION_BLOCKS_MAX: Final = 1_000_000_000  # a year of 30 blocks a second
 STATE_CHECK_SIZE_BYTES_MAX: Final = 256 * 1024 * 1024  # checked at each start: 0.2 s once cached
+RETAIN_BLOCKS_MIN: Final = 1_024  # what a peer that is behind may still ask for, and a snapshot gap
+PRUNE_SLICE_BLOCKS: Final = 16  # forgotten in one transaction: 8 MiB of bodies at full load
+PRUNE_PAUSE_S: Final = 0.02  # between two slices: votes wait for the same threads
+PRUNE_INTERVAL_S: Final = 5.0  # between two looks when there was nothing to do
 SECRET_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
+
+STALL_AFTER_S: Final = 5.0  # a view change and the first block after it take less
+STALL_LOG_INTERVAL_S: Final = 10.0
 
 HTTP_BODY_SIZE_BYTES_MAX: Final = 1024 * 1024  # one call of about 850 Falcon transfers
 HTTP_IN_FLIGHT_MAX: Final = 32  # 32 clients already saturate the server (design 9)
 HTTP_RETRY_AFTER_S: Final = 1
 HTTP_WAIT_MS_MAX: Final = 60_000  # longer waits belong to the client
 HTTP_WAIT_MS_DEFAULT: Final = 10_000
+READ_WAIT_MS_DEFAULT: Final = 15_000  # an idle block and a view change
+CLOCK_APART_MS_MAX: Final = 500  # between correct validators, as NTP keeps far better
+LINEARIZABLE_MARGIN_MS: Final = CLOCK_AHEAD_MS_MAX + CLOCK_APART_MS_MAX  # how much newer a block is
+STATE_PATH_SIZE_BYTES_MAX: Final = 32 * 1024  # 256 siblings of 44 bytes, and a leaf
+STATE_QUESTIONS_MAX: Final = 1_024  # to each of two nodes; 20 to 40 are asked of a million accounts
+STATES_MEET_ATTEMPTS_MAX: Final = 40
+STATES_MEET_PAUSE_S: Final = 0.25
+PROOF_FILE_SIZE_BYTES_MAX: Final = 4 * 1024 * 1024  # a payload of 1 MiB, headers, base64
 HTTP_PAYLOADS_PER_CALL_MAX: Final = 4_000  # one block's worth
 HTTP_HISTORY_ITEMS_MAX: Final = 500
 HTTP_METRICS_AGE_S_MAX: Final = 0.1  # a page takes 2 to 7 ms of the loop

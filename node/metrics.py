@@ -17,6 +17,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
@@ -95,6 +96,16 @@ STATUS_GAUGES: Final = (
         name="hypermesh_consensus_validators_connected",
         text="Validators reachable, this node included",
         read=lambda s: s.validators_connected,
+    ),
+    GaugeRow(
+        name="hypermesh_consensus_stalled",
+        text="1 while something should be executed and is not; `stall` in the status says why",
+        read=lambda s: bool(s.stall),
+    ),
+    GaugeRow(
+        name="hypermesh_consensus_view_change_seconds",
+        text="How long the present view change has been going on, 0 for none",
+        read=lambda s: s.view_change_ms / 1000,
     ),
     GaugeRow(
         name="hypermesh_mempool_payloads_count",
@@ -234,6 +245,7 @@ class Metrics:
             "Labels counted as 'other' because a metric had too many",
             registry=self.registry,
         )
+        ProcessCollector(namespace="hypermesh_node", registry=self.registry)
         for phase in PHASES:
             self.consensus_phase_seconds.labels(phase)
         self._declared = frozenset(

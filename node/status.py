@@ -5,7 +5,7 @@ The same value feeds `/status`, `node status`, `cluster status` and the health i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Status:
     data_format: int
     stoq: str
     http: str
+    height_oldest: int = 1  # the lowest block that was not pruned
+    stall: str = ""  # why nothing is executed although something should be; empty while all is well
 
 
 def to_json(status: Status, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -93,7 +95,11 @@ def to_json(status: Status, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def from_json(document: Mapping[str, Any]) -> Status:
     """Read what `to_json` wrote; unknown keys are ignored, so an older reader still works."""
-    values = {item.name: document[item.name] for item in fields(Status)}
+    values = {
+        item.name: document[item.name]
+        for item in fields(Status)
+        if item.default is MISSING or item.name in document
+    }
     for name in ("supply", "conservation_error"):
         values[name] = int(values[name])
     names = {item.name for item in fields(PeerStatus)}
@@ -137,6 +143,8 @@ def to_text(status: Status, findings: Sequence[Finding]) -> str:
         f"memory {status.rss_bytes // 1_000_000} MB   disk {disk} % full   "
         f"data format {status.data_format}   STOQ {status.stoq}   HTTP {status.http or 'off'}"
     )
+    if status.stall:
+        lines.insert(-4, f"stall  {status.stall}")
     lines.append(f"root   {status.state_root}")
     lines.append(f"id     {status.node_id}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
+from consensus_tables import CONSENSUS_PROFILE, consensus_tables
 from wire_profile import MARK, PROFILE, limit_rows, profile_tables
 
 ROOT: Final = Path(__file__).parents[1]
@@ -58,6 +59,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "http.md", _http()
     yield "limits.md", _limits()
     yield "stoq.md", _stoq()
+    yield "consensus.md", _consensus()
 
 
 def _exit_codes() -> str:
@@ -296,6 +298,13 @@ def _stoq() -> str:
     text = PROFILE.read_text(encoding="utf-8").strip()
     lead, _, body = text.partition("\n\n")
     return _page("STOQ/1", lead, MARK.sub(lambda mark: _table(*tables[mark[1]]), body))
+
+
+def _consensus() -> str:
+    tables = consensus_tables()
+    text = CONSENSUS_PROFILE.read_text(encoding="utf-8").strip()
+    lead, _, body = text.partition("\n\n")
+    return _page("Consensus", lead, MARK.sub(lambda mark: _table(*tables[mark[1]]), body))
 
 
 def _modules(package: str) -> Iterable[Any]:

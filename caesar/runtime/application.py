@@ -64,6 +64,15 @@ class AccountView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TreePath:
+    """Siblings from the root of the account tree to a key, and the account the way ends at."""
+
+    height: int
+    address: Address | None
+    path: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SupplyView:
     """Where the supply is. `accounts` is the rest after the system accounts."""
 
@@ -269,6 +278,13 @@ class LedgerApplication:
     def account(self, address: Address) -> AccountView:
         """An account with its proof, or the proof that there is none."""
         return self._view(address, self._ledger.accounts.account(address))
+
+    def tree_path(self, key: bytes) -> TreePath:
+        """The way down the account tree to any key, for finding where two trees differ."""
+        height, _, _, address, path = self._ledger.accounts.path(key)
+        return TreePath(
+            height=height, address=None if address is None else Address(address), path=path
+        )
 
     def system_account(self, name: str) -> AccountView:
         """A system account (`fees`, `treasury`) with its proof."""

@@ -118,7 +118,7 @@ def decode(frame_type: int, data: bytes, bounds: wire.Bounds) -> Message:
     reader = _READERS.get(frame_type)
     if reader is None:
         raise MalformedMessage("unknown frame type")
-    size_max = VOTES_FRAME_BYTES_MAX if frame_type in _SMALL else MESSAGE_BYTES_MAX
+    size_max = VOTES_FRAME_BYTES_MAX if frame_type in SMALL else MESSAGE_BYTES_MAX
     return reader(wire.decode_value(data, size_max), bounds)
 
 
@@ -154,7 +154,7 @@ _READERS: Final[dict[int, Callable[[Value, wire.Bounds], Message]]] = {
     FrameType.MANIFEST: wire.manifest,
     FrameType.CHUNK: wire.chunk,
 }
-_SMALL: Final = frozenset(
+SMALL: Final = frozenset(
     {
         FrameType.PRE_PREPARE,
         FrameType.VOTES,

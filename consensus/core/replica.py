@@ -142,6 +142,13 @@ class Statistics:
     instances: int
     bodies: int
     vectors_kept: int
+    watermark_high: int  # no batch above it is taken up
+    pending: int  # payloads in custody, as last told
+    failed_views: int  # in a row
+    headers_held: int  # certified and not executed yet
+    bodies_wanted: int
+    peers_behind: int  # more than a window below the newest certificate, or unheard of
+    peer_lag_blocks: dict[int, int]  # by replica index, below the newest certificate
     clock_offset_ms: int  # median of the other replicas' clocks, less ours
 
 
@@ -528,6 +535,10 @@ class Replica:
         return self.active and self.committee.primary(self.view) == peer != self.me
 
     def statistics(self) -> Statistics:
+        lags = {
+            int(at): max(0, int(self.certified) - int(peer.executed))
+            for at, peer in self.peers.items()
+        }
         return Statistics(
             epoch=self.committee.epoch,
             epoch_base=self.base,
@@ -551,6 +562,13 @@ class Replica:
             instances=len(self.instances),
             bodies=len(self.bodies),
             vectors_kept=len(self.own_vectors),
+            watermark_high=self.certified + WINDOW_BLOCKS,
+            pending=self.pending,
+            failed_views=self.failed_views,
+            headers_held=len(self.fetched),
+            bodies_wanted=len(self.wanted),
+            peers_behind=sum(lag > WINDOW_BLOCKS for lag in lags.values()),
+            peer_lag_blocks=lags,
             clock_offset_ms=self._clock_offset_ms(),
         )
 

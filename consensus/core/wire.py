@@ -171,7 +171,7 @@ def signed_kind(value: Value) -> SignedKind:
 
 def batch_header(value: Value, bounds: Bounds) -> BatchHeader:
     version, chain_id, epoch, sequence, proposed_ms, payload_root = fields(value, 6)
-    if version != VERSION or chain_id != bounds.chain_id:
+    if number(version) != VERSION or chain_id != bounds.chain_id:
         raise MalformedMessage("batch of another chain or version")
     place = number(sequence)
     if place == 0:
@@ -187,7 +187,7 @@ def batch_header(value: Value, bounds: Bounds) -> BatchHeader:
 
 def block_header(value: Value, bounds: Bounds) -> BlockHeader:
     version, chain_id, height, epoch, parent, batch, time_ms, state_root = fields(value, 8)
-    if version != VERSION or chain_id != bounds.chain_id:
+    if number(version) != VERSION or chain_id != bounds.chain_id:
         raise MalformedMessage("block of another chain or version")
     return BlockHeader(
         chain_id=bounds.chain_id,
@@ -206,7 +206,7 @@ def block_header(value: Value, bounds: Bounds) -> BlockHeader:
 def leaf(value: Value) -> Leaf:
     if not isinstance(value, tuple) or not value:
         raise MalformedMessage("expected a leaf")
-    if value[0] == 3:
+    if number(value[0]) == 3:  # `true` equals 1 and is another encoding
         return checkpoint(value[1:])
     kind, epoch, view, sequence, batch = fields(value, 5)
     if kind == 1:

@@ -15,11 +15,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import apsw
 import trio
@@ -37,6 +37,7 @@ from consensus.core.records import (
 )
 from consensus.errors import ConsensusError
 from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
+from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from native.batches import Batch
 
@@ -46,9 +47,12 @@ if TYPE_CHECKING:
     from native import Completions
     from native.values import Digest
 
+T = TypeVar("T")
+
 FORMAT_VERSION: Final = 1
 PAGE_CACHE_KIB: Final = 2_000  # records are written once and read at start only
 WAL_CHECKPOINT_PAGES: Final = 4_000  # 16 MB: a checkpoint about every second under full load
+STORE_CHECK_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024  # checked whole at each start: 50 ms
 COMMIT_GROUP_MAX: Final = 64  # ticks in one transaction; more would only delay the first
 
 SCHEMA: Final = """
@@ -205,6 +209,7 @@ def _create(path: Path, records: Iterable[Record]) -> None:
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     database = apsw.Connection(str(unfinished))
+    space.prepare(database)
     # Now, not at the first start: a rollback journal whose deletion a power cut undoes would roll
     # back what was written since. The folder is synced below, after the last journal is gone.
     database.execute("PRAGMA journal_mode=WAL").fetchall()
@@ -273,7 +278,7 @@ class ConsensusStore:
                 f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
             ).fetchall()  # a statement after the first runs only when rows are read
             found = self._db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
-            healthy = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            healthy = self._check()
             self._db.execute(TICK_VIEW).fetchall()
         except apsw.Error as error:
             raise StoreDamaged(path, f"damaged ({error})") from error
@@ -281,6 +286,15 @@ class ConsensusStore:
             raise StoreDamaged(path, "written by another version")
         if healthy is None or healthy[0] != "ok":
             raise StoreDamaged(path, "damaged (quick_check)")
+
+    def _check(self) -> tuple[object, ...] | None:
+        """Look at every page of a file small enough, and at the records of any.
+
+        Records are what safety rests on and are few. A body is named by its hash: a damaged one is
+        found when it is read, and fetched again or refused by the peer that asked for it.
+        """
+        small = self._path.stat().st_size <= STORE_CHECK_SIZE_BYTES_MAX
+        return self._db.execute(f"PRAGMA quick_check({'1' if small else 'record'})").fetchone()
 
     def start(self) -> None:
         """Start the writing thread."""
@@ -297,6 +311,33 @@ class ConsensusStore:
             "SELECT sequence, data FROM body WHERE sequence>? ORDER BY sequence", (after,)
         )
         return [(int(sequence), bytes(data)) for sequence, data in rows]
+
+    def check_pages(self) -> str:
+        """Look at every page and index of the file; "ok", or what is wrong first."""
+        found = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+        return str(found[0][0]) if found else "no answer"
+
+    def bodies_now(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Sequence, root and bytes of every body. Only before `start`."""
+        for sequence, root, data in self._db.execute(
+            "SELECT sequence, root, data FROM body ORDER BY sequence"
+        ):
+            yield int(sequence), bytes(root), bytes(data)
+
+    def count_bodies(self) -> int:
+        """How many bodies are held. Only before `start`."""
+        return int(str(self._db.execute("SELECT count(*) FROM body").fetchall()[0][0]))
+
+    def close(self) -> None:
+        """Close the file of a store that was never started."""
+        self._db.close()
+
+    def body_now(self, sequence: int, root: bytes) -> bytes | None:
+        """Read one body directly. Only before `start`, on the files of a stopped node."""
+        found = self._db.execute(
+            "SELECT data FROM body WHERE sequence=? AND root=?", (sequence, root)
+        ).fetchone()
+        return None if found is None else bytes(found[0])
 
     async def body(self, sequence: int, root: bytes | None = None) -> bytes | None:
         """The body agreed (or accepted) at `sequence`, or None."""
@@ -316,25 +357,54 @@ class ConsensusStore:
         found.append(await self._ask("SELECT data FROM record WHERE kind=?", (TIP_KIND,)))
         return [data for data in found if data is not None]
 
-    async def _ask(self, statement: str, values: tuple[int | bytes | None, ...]) -> bytes | None:
-        """First column of the first row, read on the writing thread between two transactions."""
+    def prune(self, through: int) -> int:
+        """Forget the bodies up to `through`, in one transaction; return how many.
+
+        Records stay: what protects this node's votes and certificates is never pruned. On the
+        writing thread (`run`), or before `start`.
+        """
+        with transaction(self._db):
+            self._db.execute("DELETE FROM body WHERE sequence<=?", (through,))
+            return self._db.changes()
+
+    def usage(self) -> space.Usage:
+        """How full the file is. On the writing thread, or before `start`."""
+        return space.usage(self._db)
+
+    def give_back(self) -> int:
+        """Give a slice of free space back to the disk; return the bytes. As `prune`."""
+        return space.give_back(self._db)
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run `function` on the writing thread between two transactions and return its result."""
         done = trio.Event()
         loop = trio.lowlevel.current_trio_token()
-        answer: list[bytes | apsw.Error | None] = []
+        answer: list[T] = []
+        failure: list[Exception] = []
 
         def job() -> None:
             try:
-                found = self._db.execute(statement, values).fetchone()
-                answer.append(None if found is None else bytes(found[0]))
-            except apsw.Error as error:
-                answer.append(error)
+                answer.append(function())
+            except Exception as error:
+                failure.append(error)
             loop.run_sync_soon(done.set)
 
         self._jobs.put(job)
         await done.wait()
-        if isinstance(answer[0], apsw.Error):
-            raise StoreDamaged(self._path, f"damaged ({answer[0]})")
+        if failure:
+            if isinstance(failure[0], apsw.CorruptError | apsw.NotADBError):
+                raise StoreDamaged(self._path, f"damaged ({failure[0]})") from failure[0]
+            raise failure[0]
         return answer[0]
+
+    async def _ask(self, statement: str, values: tuple[int | bytes | None, ...]) -> bytes | None:
+        """First column of the first row."""
+
+        def read() -> bytes | None:
+            found = self._db.execute(statement, values).fetchone()
+            return None if found is None else bytes(found[0])
+
+        return await self.run(read)
 
     def commit_soon(
         self, serial: int, records: Sequence[Record], bodies: Sequence[Body], drop: int | None

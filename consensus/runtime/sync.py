@@ -7,13 +7,14 @@ in one bounded queue; when it is full the newest is dropped and the peer asks so
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import trio
 
 from consensus.core import frames, wire
-from consensus.core.messages import FetchBlocks, FetchBodies
+from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
 from consensus.core.serving import blocks_from
 from consensus.core.types import Height
 from consensus.limits import BODIES_PER_FETCH_MAX, HEADERS_PER_REPLY_MAX, MESSAGE_BYTES_MAX
@@ -49,6 +50,15 @@ class BlockSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """Counters for `status` and metrics."""
+
+    served_total: int
+    dropped_total: int
+    waiting: int
+
+
 class BlockServer:
     """Serves `FetchBlocks` and `FetchBodies`."""
 
@@ -76,6 +86,14 @@ class BlockServer:
     def enter_epoch(self, members: int) -> None:
         """Certificates of one more epoch can be read."""
         self._bounds = self._bounds.extended(members)
+
+    def statistics(self) -> ServerStatistics:
+        """How much was asked of this node by peers that are behind."""
+        return ServerStatistics(
+            served_total=self.served_total,
+            dropped_total=self.dropped_total,
+            waiting=self._out.statistics().current_buffer_used,
+        )
 
     def serve_nowait(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
         """Queue a request of a validator."""

@@ -80,6 +80,21 @@ def test_damaged_bytes_never_raise_anything_else(message: Message, data: st.Data
         assert frames.encode(read)[2] == candidate
 
 
+@pytest.mark.parametrize("message", MESSAGES, ids=IDS)
+def test_true_is_not_one(message: Message) -> None:
+    """Both compare equal in Python; on the wire only one of them is the number."""
+    _, frame_type, encoded = frames.encode(message)
+    for place, byte in enumerate(encoded):
+        if byte in (0, 1):
+            damaged = bytearray(encoded)
+            damaged[place] = 0xC2 + byte
+            try:
+                read = frames.decode(frame_type, bytes(damaged), samples.BOUNDS)
+            except MalformedMessage:
+                continue
+            assert frames.encode(read)[2] == bytes(damaged), place
+
+
 def test_domains_differ_and_none_begins_another() -> None:
     texts = list(DOMAINS.values())
     assert not any(a != b and a.startswith(b) for a in texts for b in texts)

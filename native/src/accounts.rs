@@ -342,6 +342,27 @@ impl AccountTable {
         (ledger.height, root, ledger.receipt_root)
     }
 
+    /// The committed tree along a key that need not be in it: head, way down, and the address of
+    /// the account the way ends at. For finding where two trees differ.
+    pub fn path(&self, key: &Hash) -> (u64, Summed, Option<Hash>, Vec<u8>) {
+        let directory = self.directory();
+        let ledger = self.ledger();
+        let proof = ledger.tree.proof(key);
+        let address = proof.terminal.and_then(|leaf| {
+            // Tree numbers equal account numbers.
+            let number = ledger.tree.find(&leaf.key)?;
+            match directory.ids.get(number as usize) {
+                Some((Kind::Account, id)) => Some(*id),
+                _ => None,
+            }
+        });
+        let root = ledger.root.unwrap_or(Summed {
+            hash: crate::sumtree::EMPTY,
+            sum: 0,
+        });
+        (ledger.height, root, address, SumProof::encode(&proof))
+    }
+
     /// Rows of accounts `first..first + count`, as far as they are committed.
     pub fn rows(&self, first: usize, count: usize) -> Vec<Vec<u8>> {
         let directory = self.directory();

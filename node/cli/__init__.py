@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from node.cli.base import Root, examples, noun
+from node.cli.base import Root, examples
 from node.cli.cert import app as cert
+from node.cli.chain import app as chain
 from node.cli.cluster import app as cluster
 from node.cli.config import app as config
 from node.cli.ctlog import app as ctlog
@@ -18,6 +19,7 @@ from node.cli.load import app as load
 from node.cli.node import app as node
 from node.cli.snapshot import register as register_snapshots
 from node.cli.stoq import app as stoq
+from node.cli.store import app as store
 from node.cli.validator import app as validator
 from node.cli.wallet import app as wallet
 
@@ -36,11 +38,11 @@ app = typer.Typer(
 )
 app.add_typer(node, name="node", rich_help_panel="Node")
 app.add_typer(config, name="config", rich_help_panel="Node")
-chain = noun("Copy the state of a chain into a folder, and restore it.")
 register_snapshots(chain)
-app.add_typer(chain, name="chain", rich_help_panel="Network")
+app.add_typer(store, name="store", rich_help_panel="Node")
 app.add_typer(cluster, name="cluster", rich_help_panel="Network")
 app.add_typer(stoq, name="stoq", rich_help_panel="Network")
+app.add_typer(chain, name="chain", rich_help_panel="Network")
 app.add_typer(load, name="load", rich_help_panel="Network")
 app.add_typer(validator, name="validator", rich_help_panel="Trust")
 app.add_typer(cert, name="cert", rich_help_panel="Trust")

@@ -70,6 +70,14 @@ def new(
 )
 def balance(
     wallet: WalletName,
+    min_height: Annotated[
+        int, typer.Option("--min-height", min=0, help="The state after this block or a later one.")
+    ] = 0,
+    linearizable: Annotated[
+        bool,
+        typer.Option("--linearizable", help="A state that holds all that was answered before."),
+    ] = False,
+    timeout: Timeout = "15s",
     wallets: Wallets = None,
     node: NodeURL = None,
     cluster: ClusterName = None,
@@ -78,20 +86,32 @@ def balance(
 ) -> None:
     """Show what an account holds."""
     from node.amounts import amount_text
+    from node.errors import InvalidArgument
     from node.wallet import resolve_address
 
+    if min_height and linearizable:
+        raise InvalidArgument(
+            "--min-height and --linearizable are two read modes", hint="use one of them"
+        )
+    limit = seconds(timeout)
     address = resolve_address(wallet, wallet_folders(wallets, cluster))
     with connect(node, cluster, home) as client:
-        account = client.account(address)
+        account = client.account(
+            address, min_height=min_height, linearizable=linearizable, timeout_s=limit
+        )
     data = {
         "address": address,
         "balance": account["balance"],
         "caes": amount_text(int(account["balance"])).replace(",", ""),
         "exists": account["exists"],
         "height": account["height"],
+        "read": account["read"],
     }
     emit(
-        output, data, f"{amount_text(int(account['balance']))} CAES at height {account['height']:,}"
+        output,
+        data,
+        f"{amount_text(int(account['balance']))} CAES at height {account['height']:,} "
+        f"({account['read']} read)",
     )
 
 

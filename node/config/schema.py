@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 from consensus.limits import SNAPSHOT_PERIOD_BLOCKS
+from node.limits import RETAIN_BLOCKS_MIN
 
 ADDRESS_EXAMPLE: Final = '"[::1]:9292"'
 NAME_PATTERN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -88,6 +89,13 @@ def _path_mtu(value: object) -> int | Literal["link"]:
     )
 
 
+def _retain_blocks(value: int) -> int:
+    if value and value < RETAIN_BLOCKS_MIN:
+        raise ValueError(f"must be 0 (keep all) or at least {RETAIN_BLOCKS_MIN:,}")
+    return value
+
+
+RetainBlocks = Annotated[int, Field(ge=0, le=2**53), AfterValidator(_retain_blocks)]
 PathMTU = Annotated[int | Literal["link"], PlainValidator(_path_mtu)]
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -215,6 +223,27 @@ class StorageSection(Section):
         default="sync",
         description="sync: nothing is sent before it is on disk. async is unsafe and for "
         "benchmarks only.",
+    )
+    retain_blocks: RetainBlocks = Field(
+        default=0,
+        description=f"Blocks that are kept at most, {RETAIN_BLOCKS_MIN:,} or more; 0 keeps all. A "
+        "block that any of the three limits gives up is forgotten with its body and its receipts; "
+        "the ledger and the certificate log lose nothing. Related metric: "
+        "hypermesh_node_pruner_oldest_height.",
+    )
+    retain_days: int = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="Days that a block is kept at most, counted in block time; 0 keeps all. The "
+        f"newest {RETAIN_BLOCKS_MIN:,} blocks always stay.",
+    )
+    retain_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=2**60,
+        description="What both databases together may hold before old blocks are forgotten; 0 "
+        f"keeps all. The state and the newest {RETAIN_BLOCKS_MIN:,} blocks always stay.",
     )
     snapshot_blocks: int = Field(
         default=SNAPSHOT_PERIOD_BLOCKS,

@@ -7,8 +7,8 @@ error that maps mechanically to an HTTP answer; nothing knows about HTTP itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from node.errors import NodeError
 
@@ -84,6 +84,33 @@ class Unavailable(APIError):
     status = 503
 
 
+class Behind(APIError):
+    """This node has not reached the state that the read asks for, and waited as long as it may."""
+
+    code = "HM-D-609"
+    status = 503
+
+
+class ReadMode(StrEnum):
+    """What an answer about state promises about its age."""
+
+    LOCAL = "local"  # the newest state of this node, however old
+    AT_HEIGHT = "at-height"  # the state after the height that was asked for, or a later one
+    LINEARIZABLE = "linearizable"  # holds everything that was acknowledged before the question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freshness:
+    """Which state a read accepts, and how long it may wait for it."""
+
+    mode: ReadMode = ReadMode.LOCAL
+    height: int = 0
+    timeout_s: float = 0.0
+
+
+LOCAL: Final = Freshness()
+
+
 class Outcome(IntEnum):
     """Fate of one submitted payload, as far as it is known when the answer is written."""
 
@@ -155,6 +182,7 @@ class AccountView:
     state_root: bytes
     proof: bytes | None = None
     certificate: bytes | None = None
+    read: ReadMode = ReadMode.LOCAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +222,43 @@ class BlockView:
     size_bytes: int
     certificate: bytes | None = None
     payload_ids: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadersView:
+    """A run of headers up to a certified one: `proof` is an encoded `HeaderProof`.
+
+    `batches` are the canonical batch headers beside them, which name the bodies.
+    """
+
+    height: int
+    last: int
+    proof: bytes
+    batches: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatePathView:
+    """The way down the ledger's tree to a key, with the application roots of the same block."""
+
+    height: int
+    roots: tuple[tuple[int, bytes], ...]
+    path: bytes
+    address: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadProof:
+    """That a payload is in an agreed block: its bytes, its place, and the way to a header."""
+
+    id: bytes
+    height: int
+    position: int
+    payload: bytes
+    size: int  # payloads in the batch
+    path: tuple[bytes, ...]
+    batch: bytes  # canonical batch header
+    proof: bytes  # encoded `HeaderProof` of the block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,8 +369,8 @@ class NodeAPI(Protocol):
         """Return the ledger's head and parameters."""
         ...
 
-    async def account(self, address: str, *, prove: bool) -> AccountView:
-        """Return an account, with a proof if asked."""
+    async def account(self, address: str, *, prove: bool, fresh: Freshness = LOCAL) -> AccountView:
+        """Return an account, with a proof if asked, of a state as fresh as asked or refuse."""
         ...
 
     async def history(self, address: str, *, limit: int, before: int | None) -> HistoryPage:
@@ -314,6 +379,22 @@ class NodeAPI(Protocol):
 
     async def block(self, height: int | None) -> BlockView | None:
         """Return one block, the newest for None; None when it does not exist or was pruned."""
+        ...
+
+    async def headers(self, first: int) -> HeadersView | None:
+        """Return headers from `first` to the next certified one; None if they are not held."""
+        ...
+
+    async def body(self, height: int) -> bytes | None:
+        """Return the batch body of a block; None when the block is not held."""
+        ...
+
+    async def state_path(self, key: bytes) -> StatePathView:
+        """Return the way down the ledger's tree to a key that need not be in it."""
+        ...
+
+    async def payload_proof(self, identifier: bytes) -> PayloadProof | None:
+        """Prove that an executed payload is in an agreed block; None while it is in none."""
         ...
 
     async def validators(self) -> ValidatorsView:

@@ -70,9 +70,11 @@ from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open
 from node.runtime.http import create_app, serve
 from node.runtime.membership import Membership, genesis_set
 from node.runtime.preparation import Preparation
+from node.runtime.pruner import Pruner, Retention
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
+from node.runtime.stall import StallWatch
 from node.runtime.store import StateStore
 from node.runtime.submissions import Submissions
 from node.status import to_json
@@ -144,6 +146,8 @@ class Parts:
     accuser: Accuser
     authority: Authority | None  # only founders of the chain issue and cosign
     cosigner: Cosigner | None
+    pruner: Pruner
+    stall: StallWatch
 
     def fee(self, operations: int) -> int:
         """What a transaction with this many operations pays."""
@@ -343,6 +347,15 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         cosigner=None
         if observer
         else Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+        stall=StallWatch(replica, membership, _now),
+        pruner=Pruner(
+            Retention.of(config.storage),
+            executor,
+            state,
+            store,
+            bounds,
+            seconds=time.perf_counter,
+        ),
     )
 
 
@@ -471,6 +484,8 @@ def _wire(parts: Parts, service: NodeService) -> None:
     parts.metrics.watch("validators", parts.validators.statistics)
     if parts.cosigner is not None:
         parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
+    parts.metrics.watch("node_pruner", parts.pruner.statistics)
+    parts.metrics.watch("consensus_sync", parts.server.statistics)
 
 
 async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> None:
@@ -493,6 +508,8 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.snapshots.run, name="snapshots")
     nursery.start_soon(parts.snapshot_server.run, name="snapshot-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
+    nursery.start_soon(parts.pruner.run, name="pruner")
+    nursery.start_soon(parts.stall.run, name="stall")
     nursery.start_soon(parts.accuser.run, name="accuser")
     if parts.cosigner is not None:
         await nursery.start(parts.cosigner.run)
@@ -533,6 +550,7 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     outcome = block.outcome
     service.state_root = outcome.state_root
     service.last_block_ms = parts.clock().unix_ms
+    service.block_executed()
     final = outcome.codes.translate(FINAL)
     service.transactions_total += final.count(1)
     parts.metrics.consensus_phase_seconds.labels("execute").observe(block.execute_s)

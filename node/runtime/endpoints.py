@@ -14,6 +14,7 @@ from node.limits import (
     HTTP_PAYLOADS_PER_CALL_MAX,
     HTTP_WAIT_MS_DEFAULT,
     HTTP_WAIT_MS_MAX,
+    READ_WAIT_MS_DEFAULT,
 )
 from node.status import PHASES, Status
 
@@ -155,7 +156,18 @@ ENDPOINTS: Final = (
         method="GET",
         path="/api/v1/accounts/{address}",
         handler="account",
-        query=(("prove", "1: with the proof and the block certificate"),),
+        query=(
+            ("prove", "1: with the proof and the block certificate"),
+            ("min_height", "the state after this block or a later one; waits for it"),
+            (
+                "linearizable",
+                "1: a state that holds all that was acknowledged before; waits for it",
+            ),
+            (
+                "timeout_ms",
+                f"how long to wait, 0 to {HTTP_WAIT_MS_MAX}; default {READ_WAIT_MS_DEFAULT}",
+            ),
+        ),
         answer=(
             ("address", "as asked"),
             ("exists", "false for an address nothing was ever paid to"),
@@ -164,10 +176,15 @@ ENDPOINTS: Final = (
             ("lanes", "lane and next_sequence of each"),
             _HEIGHT,
             ("state_root", "hexadecimal"),
+            ("read", "which promise the answer keeps: local, at-height or linearizable"),
             ("proof", "with `prove`: base64"),
             ("certificate", "with `prove`: block certificate, base64"),
         ),
-        errors=(_ADDRESS_WRONG, ("HM-D-608", "no certificate came in time")),
+        errors=(
+            _ADDRESS_WRONG,
+            ("HM-D-608", "no certificate came in time"),
+            ("HM-D-609", "the state did not become as new as asked in time"),
+        ),
     ),
     Endpoint(
         method="GET",
@@ -201,6 +218,55 @@ ENDPOINTS: Final = (
             ("payload_ids", "of executed payloads, sorted"),
         ),
         errors=(("HM-D-604", "no such block, or not yet; block 0 is genesis and no block"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/blocks/{height}/body",
+        handler="body",
+        answer_type="application/octet-stream",
+        errors=(("HM-D-604", "no such block, or it was pruned"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/headers/{height}",
+        handler="headers",
+        answer=(
+            ("height", "as asked"),
+            ("last", "the certified block the run ends at"),
+            ("proof", "canonical `[1, headers, certificate]`, base64"),
+            ("batches", "canonical batch headers, base64, one for each header"),
+        ),
+        errors=(("HM-D-604", "no certified block at or above it here, or it was pruned"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/state/{key}",
+        handler="state_path",
+        answer=(
+            _HEIGHT,
+            ("roots", "application roots by tag, hexadecimal"),
+            ("path", "siblings from the root of the ledger's tree and the leaf, base64"),
+            ("address", "of the account the way ends at, hexadecimal; null for none"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/transactions/{id}/proof",
+        handler="payload_proof",
+        answer=(
+            ("id", "as asked"),
+            ("height", "block that holds it"),
+            ("position", "place in the block"),
+            ("size", "payloads in the block"),
+            ("payload", "its bytes, base64"),
+            ("path", "Merkle path to the payload root, hexadecimal, from the leaf upwards"),
+            ("batch", "canonical batch header, base64"),
+            ("proof", "as `/api/v1/headers` gives it for the block"),
+        ),
+        errors=(
+            ("HM-D-604", "no executed payload of this id"),
+            ("HM-D-608", "its block is not certified yet, or was pruned"),
+        ),
     ),
     Endpoint(
         method="GET",

@@ -29,14 +29,18 @@ from node.limits import (
     HTTP_RETRY_AFTER_S,
     HTTP_WAIT_MS_DEFAULT,
     HTTP_WAIT_MS_MAX,
+    READ_WAIT_MS_DEFAULT,
 )
 from node.metrics import CONTENT_TYPE
 from node.runtime.api import (
+    LOCAL,
     APIError,
     BadRequest,
+    Freshness,
     NodeAPI,
     NotFound,
     Outcome,
+    ReadMode,
     Refused,
     Submission,
     ValidatorView,
@@ -167,7 +171,9 @@ class Routes:
     async def account(self, request: Request) -> Response:
         """One account, `?prove=1` with its proof and the block certificate."""
         view = await self._node.account(
-            request.path_params["address"], prove=_flag(request, "prove")
+            request.path_params["address"],
+            prove=_flag(request, "prove"),
+            fresh=_freshness(request),
         )
         document = {
             "address": view.address,
@@ -179,6 +185,7 @@ class Routes:
             ],
             "height": view.height,
             "state_root": view.state_root.hex(),
+            "read": view.read.value,
         }
         if view.proof is not None:
             document["proof"] = _base64(view.proof)
@@ -218,9 +225,7 @@ class Routes:
             )
         view = await self._node.block(height)
         if view is None:
-            raise NotFound(
-                f"no block {text} here", hint="see `height` in /status; old blocks may be pruned"
-            )
+            raise self._no_block(height, "no")
         document = {
             "height": view.height,
             "hash": view.hash.hex(),
@@ -235,6 +240,70 @@ class Routes:
             "payload_ids": [identifier.hex() for identifier in view.payload_ids],
         }
         return _json(document, height=view.height)
+
+    async def headers(self, request: Request) -> Response:
+        """Headers from this block to the next certified one, for light clients and auditors."""
+        height = _decimal(request.path_params["height"], "height", 1, HEIGHT_MAX)
+        view = await self._node.headers(height)
+        if view is None:
+            raise self._no_block(height, "no certified block at or above")
+        return _json(
+            {
+                "height": view.height,
+                "last": view.last,
+                "proof": _base64(view.proof),
+                "batches": [_base64(batch) for batch in view.batches],
+            }
+        )
+
+    async def body(self, request: Request) -> Response:
+        """The agreed batch of one block, as bytes."""
+        height = _decimal(request.path_params["height"], "height", 1, HEIGHT_MAX)
+        body = await self._node.body(height)
+        if body is None:
+            raise self._no_block(height, "no")
+        return Response(body, media_type=BATCH_TYPE)
+
+    async def state_path(self, request: Request) -> Response:
+        """The way down the ledger's tree to a key, for `hypermesh chain diff-state`."""
+        view = await self._node.state_path(_digest(request.path_params["key"], "key of the tree"))
+        document = {
+            "height": view.height,
+            "roots": {str(tag): root.hex() for tag, root in view.roots},
+            "path": _base64(view.path),
+            "address": None if view.address is None else view.address.hex(),
+        }
+        return _json(document, height=view.height)
+
+    async def payload_proof(self, request: Request) -> Response:
+        """That a payload is in an agreed block; says nothing about its outcome."""
+        identifier = _digest(request.path_params["id"], "receipt id")
+        found = await self._node.payload_proof(identifier)
+        if found is None:
+            raise NotFound(
+                f"no executed payload {identifier.hex()}",
+                hint="it may still wait, or was refused: see the receipt",
+            )
+        return _json(
+            {
+                "id": found.id.hex(),
+                "height": found.height,
+                "position": found.position,
+                "size": found.size,
+                "payload": _base64(found.payload),
+                "path": [step.hex() for step in found.path],
+                "batch": _base64(found.batch),
+                "proof": _base64(found.proof),
+            }
+        )
+
+    def _no_block(self, height: int | None, what: str) -> NotFound:
+        now = self._node.status()
+        pruned = height is not None and height < now.height_oldest
+        return NotFound(
+            f"block {height} was pruned here" if pruned else f"{what} block {height} here",
+            hint=f"this node has the blocks {now.height_oldest} to {now.height}",
+        )
 
     # --- validators ---
 
@@ -521,6 +590,24 @@ def _flag(request: Request, name: str) -> bool:
     if text not in ("0", "1", "true", "false", ""):
         raise BadRequest(f"{name}={text} is not a yes or no", hint=f"{name}=1 or {name}=0")
     return text in ("1", "true", "")
+
+
+def _freshness(request: Request) -> Freshness:
+    """The read mode that the query asks for."""
+    timeout_ms = _number(
+        request, "timeout_ms", READ_WAIT_MS_DEFAULT, least=0, most=HTTP_WAIT_MS_MAX
+    )
+    height = _number(request, "min_height", 0, least=0, most=HEIGHT_MAX)
+    if _flag(request, "linearizable"):
+        if height:
+            raise BadRequest(
+                "min_height and linearizable are two read modes",
+                hint="a linearizable read holds every height that was answered before it",
+            )
+        return Freshness(mode=ReadMode.LINEARIZABLE, timeout_s=timeout_ms / 1000)
+    if height:
+        return Freshness(mode=ReadMode.AT_HEIGHT, height=height, timeout_s=timeout_ms / 1000)
+    return LOCAL
 
 
 def _number(request: Request, name: str, default: int | None, *, least: int, most: int) -> int:

@@ -25,20 +25,27 @@ from caesar.core.transactions import decode_transaction
 from caesar.core.validators import Registry, Verdict
 from caesar.errors import AddressInvalid, TransactionMalformed
 from consensus.core import wire
+from consensus.core.light import HeaderProof
 from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
 from consensus.core.quorum import faults, quorum
-from consensus.core.types import Phase
+from consensus.core.types import Height, Phase
+from consensus.core.validators import ValidatorSet
 from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from native.codec import encode
-from native.hashing import leaf_hash
+from native.hashing import inclusion_proof, leaf_hash
 from node.health import Finding, findings
+from node.limits import LINEARIZABLE_MARGIN_MS
 from node.runtime.api import (
+    LOCAL,
     AccountView,
     BadRequest,
+    Behind,
     BlockView,
     CodeText,
     Conflict,
+    Freshness,
+    HeadersView,
     HistoryItem,
     HistoryPage,
     LaneView,
@@ -48,9 +55,12 @@ from node.runtime.api import (
     OffenceView,
     Outcome,
     Overloaded,
+    PayloadProof,
     PendingView,
+    ReadMode,
     ReceiptView,
     Refused,
+    StatePathView,
     Submission,
     Unavailable,
     ValidatorsView,
@@ -110,6 +120,7 @@ class NodeService:
         self.transactions_total = 0
         self.state_root = parts.root
         self.stopping = False
+        self._news = trio.Event()
 
     # --- status
 
@@ -166,6 +177,8 @@ class NodeService:
             data_format=FORMAT_VERSION,
             stoq=parts.endpoint.address,
             http=parts.config.http.listen if parts.config.http.enabled else "",
+            height_oldest=parts.pruner.oldest,
+            stall=parts.stall.text(),
         )
 
     def findings(self) -> Sequence[Finding]:
@@ -243,9 +256,10 @@ class NodeService:
             },
         )
 
-    async def account(self, address: str, *, prove: bool) -> AccountView:
-        """Return an account, with a proof if asked."""
+    async def account(self, address: str, *, prove: bool, fresh: Freshness = LOCAL) -> AccountView:
+        """Return an account, with a proof if asked, of a state as fresh as asked or refuse."""
         parsed = self._address(address)
+        await self._reach(fresh)
         for _ in range(PROOF_ATTEMPTS_MAX if prove else 1):
             view, roots = await self._parts.executor.run(
                 lambda: (self._parts.ledger.account(parsed), tuple(self._parts.router.roots))
@@ -266,6 +280,7 @@ class NodeService:
                 state_root=state_root(roots),
                 proof=encode((view.proof, roots)) if prove else None,
                 certificate=None if certificate is None else encode(certificate.value()),
+                read=fresh.mode,
             )
         raise Unavailable(
             "no certificate for the account's block came in time",
@@ -322,6 +337,64 @@ class NodeService:
                 found.receipts[at : at + 32]
                 for at in range(0, len(found.receipts), RECORD_SIZE_BYTES)
             ),
+        )
+
+    async def headers(self, first: int) -> HeadersView | None:
+        """Return headers from `first` to the next certified one; None if they are not held."""
+        blocks = await self._parts.server.blocks(Height(first))
+        if blocks is None:
+            return None
+        proof = HeaderProof(headers=blocks.headers, certificate=blocks.certificate)
+        return HeadersView(
+            height=first,
+            last=int(blocks.certificate.height),
+            proof=proof.encode(),
+            batches=tuple([encode(batch.value()) for batch in blocks.batches]),
+        )
+
+    async def body(self, height: int) -> bytes | None:
+        """Return the batch body of a block; None when the block is not held."""
+        found = await self._parts.executor.block(height)
+        if found is None:
+            return None
+        root = self._batch(found).payload_root
+        if root == EMPTY_ROOT:
+            return Batch.of([]).body
+        return await self._parts.store.body(height, root)
+
+    async def state_path(self, key: bytes) -> StatePathView:
+        """Return the way down the ledger's tree to a key that need not be in it."""
+        parts = self._parts
+        found, roots = await parts.executor.run(
+            lambda: (parts.ledger.tree_path(key), tuple(parts.router.roots))
+        )
+        return StatePathView(
+            height=found.height, roots=roots, path=found.path, address=found.address
+        )
+
+    async def payload_proof(self, identifier: bytes) -> PayloadProof | None:
+        """Prove that an executed payload is in an agreed block; None while it is in none."""
+        found = await self.receipt(identifier)
+        if found is None:
+            return None
+        with trio.move_on_after(CERTIFICATE_TIMEOUT_S):
+            await self._parts.board.wait(found.height)
+        headers, body = await self.headers(found.height), await self.body(found.height)
+        if headers is None or body is None:
+            raise Unavailable(
+                f"block {found.height} is not certified yet, or was pruned here",
+                hint="try again in a second, or ask a node that keeps more blocks",
+            )
+        batch = Batch.parse(body)
+        return PayloadProof(
+            id=identifier,
+            height=found.height,
+            position=found.position,
+            payload=batch.payload(found.position),
+            size=len(batch),
+            path=tuple(inclusion_proof(batch.hashes, found.position)),
+            batch=headers.batches[0],
+            proof=headers.proof,
         )
 
     # --- validators
@@ -409,6 +482,52 @@ class NodeService:
         )
 
     # --- inside
+
+    def block_executed(self) -> None:
+        """Wake the reads that wait for a newer state."""
+        self._news.set()
+        self._news = trio.Event()
+
+    async def _reach(self, fresh: Freshness) -> None:
+        """Return when this node's state is as fresh as a read asks; raise `Behind` after its time.
+
+        Linearizable: a block is executed here that was proposed, by its own agreed time, at least
+        `LINEARIZABLE_MARGIN_MS` after the question came. Why that is enough: everything that was
+        acknowledged before the question was executed somewhere, so every place up to its block was
+        agreed by then. No correct replica prepares a batch before its own clock is within
+        `CLOCK_AHEAD_MS_MAX` of the proposed time, so with clocks of correct validators at most
+        `CLOCK_APART_MS_MAX` apart, such a block had no prepared certificate when the question came,
+        in whatever view; the places agreed by then hold other batches, and it lies above them all.
+        No liar can break this, only delay it; a wrong clock of this node can. An ordered no-op
+        would need no clocks, but would let anybody who can read write to the chain for nothing.
+        """
+        if fresh.mode is ReadMode.LOCAL:
+            return
+        asked_ms = self._parts.clock().unix_ms
+        executor = self._parts.executor
+        looked = executor.height
+        with trio.move_on_after(fresh.timeout_s):
+            while True:
+                height, news = executor.height, self._news
+                if fresh.mode is ReadMode.AT_HEIGHT:
+                    if height >= fresh.height:
+                        return
+                else:
+                    for at in range(looked + 1, height + 1):
+                        block = await executor.block(at)
+                        if block is not None and (
+                            self._batch(block).proposed_ms >= asked_ms + LINEARIZABLE_MARGIN_MS
+                        ):
+                            return
+                    looked = height
+                if executor.height == height:
+                    await news.wait()
+        raise Behind(
+            f"this node is at block {executor.height} and was asked for block {fresh.height}"
+            if fresh.mode is ReadMode.AT_HEIGHT
+            else f"no block proposed after the question was executed within {fresh.timeout_s:g} s",
+            hint="ask again with a longer timeout_ms, or another node; see `stall` in /status",
+        )
 
     def _view_change_ms(self, *, active: bool) -> int:
         if not active:

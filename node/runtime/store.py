@@ -10,7 +10,7 @@ executed that the disk does not hold (reference 3.10).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ import apsw
 
 from consensus.application import Row
 from consensus.core.types import Height
+from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from node.errors import ExitCode, NodeError
 from node.limits import STATE_CHECK_SIZE_BYTES_MAX
@@ -100,6 +101,8 @@ class StateStore:
         self._alone: tuple[int | bytes, ...] | None = None  # a block that waits for its commit
         try:
             self._db = apsw.Connection(str(path))
+            if not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                space.prepare(self._db)
             # EXTRA while the file is made: a rollback journal whose deletion a power cut undoes
             # would take the whole file back to nothing.
             self._db.execute(
@@ -268,14 +271,52 @@ class StateStore:
         )
 
     def headers(self, first: int, last: int) -> list[tuple[bytes, bytes]]:
-        """Block and batch headers of the blocks `first` to `last`, as far as they are held."""
-        return [
-            (bytes(header), bytes(batch))
-            for header, batch in self._read(
-                "SELECT header, batch FROM block WHERE height BETWEEN ? AND ? ORDER BY height",
-                (first, last),
-            )
-        ]
+        """Block and batch headers from `first` on, without a gap; none if `first` was pruned."""
+        found: list[tuple[bytes, bytes]] = []
+        for height, header, batch in self._read(
+            "SELECT height, header, batch FROM block WHERE height BETWEEN ? AND ? ORDER BY height",
+            (first, last),
+        ):
+            if height != first + len(found):
+                break
+            found.append((bytes(header), bytes(batch)))
+        return found
+
+    def check_pages(self) -> str:
+        """Look at every page and index of the file; "ok", or what is wrong first."""
+        found = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+        return str(found[0][0]) if found else "no answer"
+
+    def take_back(self, check: Callable[[], None]) -> None:
+        """Undo the newest block if `check` accepts the state without it; else change nothing."""
+        height = self.height
+        with transaction(self._db):
+            self._db.execute("DELETE FROM block WHERE height=?", (height,))
+            self._db.execute("DELETE FROM delta WHERE height=?", (height,))
+            check()
+
+    @property
+    def oldest(self) -> int:
+        """The lowest block that is held; 1 until something was pruned."""
+        found = self._db.execute("SELECT min(height) FROM block").fetchone()
+        return int(found[0]) if found and found[0] is not None else 1
+
+    def prune(self, through: int) -> int:
+        """Forget the blocks up to `through` with their receipts, in one transaction.
+
+        Returns how many. The state does not depend on them: it is rows and deltas.
+        """
+        with transaction(self._db):
+            self._db.execute("DELETE FROM block WHERE height<=?", (through,))
+            return self._db.changes()
+
+    def usage(self) -> space.Usage:
+        """How full the file is."""
+        return space.usage(self._db)
+
+    def give_back(self) -> int:
+        """Give a slice of free space back to the disk; return the bytes."""
+        return space.give_back(self._db)
 
     def receipt(self, identifier: bytes, *, newest: int, count_max: int) -> Receipt | None:
         """Find a receipt among at most `count_max` blocks from `newest` downwards."""

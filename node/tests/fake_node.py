@@ -14,9 +14,13 @@ from node.config.schema import HTTPSection
 from node.health import Finding, findings
 from node.metrics import Metrics
 from node.runtime.api import (
+    LOCAL,
     AccountView,
+    Behind,
     BlockView,
     CodeText,
+    Freshness,
+    HeadersView,
     HistoryItem,
     HistoryPage,
     LaneView,
@@ -25,8 +29,10 @@ from node.runtime.api import (
     NotFound,
     OffenceView,
     Outcome,
+    PayloadProof,
     PendingView,
     ReceiptView,
+    StatePathView,
     Submission,
     ValidatorsView,
     ValidatorView,
@@ -87,6 +93,7 @@ class FakeNode:
     outcome: Outcome = Outcome.APPLIED
     code: int = 0
     timeouts_s: list[float] = field(default_factory=list)
+    reads: list[Freshness] = field(default_factory=list)
     submitted: list[bytes] = field(default_factory=list)
     submissions: list[bytes] = field(default_factory=list)
     gate: trio.Event | None = None
@@ -158,8 +165,12 @@ class FakeNode:
             parameters={"transfer_fee": 10_000, "valid_for_blocks_max": 1_000_000},
         )
 
-    async def account(self, address: str, *, prove: bool) -> AccountView:
+    async def account(self, address: str, *, prove: bool, fresh: Freshness = LOCAL) -> AccountView:
+        self.reads.append(fresh)
+        if fresh.height > self.now.height:
+            raise Behind("not there yet", hint="wait longer")
         return AccountView(
+            read=fresh.mode,
             address=address,
             exists=True,
             balance=self.balance,
@@ -197,6 +208,31 @@ class FakeNode:
             state_root=bytes.fromhex(self.now.state_root),
             payloads=0,
             size_bytes=0,
+        )
+
+    async def headers(self, first: int) -> HeadersView | None:
+        if first > self.now.height:
+            return None
+        return HeadersView(height=first, last=self.now.height, proof=b"proof", batches=(b"batch",))
+
+    async def body(self, height: int) -> bytes | None:
+        return b"body" if height <= self.now.height else None
+
+    async def state_path(self, key: bytes) -> StatePathView:
+        return StatePathView(height=self.now.height, roots=((1, key),), path=b"path", address=None)
+
+    async def payload_proof(self, identifier: bytes) -> PayloadProof | None:
+        if identifier != bytes(32):
+            return None
+        return PayloadProof(
+            id=identifier,
+            height=9,
+            position=1,
+            payload=b"payload",
+            size=2,
+            path=(bytes(32),),
+            batch=b"batch",
+            proof=b"proof",
         )
 
     async def validators(self) -> ValidatorsView:

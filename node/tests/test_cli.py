@@ -100,6 +100,22 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
     assert found == {
         "node": {"init", "run", "status", "wait"},
         "config": {"check", "show"},
+        "store": {"inspect", "verify"},
+        "chain": {
+            "head",
+            "block",
+            "tx",
+            "validators",
+            "verify",
+            "prove",
+            "verify-header",
+            "diff-state",
+            "forensics",
+            "snapshot",
+            "restore",
+            "prune",
+            "rollback",
+        },
         "cluster": {"new", "up", "down", "status", "wait", "perturb", "destroy"},
         "wallet": {"new", "balance", "send", "history"},
         "cert": {"issue", "show", "verify"},
@@ -610,7 +626,10 @@ def test_a_load_needs_a_node_that_speaks_stoq(
 def test_balance_and_history_are_shown(served: Served, made_cluster: Cluster) -> None:
     where = ("--node", served.url, "--wallets", made_cluster.wallets)
     assert answer("wallet", "balance", "treasury", *where)["caes"] == "12.5"
-    assert run("wallet", "balance", "treasury", *where).stdout == "12.5 CAES at height 42\n"
+    assert (
+        run("wallet", "balance", "treasury", *where).stdout
+        == "12.5 CAES at height 42 (local read)\n"
+    )
     page = answer("wallet", "history", "treasury", "--limit", "1", *where)
     assert len(page["items"]) == 1
     shown = run("wallet", "history", "treasury", *where)

@@ -23,6 +23,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EXAMPLES = ("single.toml", "validator.toml", "cluster-4.toml")
 UNIT = CONFIGS / "systemd" / "hypermesh.service"
 SCRAPE = CONFIGS / "prometheus" / "prometheus.yml"
+ALERTS = SCRAPE.with_name("alerts.yml")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -115,10 +116,13 @@ def test_prometheus_scrapes_the_nodes_of_a_local_cluster() -> None:
     assert ports == [CLUSTER_BASE_PORT + CLUSTER_PORTS_PER_NODE * at + 3 for at in range(4)]
 
 
-def test_the_metrics_that_the_scrape_file_praises_exist() -> None:
+@pytest.mark.parametrize("file", [SCRAPE, ALERTS], ids=["scrape", "alerts"])
+def test_the_metrics_that_scrape_file_and_alerts_name_exist(file: Path) -> None:
     from node.tests.fake_node import FakeNode
 
-    names = set(re.findall(r"hypermesh_[a-z_]+", SCRAPE.read_text()))
+    names = set(re.findall(r"hypermesh_[a-z_]+", file.read_text()))
+    names = {re.sub(r"_(sum|count)$", "", name) if "seconds" in name else name for name in names}
+    assert len(names) >= 4
     page = FakeNode().metrics_text().decode() + Metrics().render().decode()
     assert {name for name in names if f"# TYPE {name} " not in page} == set()
 

@@ -27,6 +27,13 @@ use crate::{
 
 type Rooted<'py> = (Bound<'py, PyBytes>, u64);
 type Head<'py> = (u64, Bound<'py, PyBytes>, u64, Bound<'py, PyBytes>);
+type Path<'py> = (
+    u64,
+    Bound<'py, PyBytes>,
+    u64,
+    Option<Bound<'py, PyBytes>>,
+    Bound<'py, PyBytes>,
+);
 type View<'py> = (
     Head<'py>,
     bool,
@@ -162,6 +169,19 @@ impl Accounts {
     fn system<'py>(&self, py: Python<'py>, name: &[u8]) -> View<'py> {
         let view = py.detach(|| self.table.system(name));
         view_out(py, view)
+    }
+
+    /// `(height, tree root, its sum, address or None, proof)` along any key of the tree.
+    fn path<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Path<'py>> {
+        let key = hash_of(key)?;
+        let (height, root, address, proof) = py.detach(|| self.table.path(&key));
+        Ok((
+            height,
+            PyBytes::new(py, &root.hash),
+            root.sum,
+            address.map(|address| PyBytes::new(py, &address)),
+            PyBytes::new(py, &proof),
+        ))
     }
 
     /// `(height, tree root, its sum, receipt root)` of the last commit.

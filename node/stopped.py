@@ -1,0 +1,73 @@
+"""The files of a stopped node, opened for one command.
+
+Holding the home's lock for that long is what makes it safe: a node cannot start meanwhile, and a
+running one is refused before a file is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from consensus.core.wire import Bounds
+from consensus.runtime.store import ConsensusStore
+from native import Completions
+from node.errors import HomeIncomplete
+from node.home import Home
+from node.preflight import read_genesis, take_lock
+from node.runtime.store import StateStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from node.core.genesis import Genesis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoppedNode:
+    """Both databases of a home whose node does not run. No writing thread is started."""
+
+    home: Home
+    genesis: Genesis
+    bounds: Bounds
+    state: StateStore
+    store: ConsensusStore
+
+
+@contextmanager
+def stopped_node(folder: Path) -> Iterator[StoppedNode]:
+    """Open the files; raises `AlreadyRunning`, `HomeIncomplete`, `StoreDamaged` and the like."""
+    home = Home(folder)
+    home.require_folder()
+    genesis = read_genesis(home.genesis)
+    for path in (home.consensus_database, home.state_database):
+        if not path.is_file():
+            raise HomeIncomplete(
+                f"{path}: missing",
+                hint="start the node once; `hypermesh node run` says what a missing database means",
+            )
+    lock = take_lock(home)
+    try:
+        store = ConsensusStore(
+            home.consensus_database, Completions(), token=0, clock=time.perf_counter
+        )
+        try:
+            state = StateStore(home.state_database, chain_id=genesis.chain_id)
+            try:
+                yield StoppedNode(
+                    home=home,
+                    genesis=genesis,
+                    bounds=Bounds(chain_id=genesis.chain_id, members=len(genesis.validators)),
+                    state=state,
+                    store=store,
+                )
+            finally:
+                state.close()
+        finally:
+            store.close()
+    finally:
+        os.close(lock)
