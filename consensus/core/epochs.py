@@ -54,6 +54,7 @@ class Epochs:
     chain_id: Digest
     sets: tuple[ValidatorSet, ...]
     base: Height = GENESIS_HEIGHT  # the last block before the newest epoch
+    links: tuple[EpochLink, ...] = ()  # to epoch 1, 2, ...
 
     @classmethod
     def of(cls, chain_id: Digest, genesis: ValidatorSet, records: Iterable[Record]) -> "Epochs":
@@ -69,7 +70,12 @@ class Epochs:
     def extended(self, link: EpochLink) -> "Epochs":
         """With the next epoch."""
         invariant(link.epoch == len(self.sets), "epochs are entered one after another")
-        return Epochs(chain_id=self.chain_id, sets=(*self.sets, link.validators), base=link.base)
+        return Epochs(
+            chain_id=self.chain_id,
+            sets=(*self.sets, link.validators),
+            base=link.base,
+            links=(*self.links, link),
+        )
 
     @property
     def newest(self) -> ValidatorSet:

@@ -23,7 +23,7 @@ from consensus.core.records import OwnVotes
 from consensus.core.types import Epoch, Height, Number, ReplicaIndex
 from native.keys import SecretKey
 from native.values import Digest, Signature
-from node.chain import StoredChain, light_client, verify_chain, verify_proof_file
+from node.chain import StoredChain, lineage_of, verify_chain, verify_proof_file
 from node.client import NodeClient
 from node.cluster import operate
 from node.cluster.create import create_cluster
@@ -311,16 +311,14 @@ def test_a_certified_block_is_taken_back_and_its_root_is_that_of_before(home: Pa
     with stopped_node(home) as node:
         height = node.state.height
         before = node.state.block(height - 1)
-        numbers = [row for row in node.store.load(node.bounds) if "Number" in type(row).__name__]
+        numbers = [row for row in node.records() if "Number" in type(row).__name__]
     assert answer("chain", "rollback", "--files", home, "--yes") == {"height": height - 1}
     with stopped_node(home) as node:
         assert node.state.height == height - 1
         assert node.state.block(height - 1) == before
-        after = [row for row in node.store.load(node.bounds) if "Number" in type(row).__name__]
+        after = [row for row in node.records() if "Number" in type(row).__name__]
         assert after == numbers
-        report = verify_chain(
-            StoredChain(node.state, node.store, node.bounds), light_client(node.genesis)
-        )
+        report = verify_chain(StoredChain(node, lineage_of(node.genesis)))
         assert report.newest == height - 1
 
 
