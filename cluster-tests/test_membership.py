@@ -58,7 +58,7 @@ def change(
 ) -> None:
     """Propose, approve with these homes, submit."""
     file = str(network.folder / f"{name}.json")
-    node = ("--node", network.members[3].url)
+    node = ("--node", next(m for m in network.members[3:] if m.running).url)
     network.command("validator", "propose", file, *words, *node)
     for home in approve:
         path = str(network.path / home)
@@ -194,6 +194,8 @@ def test_four_become_seven_and_four_others_and_every_tool_follows(
     last, old = everybody[6], str(everybody[4].home.path)
     for member in (last, gone[1]):
         assert network.answer("chain", "verify", "--node", member.url, *trust)["epoch"] == 3
+        shown = network.answer("chain", "validators", "--node", member.url, *trust)
+        assert [each["name"] for each in shown["members"]] == ["n3", "n4", "n5", "n6"]
     everybody[4].stop()
     assert network.answer("chain", "verify", "--files", old, *trust)["epoch"] == 3
     assert network.answer("store", "verify", old)["signatures"] > 0
@@ -228,3 +230,33 @@ def test_four_become_seven_and_four_others_and_every_tool_follows(
     until(lambda: status(victim)["voting"] or pay(purse, present), "it votes", timeout_s=60)
     network.agreed_root(timeout_s=30)
     assert network.conservation_error() == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_every_founder_is_replaced_while_payments_go_on(start: StartNetwork) -> None:
+    network = start(nodes=4)
+    purse = Purse.fill(network, accounts=8)
+    present = list(network.members)
+    for step in range(4):
+        new, leaving = joiner(network, 4 + step), present[0]
+        new.start()
+        until(
+            lambda at=new, old=leaving: at.height() >= old.height() - 1, "it follows", timeout_s=30
+        )
+        with Load(purse.plan(targets=present[1:], rate=30, seconds=10)) as load:
+            load.go()
+            words = ("--remove", leaving.name, "--add", f"{new.name}={key_of(network, new)}")
+            approve = [member.name for member in present]
+            change(network, f"step{step}", *words, approve=approve, join=[new])
+            present = [*present[1:], new]
+            in_epoch(present, step + 1)
+            report = purse.book(load.report())
+        assert report.outcomes == {"0": report.sent}
+        until(lambda at=new: status(at)["voting"], "the new one votes", timeout_s=30)
+        leaving.stop()
+    network.agreed_root(present, timeout_s=30)
+    assert network.conservation_error(present) == 0
+    genesis = str(present[0].home.genesis)
+    words = ("chain", "verify", "--node", present[-1].url, "--genesis", genesis)
+    assert network.answer(*words)["epoch"] == 4

@@ -186,6 +186,18 @@ def _require(condition: bool, height: int, problem: str) -> None:
         raise ChainInvalid(f"block {height}: {problem}", hint="restore this node's data")
 
 
+def require_proven(document: Mapping[str, Any], source: ChainSource) -> None:
+    """The set that a node shows is the one its links prove; else `ChainInvalid`."""
+    clients, epoch = source.lineage.clients, int(document["epoch"])
+    known = clients[epoch].validators if 0 <= epoch < len(clients) else None
+    shown = [(member["name"], member["node_id"]) for member in document["members"]]
+    if known is None or shown != [(one.name, one.node_id.hex()) for one in known.members]:
+        raise ChainInvalid(
+            f"the validators of epoch {epoch} are not those that the chain proves",
+            hint="check that genesis.json is the one of this chain; ask another node",
+        )
+
+
 class ServedChain:
     """A running node. Epochs that begin while it is read are followed."""
 

@@ -132,20 +132,31 @@ def tx(
 
 @app.command(
     epilog=examples(
-        "hypermesh chain validators --cluster demo", "hypermesh chain validators --output json"
+        "hypermesh chain validators --cluster demo",
+        "hypermesh chain validators --genesis genesis.json --output json",
     )
 )
 def validators(
+    genesis: Annotated[
+        Path | None,
+        typer.Option("--genesis", metavar="FILE", help="Prove the set from this genesis."),
+    ] = None,
     node: NodeURL = None,
     cluster: ClusterName = None,
     home: HomeFolder = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Show who votes now, and whom the asked node is connected to."""
+    """Show who votes now, and whom the asked node is connected to.
+
+    With --genesis the answer is believed only if every set was certified by the one before.
+    """
     from consensus.core.quorum import faults
+    from node.chain import ServedChain, lineage_of, require_proven
 
     with connect(node, cluster, home) as client:
         data = client.validators()
+        if genesis is not None:
+            require_proven(data, ServedChain(client, lineage_of(_genesis(genesis, cluster, home))))
         status, _ = client.status()
     connected = {peer.node_id: peer.connected for peer in status.peers}
     for member in data["members"]:

@@ -105,6 +105,16 @@ def test_a_running_chain_verifies_from_genesis(live: Cluster, url: str) -> None:
     assert "hold" in run("chain", "verify", "--node", url, "--genesis", live.genesis).stdout
 
 
+def test_the_validators_a_node_shows_are_proven_from_genesis(
+    live: Cluster, made_cluster: Cluster, url: str
+) -> None:
+    words = ("chain", "validators", "--node", url)
+    shown = answer(*words, "--genesis", live.genesis)
+    genesis = read_genesis(live.genesis)
+    assert [each["name"] for each in shown["members"]] == [each.name for each in genesis.validators]
+    refused(*words, "--genesis", made_cluster.genesis, code=1, error="HM-D-911")
+
+
 def test_a_chain_of_other_keys_does_not_verify(made_cluster: Cluster, url: str) -> None:
     words = ("chain", "verify", "--node", url, "--genesis", made_cluster.genesis)
     refused(*words, code=1, error="HM-D-911")
