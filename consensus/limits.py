@@ -22,6 +22,10 @@ INLINE_BODY_BYTES_MAX: Final = 65_536  # larger bodies follow their PRE-PREPARE:
 EXECUTE_AHEAD_BLOCKS_MAX: Final = 16  # certified blocks handed out at once: one turn, one tick
 FETCH_AHEAD_BLOCKS_MAX: Final = 48  # bodies wanted at once: what is handed out, and the next two
 BODIES_PER_FETCH_MAX: Final = 16  # 16 bodies of the target size are 8 MiB in flight
+LINKS_MAX: Final = 4_096  # of a file: a change of the set every day for eleven years
+LINKS_SIZE_BYTES_MAX: Final = (
+    67_108_864  # 4,096 links of 7 validators at 10 kB, 600 of 64 at 100 kB
+)
 HEADER_PROOF_SIZE_BYTES_MAX: Final = 524_288  # 256 headers and 64 votes of the largest kind
 ANCHOR_BLOCKS: Final = 64  # a certificate is kept for the first certified block of every 64
 CLOCK_AHEAD_MS_MAX: Final = 500  # PREPARE waits until our clock is this close to the proposed time
