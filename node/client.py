@@ -161,6 +161,10 @@ class NodeClient:
         """Return headers from a block to the next certified one."""
         return self._json("GET", f"/api/v1/headers/{height}")
 
+    def epoch_links(self, first: int) -> dict[str, Any]:
+        """Return the links to epoch `first` and some after it."""
+        return self._json("GET", f"/api/v1/epochs/{first}")
+
     def body(self, height: int) -> bytes:
         """Return the batch body of a block."""
         return self._ok("GET", f"/api/v1/blocks/{height}/body").content

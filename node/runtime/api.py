@@ -423,6 +423,10 @@ class NodeAPI(Protocol):
         """Return headers from `first` to the next certified one; None if they are not held."""
         ...
 
+    async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+        """Return the newest epoch, and encoded links to epoch `first` and after it."""
+        ...
+
     async def body(self, height: int) -> bytes | None:
         """Return the batch body of a block; None when the block is not held."""
         ...

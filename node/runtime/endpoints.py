@@ -15,6 +15,7 @@ from node.limits import (
     HTTP_FOLLOWERS_MAX,
     HTTP_HISTORY_ITEMS_MAX,
     HTTP_IDS_PER_PAGE_MAX,
+    HTTP_LINKS_PER_CALL_MAX,
     HTTP_PAYLOADS_PER_CALL_MAX,
     HTTP_WAIT_MS_DEFAULT,
     HTTP_WAIT_MS_MAX,
@@ -273,6 +274,19 @@ ENDPOINTS: Final = (
             ("batches", "canonical batch headers, base64, one for each header"),
         ),
         errors=(("HM-D-604", "no certified block at or above it here, or it was pruned"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/epochs/{first}",
+        handler="epoch_links",
+        answer=(
+            ("epoch", "the newest epoch"),
+            (
+                "links",
+                "canonical `[certificate, validators]`, base64, to epoch `first` and after it, "
+                f"at most {HTTP_LINKS_PER_CALL_MAX}; empty above the newest epoch",
+            ),
+        ),
     ),
     Endpoint(
         method="GET",

@@ -25,6 +25,7 @@ from node.limits import (
     HTTP_BLOCKS_PER_PAGE_DEFAULT,
     HTTP_BLOCKS_PER_PAGE_MAX,
     HTTP_HISTORY_ITEMS_MAX,
+    HTTP_LINKS_PER_CALL_MAX,
     HTTP_METRICS_AGE_S_MAX,
     HTTP_OFF_LOOP_SIZE_BYTES,
     HTTP_PAYLOADS_PER_CALL_MAX,
@@ -297,6 +298,12 @@ class Routes:
                 "batches": [_base64(batch) for batch in view.batches],
             }
         )
+
+    async def epoch_links(self, request: Request) -> Response:
+        """Proofs of the validator sets, from one epoch on; a chain of them begins at 1."""
+        first = _decimal(request.path_params["first"], "first", 1, HEIGHT_MAX)
+        epoch, links = await self._node.epoch_links(first, HTTP_LINKS_PER_CALL_MAX)
+        return _json({"epoch": epoch, "links": [_base64(link) for link in links]})
 
     async def body(self, request: Request) -> Response:
         """The agreed batch of one block, as bytes."""

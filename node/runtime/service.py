@@ -371,6 +371,13 @@ class NodeService:
             items=tuple(items), next_from=first + len(items), oldest=oldest, newest=newest
         )
 
+    async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+        """Return the newest epoch, and encoded links to epoch `first` and after it."""
+        await trio.lowlevel.checkpoint()
+        links = self._parts.membership.epochs.links
+        wanted = links[first - 1 : first - 1 + count_max]
+        return len(links), tuple([encode(link.value()) for link in wanted])
+
     async def headers(self, first: int) -> HeadersView | None:
         """Return headers from `first` to the next certified one; None if they are not held."""
         blocks = await self._parts.server.blocks(Height(first))

@@ -244,6 +244,10 @@ class FakeNode:
             return None
         return HeadersView(height=first, last=self.now.height, proof=b"proof", batches=(b"batch",))
 
+    async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+        links = tuple([b"link %d" % at for at in range(1, 41)])
+        return len(links), links[first - 1 : first - 1 + count_max]
+
     async def body(self, height: int) -> bytes | None:
         return b"body" if height <= self.now.height else None
 

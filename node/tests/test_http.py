@@ -10,6 +10,7 @@ import trio
 
 from native.batches import Batch
 from node.config.schema import HTTPSection
+from node.limits import HTTP_LINKS_PER_CALL_MAX
 from node.metrics import Metrics
 from node.runtime.api import Outcome
 from node.runtime.endpoints import ENDPOINTS
@@ -49,6 +50,20 @@ async def test_a_transaction_is_applied_when_the_caller_waits(
     assert answer.json()["applied"] == 1
     assert answer.json()["results"][0]["height"] == 42
     assert node.submitted == [b"\x01one"]
+
+
+async def test_links_of_epochs_come_in_bounded_pages(client: httpx.AsyncClient) -> None:
+    found: list[str] = []
+    while True:
+        answer = (await client.get(f"/api/v1/epochs/{len(found) + 1}")).json()
+        assert answer["epoch"] == 40
+        assert len(answer["links"]) <= HTTP_LINKS_PER_CALL_MAX
+        if not answer["links"]:
+            break
+        found += answer["links"]
+    assert [base64.b64decode(link) for link in found] == [b"link %d" % n for n in range(1, 41)]
+    for wrong in ("0", "-1", "x", "9" * 30):
+        assert (await client.get(f"/api/v1/epochs/{wrong}")).status_code == 400
 
 
 async def test_a_transaction_is_pending_when_the_caller_does_not_wait(
@@ -271,6 +286,7 @@ async def test_every_answer_has_the_fields_of_its_page(client: httpx.AsyncClient
         "{id}": "00" * 32,
         "{address}": "hm1x",
         "{height}": "latest",
+        "{first}": "1",
         "{index}": "3",
         "{key}": "00" * 32,
     }
