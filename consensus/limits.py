@@ -17,6 +17,7 @@ EVIDENCE_SIZE_BYTES_MAX: Final = 8_192  # two statements of 0.5 kB, each with it
 SIGNATURE_SIZE_BYTES_MAX: Final = 3_309  # ML-DSA-65, the largest algorithm of `native.values`
 PATH_HASHES_MAX: Final = 9  # ceil(log2(LEAVES_PER_VECTOR_MAX)) + 1
 HEADERS_PER_REPLY_MAX: Final = 256  # two anchor gaps: the next certificate is always inside
+HURRIED_BLOCKS_MAX: Final = 4 * WINDOW_BLOCKS  # early for a recovery, which needs two windows
 INLINE_BODY_BYTES_MAX: Final = 65_536  # larger bodies follow their PRE-PREPARE: votes pass them
 EXECUTE_AHEAD_BLOCKS_MAX: Final = 16  # certified blocks handed out at once: one turn, one tick
 FETCH_AHEAD_BLOCKS_MAX: Final = 48  # bodies wanted at once: what is handed out, and the next two

@@ -242,6 +242,22 @@ def on_link(replica: "Replica", link: EpochLink) -> None:
         enter_if_due(replica)  # the certificate may have been here before the set
 
 
+def certifies(replica: "Replica", certificate: BlockCertificate) -> bool:
+    """Whether the certificate is of a block that its epoch really had.
+
+    The keys of a former set stay good for signatures, but beyond the last block of their epoch
+    they certify nothing.
+    """
+    claim = certificate.checkpoint
+    begun = replica.links.get(int(claim.epoch))
+    ended = replica.links.get(claim.epoch + 1)
+    if begun is not None and claim.height <= begun.base:
+        return False
+    if ended is None:
+        return True
+    return claim.height < ended.base if claim.next_set == NO_DIGEST else claim.height == ended.base
+
+
 # --- the beginning of the next one
 
 
@@ -270,6 +286,7 @@ def enter(replica: "Replica", link: EpochLink) -> None:
     replica.links[int(link.epoch)] = link
     for stamp in stamps:
         replica.remember(stamp)
+    replica.newest_changed.update(replica.newest_of)
     for sequence, batch in waiting.items():
         # Committed and certified, not yet executed: final, whatever set votes now.
         instance = replica.instances[sequence] = Instance(sequence)

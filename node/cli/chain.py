@@ -103,6 +103,45 @@ def block(
 
 
 @app.command(
+    epilog=examples(
+        "hypermesh chain follow --cluster demo",
+        "hypermesh chain follow --from 1 --count 1000 --output json",
+    )
+)
+def follow(
+    first: Annotated[
+        int | None,
+        typer.Option("--from", min=1, metavar="HEIGHT", help="First block; else the next one."),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Stop after so many; else never.")
+    ] = None,
+    node: NodeURL = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Print every block as it is executed, one line each; as JSON, one document a line.
+
+    It can be taken up again with --from, at this node or another, after the last height shown. A
+    block that was pruned meanwhile is an error that says which are held: none is left out.
+    """
+    import json
+    from itertools import islice
+
+    with connect(node, cluster, home) as client:
+        start = client.status()[0].height + 1 if first is None else first
+        for block in islice(client.follow(start), count):
+            if output is OutputFormat.JSON:
+                typer.echo(json.dumps(block))
+            else:
+                typer.echo(
+                    f"{block['height']:,} {block['hash'][:16]} applied {block['applied']:,} "
+                    f"failed {block['failed']:,}"
+                )
+
+
+@app.command(
     epilog=examples("hypermesh chain tx 3f… --cluster demo", "hypermesh chain tx 3f… --output json")
 )
 def tx(

@@ -10,7 +10,11 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from node.limits import (
+    HTTP_BLOCKS_PER_PAGE_DEFAULT,
+    HTTP_BLOCKS_PER_PAGE_MAX,
+    HTTP_FOLLOWERS_MAX,
     HTTP_HISTORY_ITEMS_MAX,
+    HTTP_IDS_PER_PAGE_MAX,
     HTTP_LINKS_PER_CALL_MAX,
     HTTP_PAYLOADS_PER_CALL_MAX,
     HTTP_WAIT_MS_DEFAULT,
@@ -200,6 +204,38 @@ ENDPOINTS: Final = (
             ("next_before", "continues the page; null at the end"),
         ),
         errors=(_ADDRESS_WRONG,),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/blocks",
+        handler="blocks",
+        query=(
+            ("from", "the first block; `next_from` of the page before continues it"),
+            (
+                "limit",
+                f"1 to {HTTP_BLOCKS_PER_PAGE_MAX}; default {HTTP_BLOCKS_PER_PAGE_DEFAULT}; a page "
+                f"also ends with the block that brings it to {HTTP_IDS_PER_PAGE_MAX:,} ids",
+            ),
+            (
+                "timeout_ms",
+                "how long to wait for a block that is not there yet, 0 to "
+                f"{HTTP_WAIT_MS_MAX}; default {HTTP_WAIT_MS_DEFAULT}",
+            ),
+        ),
+        answer=(
+            (
+                "blocks",
+                "height, hash, parent, time_ms, state_root, applied, failed, payload_ids of one "
+                "block after the other, without a gap; empty when the time was over",
+            ),
+            ("next_from", "ask from here next; also after a restart of the node, or at another"),
+            ("oldest", "the lowest block that is held here"),
+            ("newest", "the highest block that is executed here"),
+        ),
+        errors=(
+            ("HM-D-610", "the block was pruned here; `oldest` and `newest` are those held"),
+            ("HM-D-607", f"{HTTP_FOLLOWERS_MAX} callers wait for blocks already"),
+        ),
     ),
     Endpoint(
         method="GET",

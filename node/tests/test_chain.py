@@ -10,11 +10,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import apsw
+import httpx
 import pytest
+import trio
 
 from caesar.core.addresses import Address, address_text
 from consensus.core.epochs import Epochs
@@ -37,7 +40,7 @@ from node.cluster.create import create_cluster
 from node.cluster.manifest import Cluster
 from node.errors import AlreadyRunning, ChainInvalid, DatabaseInvalid, RollbackUnsafe
 from node.inspection import verify_stores
-from node.limits import PROOF_FILE_SIZE_BYTES_MAX
+from node.limits import HTTP_FOLLOWERS_MAX, PROOF_FILE_SIZE_BYTES_MAX
 from node.preflight import read_genesis, take_lock
 from node.rollback import roll_back
 from node.stopped import StoppedNode, stopped_node
@@ -101,6 +104,39 @@ def test_what_a_running_node_shows_of_its_chain(
     refused("chain", "tx", "00" * 32, "--node", url, code=1, error="HM-D-915")
     refused("chain", "block", 10**9, "--node", url, code=1, error="HM-D-604")
     refused("chain", "block", "-1x", "--node", url, code=2, error="HM-D-002")
+
+
+def test_a_running_chain_is_followed_from_any_height_past_its_tip(
+    url: str, payment: dict[str, Any]
+) -> None:
+    with NodeClient(url) as client:
+        newest = client.status()[0].height
+        blocks = list(islice(client.follow(1), newest + 2))  # two that are not there yet
+        assert [block["height"] for block in blocks] == list(range(1, newest + 3))
+        paid = blocks[payment["height"] - 1]
+        assert (paid["applied"], paid["payload_ids"]) == (1, [payment["id"]])
+        assert paid["hash"] == client.block(payment["height"])["hash"]
+        later = client.blocks(newest + 1_000, timeout_s=0.01, limit=5)
+        assert (later["blocks"], later["next_from"]) == ([], newest + 1_000)
+
+
+def test_followers_have_places_of_their_own_and_no_more(url: str) -> None:
+    async def main() -> list[int]:
+        codes: list[int] = []
+
+        async def wait() -> None:
+            answered = await client.get(f"/api/v1/blocks?from={10**9}&timeout_ms=1500")
+            codes.append(answered.status_code)
+
+        async with (
+            httpx.AsyncClient(base_url=url, trust_env=False) as client,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(HTTP_FOLLOWERS_MAX + 2):
+                nursery.start_soon(wait)
+        return sorted(codes)
+
+    assert trio.run(main) == [200] * HTTP_FOLLOWERS_MAX + [503] * 2
 
 
 def test_a_running_chain_verifies_from_genesis(live: Cluster, url: str) -> None:
