@@ -330,10 +330,20 @@ def test_a_lineage_checks_certificates_of_every_epoch_it_has_proven() -> None:
 
 
 def test_an_old_quorum_cannot_certify_beyond_the_end_of_its_epoch() -> None:
-    lineage = GENESIS.followed(links((4, 5, 6, 7)))
-    for height, refused in ((10, False), (11, True)):
+    (link,) = links((4, 5, 6, 7))
+    lineage = GENESIS.followed([link])
+    other = link.validators.hash
+    for height, named, refused in (
+        (9, NO_DIGEST, False),
+        (9, other, True),
+        (10, NO_DIGEST, True),
+        (10, other, False),
+        (11, NO_DIGEST, True),
+        (11, other, True),
+    ):
         (header,) = chain(height, height)
-        proof = HeaderProof(headers=(header,), certificate=certified(header, FOUR, (0, 1, 2)))
+        certificate = certified(header, FOUR, (0, 1, 2), next_set=named)
+        proof = HeaderProof(headers=(header,), certificate=certificate)
         if refused:
             GENESIS.verify_header(proof)  # without the link nobody can know
             with pytest.raises(ProofInvalid, match="ends with block 10"):
