@@ -213,7 +213,7 @@ class LightClient:
 class Lineage:
     """A client for every epoch from genesis on, each proven by the link from the one before.
 
-    An epoch whose end is known has no certificate above its last block.
+    An epoch whose end is known has no certificate above its last block, which alone names a set.
     """
 
     clients: tuple[LightClient, ...]
@@ -270,11 +270,13 @@ class Lineage:
             raise ProofInvalid(
                 f"the certificate is of epoch {epoch}, proven is epoch {len(self.links)}"
             )
-        if epoch < len(self.links) and checkpoint.height > self.links[epoch].base:
-            raise ProofInvalid(
-                f"a certificate of epoch {epoch} for block {checkpoint.height}, but that epoch "
-                f"ends with block {self.links[epoch].base}"
-            )
+        if epoch < len(self.links):
+            end, height = self.links[epoch].base, checkpoint.height
+            if height > end or (height == end) != (checkpoint.next_set != NO_DIGEST):
+                raise ProofInvalid(
+                    f"a certificate of epoch {epoch} for block {height}, but that epoch ends with "
+                    f"block {end}, and only that one names a set"
+                )
         return self.clients[epoch]
 
     def verify_certificate(self, certificate: BlockCertificate) -> None:

@@ -33,6 +33,7 @@ from consensus.core.types import NO_DIGEST, Epoch, Height, Number, ReplicaIndex,
 from consensus.core.types import Sequence as Place
 from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import MalformedMessage, ProofInvalid
+from consensus.limits import LINKS_MAX, LINKS_SIZE_BYTES_MAX, MESSAGE_BYTES_MAX
 from native.codec import encode
 from native.keys import SecretKey
 from native.values import Algorithm, Digest, Signature
@@ -329,10 +330,20 @@ def test_a_lineage_checks_certificates_of_every_epoch_it_has_proven() -> None:
 
 
 def test_an_old_quorum_cannot_certify_beyond_the_end_of_its_epoch() -> None:
-    lineage = GENESIS.followed(links((4, 5, 6, 7)))
-    for height, refused in ((10, False), (11, True)):
+    (link,) = links((4, 5, 6, 7))
+    lineage = GENESIS.followed([link])
+    other = link.validators.hash
+    for height, named, refused in (
+        (9, NO_DIGEST, False),
+        (9, other, True),
+        (10, NO_DIGEST, True),
+        (10, other, False),
+        (11, NO_DIGEST, True),
+        (11, other, True),
+    ):
         (header,) = chain(height, height)
-        proof = HeaderProof(headers=(header,), certificate=certified(header, FOUR, (0, 1, 2)))
+        certificate = certified(header, FOUR, (0, 1, 2), next_set=named)
+        proof = HeaderProof(headers=(header,), certificate=certificate)
         if refused:
             GENESIS.verify_header(proof)  # without the link nobody can know
             with pytest.raises(ProofInvalid, match="ends with block 10"):
@@ -360,3 +371,16 @@ def test_links_out_of_turn_of_other_keys_or_damaged_prove_nothing() -> None:
     for junk in (b"", b"\x01", encode(("text",)), encode_links(good)[:-1]):
         with pytest.raises(ProofInvalid, match="not the links"):
             decode_links(junk)
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, LINKS_MAX), (64, 600)])
+def test_as_many_links_as_the_limits_say_fit_into_a_file(size: int, count: int) -> None:
+    keys = tuple(at % 8 for at in range(size))
+    (header,) = chain(10, 10)
+    following = members(1, *keys)
+    signers = tuple(range(quorum(size)))
+    certificate = certified(header, keys, signers, next_set=following.hash)
+    link = EpochLink(certificate=certificate, validators=following)
+    data = encode(link.value())
+    assert len(data) < MESSAGE_BYTES_MAX
+    assert count * len(data) < LINKS_SIZE_BYTES_MAX

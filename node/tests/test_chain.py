@@ -25,6 +25,12 @@ from consensus.core.messages import Checkpoint, VoteVector
 from consensus.core.records import OwnVotes
 from consensus.core.types import Epoch, Height, Number, ReplicaIndex
 from consensus.core.validators import ValidatorSet
+from consensus.limits import (
+    BATCH_SIZE_BYTES_MAX,
+    HEADER_PROOF_SIZE_BYTES_MAX,
+    LINKS_MAX,
+    LINKS_SIZE_BYTES_MAX,
+)
 from native.keys import SecretKey
 from native.values import Digest, Signature
 from node.chain import StoredChain, lineage_of, verify_chain, verify_proof_file
@@ -34,7 +40,7 @@ from node.cluster.create import create_cluster
 from node.cluster.manifest import Cluster
 from node.errors import AlreadyRunning, ChainInvalid, DatabaseInvalid, RollbackUnsafe
 from node.inspection import verify_stores
-from node.limits import HTTP_FOLLOWERS_MAX
+from node.limits import HTTP_FOLLOWERS_MAX, PROOF_FILE_SIZE_BYTES_MAX
 from node.preflight import read_genesis, take_lock
 from node.rollback import roll_back
 from node.stopped import StoppedNode, stopped_node
@@ -191,6 +197,11 @@ def test_a_proof_file_is_checked_offline_and_falls_with_any_change(
             with pytest.raises(Exception, match="does not hold") as caught:
                 verify_proof_file(text, genesis)
             assert caught.value.__class__.__name__ == "ProofFileInvalid", (name, changed)
+
+
+def test_a_proof_file_holds_every_link_there_may_be() -> None:
+    proof = HEADER_PROOF_SIZE_BYTES_MAX + BATCH_SIZE_BYTES_MAX + LINKS_SIZE_BYTES_MAX
+    assert proof * 4 // 3 + 8 * LINKS_MAX < PROOF_FILE_SIZE_BYTES_MAX
 
 
 def _changes(value: object) -> list[object]:
