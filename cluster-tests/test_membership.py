@@ -134,6 +134,7 @@ def last_number(network: Network, member: Member) -> int:
     return int(found["last_number"])
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(420)
 def test_four_become_seven_and_four_others_and_every_tool_follows(
     start: StartNetwork, tmp_path: Path
