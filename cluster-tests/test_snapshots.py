@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+import pytest
 
 from bench.load import Load, Purse
 from bench.network import Member, Network, until
