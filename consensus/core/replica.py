@@ -163,6 +163,7 @@ class Peer:
         "executed",
         "helped_us",
         "holds_ours",
+        "hurried_blocks",
         "phase",
         "seen_us",
         "show_at_us",
@@ -179,6 +180,7 @@ class Peer:
         self.executed = Height(0)
         self.certified = Height(0)
         self.holds_ours = False  # our newest VIEW-CHANGE
+        self.hurried_blocks = 0  # proposed early for its recovery, and not yet made up for
         self.seen_us: int | None = None  # when its last STATUS came
         self.clock_offset_ms: int | None = None  # its clock then, less ours; delay included
         self.helped_us: int | None = None  # when we last re-sent things to it

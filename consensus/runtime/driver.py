@@ -94,6 +94,7 @@ FORWARD_SIZE_BYTES_MAX: Final = 262_144
 INBOX_FRAMES_MAX: Final = 4_096  # ~100 turns of a busy cluster of 21; beyond that we drop and count
 STORED_SEQUENCES_MAX: Final = 1_024  # how long we remember that a body is already on disk
 PATIENCE_US: Final = 5_000  # CHECKPOINT leaves wait this long for other votes to travel with
+PATIENCE_CUSTODY_US: Final = 25_000  # and this long while payloads are held: their block will come
 SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: four windows
 
 log = structlog.get_logger("consensus")
@@ -203,6 +204,8 @@ class Driver:
         self._pushed: dict[Digest, Batch] = {}  # came before the PRE-PREPARE that names them
         self._on_disk: dict[tuple[int, Digest], None] = {}
         self._tick: Tick | None = None
+        self._patient_since: int | None = None  # something gathered waits for company
+        self._idle_since: int | None = None  # and since then no payload promises any
         self._patient_until: int | None = None
         self._serial = 0
         self._custody: tuple[int, int, int | None] = (0, 0, None)
@@ -355,16 +358,28 @@ class Driver:
         self._wake_at(min(times, default=None))
 
     def _wait_for_company(self) -> bool:
-        """Let a tick that nobody waits for ride on the next one, for a bounded time."""
+        """Let a tick that nobody waits for ride on the next one, for a bounded time.
+
+        A payload in custody is voted on soon, and a commit that began just before would be in the
+        way of its votes.
+        """
         if self._gather.empty or not self._gather.patient:
-            self._patient_until = None
+            self._patient_since = self._idle_since = self._patient_until = None
             return self._gather.empty
         now = self._clock().monotonic_us
-        if self._patient_until is None:
-            self._patient_until = now + PATIENCE_US
-        if now < self._patient_until:
+        if self._patient_since is None:
+            self._patient_since = now
+        until = self._patient_since + PATIENCE_CUSTODY_US
+        if len(self._mempool):
+            self._idle_since = None
+        else:
+            if self._idle_since is None:
+                self._idle_since = now
+            until = min(until, self._idle_since + PATIENCE_US)
+        if now < until:
+            self._patient_until = until
             return True
-        self._patient_until = None
+        self._patient_since = self._idle_since = self._patient_until = None
         return False
 
     def _feed(self, message: inputs.Input, body: Batch | None = None) -> None:

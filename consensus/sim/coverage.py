@@ -107,7 +107,7 @@ SOMETIMES: Final = {
     Kind.TWINS: (*VIEW_CHANGES, "fault equivocation", "catch_up.finished", "messages cut"),
     Kind.CRASH: CRASHES,
 }
-RUNS_MIN: Final = {Kind.SWARM: 500, Kind.DISK: 500, Kind.TWINS: 2_000, Kind.CRASH: 200}
+RUNS_MIN: Final = {Kind.SWARM: 400, Kind.DISK: 200, Kind.TWINS: 1_000, Kind.CRASH: 200}
 """Smaller campaigns are not judged: what is rare may be absent from them."""
 
 

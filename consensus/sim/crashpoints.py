@@ -16,7 +16,7 @@ from functools import cache, partial
 from math import gcd
 from typing import Final, Self
 
-from consensus.core.messages import NewView, ViewChange
+from consensus.core.messages import Checkpoint, Leaf, NewView, ViewChange
 from consensus.core.tick import Tick
 from consensus.core.types import Phase
 from consensus.sim.checker import require
@@ -82,10 +82,11 @@ class Stage(Cluster):
         if memory is not None:
             self.world.counters["memories compared"] += 1
             found = Memory.of(node)
-            # An own PREPARE that became durable may have completed a certificate.
+            # Votes that became durable count now, and may have completed a certificate.
             require(
                 memory.prepared <= found.prepared
-                and replace(memory, prepared=found.prepared) == found,
+                and memory.votes <= found.votes
+                and replace(memory, prepared=found.prepared, votes=found.votes) == found,
                 f"node {node.index} remembers {found}, and knew {memory}",
             )
 
@@ -100,6 +101,7 @@ class Memory:
     first_sequence: int
     first_view: int
     prepared: frozenset[tuple[int, int, bytes]]
+    votes: frozenset[Leaf]  # of the present view, above the newest certificate
 
     @classmethod
     def of(cls, node: Node) -> Self:
@@ -113,6 +115,14 @@ class Memory:
             prepared=frozenset(
                 (entry.sequence, entry.view, bytes(entry.pre_prepare.digest))
                 for entry in replica.prepared.values()
+            ),
+            votes=frozenset(
+                leaf
+                for vector in replica.own_vectors
+                for leaf in vector.leaves
+                if not isinstance(leaf, Checkpoint)
+                and leaf.view == replica.view
+                and leaf.sequence > replica.certified
             ),
         )
 

@@ -23,7 +23,7 @@ from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX, WINDOW_BLOCKS
-from consensus.runtime.driver import Driver, Request
+from consensus.runtime.driver import PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, Mempool, verify_many
@@ -310,6 +310,25 @@ def test_votes_and_proposals_are_signed_while_the_disk_writes_them() -> None:
     proposal, _ = frames.split_proposal(sent[-1], Bounds(chain_id=CHAIN, members=MEMBERS))
     assert proposal == stored.pre_prepare.signed(proposal.signature)
     verify(KEYS[0].public, proposal.signed_bytes(CHAIN), proposal.signature)
+
+
+def test_checkpoints_wait_longer_while_a_payload_promises_other_votes() -> None:
+    world = World()
+    world.submit(2, b"\x01pay")
+    executed = [False]
+    while not all(executed):
+        world.settle(1)
+        executed = [bool(node.machine.payloads) for node in world.nodes]
+    holder, *others = reversed(world.nodes)
+    holder.mempool.add(Batch.of([b"\x01known here only"]), None, 3, world.us // 1_000)
+    ticks = [node.driver.statistics().ticks_total for node in world.nodes]
+    world.settle(PATIENCE_US // 1_000 + 2)
+    assert holder.driver.statistics().ticks_total == ticks[3]
+    for node, before in zip(reversed(others), ticks[:3], strict=True):
+        assert node.driver.statistics().ticks_total > before
+    world.settle(PATIENCE_CUSTODY_US // 1_000)
+    assert holder.driver.statistics().ticks_total > ticks[3]
+    assert holder.certified[-1].height == others[0].certified[-1].height
 
 
 def test_every_accepted_body_is_written_with_its_tick() -> None:
