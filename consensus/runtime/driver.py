@@ -45,6 +45,7 @@ from consensus.core.messages import (
     BlockCertificate,
     BlockHeader,
     Commit,
+    EpochJob,
     EpochLink,
     FetchBlocks,
     FetchBodies,
@@ -66,6 +67,7 @@ from consensus.limits import (
     INLINE_BODY_BYTES_MAX,
     WINDOW_BLOCKS,
 )
+from consensus.runtime.checked import Checked
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, verify_many
 from native.batches import Batch
@@ -104,6 +106,11 @@ EMPTY_BATCH: Final = Batch.of([])
 MEMBERS_ONLY: Final = frozenset({frames.FrameType.PROPOSAL, frames.FrameType.PAYLOADS})
 """Frames with bodies that nobody asked for: no guest may fill memory with them."""
 
+LIVE: Final = frozenset(
+    {frames.FrameType.VOTES, frames.FrameType.PRE_PREPARE, frames.FrameType.PROPOSAL}
+)
+"""What a node far behind drops unread: it cannot vote on what is in flight."""
+
 
 class Execution(Protocol):
     """Executes blocks in order and makes them durable; `Driver.executed` is called afterwards."""
@@ -132,6 +139,7 @@ class DriverStatistics:
     ticks_total: int
     frames_refused_total: int
     inbox_dropped_total: int
+    frames_skipped_total: int
     bodies_held: int
     halted: str | None
 
@@ -206,6 +214,8 @@ class Driver:
         self._ticks_total = 0
         self._frames_refused_total = 0
         self._inbox_dropped_total = 0
+        self._frames_skipped_total = 0
+        self._checked = Checked()
         self.halted: str | None = None
         self._stepping = False
 
@@ -225,6 +235,7 @@ class Driver:
             ticks_total=self._ticks_total,
             frames_refused_total=self._frames_refused_total,
             inbox_dropped_total=self._inbox_dropped_total,
+            frames_skipped_total=self._frames_skipped_total,
             bodies_held=len(self._bodies) + len(self._pushed),
             halted=self.halted,
         )
@@ -626,14 +637,20 @@ class Driver:
     # --- frames
 
     def _drain_inbox(self) -> None:
-        """Decode what came in, check all signatures of a part in one call, feed what holds."""
+        """Decode what came in, check all signatures of a part in one call, feed what holds.
+
+        The same certificates come in many messages: each signature is checked once.
+        """
         chain_id = self._committee.chain_id
         while self._inbox:
             messages: list[tuple[int, Message, Batch | None]] = []
-            jobs: list[tuple[FalconVerifier, bytes, bytes]] = []
-            ends: list[int] = []
+            needed: list[list[EpochJob]] = []
+            jobs: dict[EpochJob, None] = {}
             while self._inbox and len(jobs) < JOBS_PER_CALL:
                 peer, frame_type, payload = self._inbox.popleft()
+                if frame_type in LIVE and self.replica.is_far_behind:
+                    self._frames_skipped_total += 1
+                    continue
                 try:
                     decoded = self._decode(peer, frame_type, payload)
                 except UnknownEpoch:
@@ -645,19 +662,18 @@ class Driver:
                 if decoded is None:
                     continue
                 messages.append((peer, *decoded))
-                jobs.extend(
-                    (self._verifiers[epoch][signer], signed, signature)
-                    for epoch, signer, signed, signature in signatures(decoded[0], chain_id)
-                )
-                ends.append(len(jobs))
-            valid = self._verify(jobs)
-            first = 0
-            for (peer, message, body), end in zip(messages, ends, strict=True):
-                if valid.count(1, first, end) == end - first:
+                needed.append(signatures(decoded[0], chain_id))
+                jobs.update((job, None) for job in needed[-1] if job not in self._checked)
+            valid = self._verify(
+                [(self._verifiers[job[0]][job[1]], job[2], job[3]) for job in jobs]
+            )
+            bad = {job for job, holds in zip(jobs, valid, strict=True) if not holds}
+            for (peer, message, body), wanted in zip(messages, needed, strict=True):
+                if bad.isdisjoint(wanted):
                     self._accept(peer, message, body)
                 else:
                     self._refuse(peer, "bad signature")
-                first = end
+            self._checked.keep(job for job in jobs if job not in bad)
 
     def _verify(self, jobs: Sequence[tuple[FalconVerifier, bytes, bytes]]) -> bytes:
         """One byte a job, 1 where the signature holds; in slices, whatever the number."""

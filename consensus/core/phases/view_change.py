@@ -157,7 +157,8 @@ def _show_new_view(replica: "Replica", message: ViewChange) -> None:
     if new_view is not None and may_show and new_view.view >= message.view:
         peer = replica.peers[message.signer]
         now = replica.now.monotonic_us
-        if peer.helped_us is None or now - peer.helped_us >= 50_000:
+        rested = peer.helped_us is None or now - peer.helped_us >= 50_000
+        if rested and retransmit.may_repeat_view(replica, peer):
             peer.helped_us = now
             replica.emit(Send(peer=message.signer, message=new_view))
 
