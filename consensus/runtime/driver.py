@@ -53,12 +53,13 @@ from consensus.core.messages import (
     FetchManifest,
     Message,
     PrePrepare,
+    Signed,
     VoteVector,
     signatures,
 )
 from consensus.core.records import Accepted, Tip
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
-from consensus.core.types import Instant, ReplicaIndex
+from consensus.core.types import Instant, Phase, ReplicaIndex
 from consensus.errors import MalformedMessage, UnknownEpoch, invariant
 from consensus.limits import (
     BATCH_PAYLOADS_MAX,
@@ -103,8 +104,19 @@ Request = FetchBlocks | FetchBodies | FetchManifest | FetchChunk
 
 EMPTY_BATCH: Final = Batch.of([])
 
-MEMBERS_ONLY: Final = frozenset({frames.FrameType.PROPOSAL, frames.FrameType.PAYLOADS})
-"""Frames with bodies that nobody asked for: no guest may fill memory with them."""
+MEMBERS_ONLY: Final = frozenset(
+    {
+        frames.FrameType.PROPOSAL,
+        frames.FrameType.PAYLOADS,
+        frames.FrameType.PRE_PREPARE,
+        frames.FrameType.VOTES,
+        frames.FrameType.VIEW_CHANGE,
+        frames.FrameType.NEW_VIEW,
+        frames.FrameType.RECOVERY_ANSWER,
+        frames.FrameType.EQUIVOCATION,
+    }
+)
+"""What has no meaning from a guest: it may neither fill memory nor have signatures checked."""
 
 LIVE: Final = frozenset(
     {frames.FrameType.VOTES, frames.FrameType.PRE_PREPARE, frames.FrameType.PROPOSAL}
@@ -393,8 +405,12 @@ class Driver:
             if body is not None and self._keep(message, body):
                 self._step(_body_held(body))
             self._step(message)
-            if body is not None and not self.replica.holds(body.root):
+            if body is None:
+                continue
+            if not self.replica.holds(body.root):
                 self._bodies.pop(body.root, None)
+            elif isinstance(message, inputs.Received):
+                self._admission.prepare(body)
 
     def _keep(self, message: inputs.Input, body: Batch) -> bool:
         """Keep the body of an input whose turn has come, if it is of use now.
@@ -414,7 +430,6 @@ class Driver:
         if proposal.signer == primary and primary != self._committee.me:
             self._mempool.mark_proposed(body)
         self._bodies[body.root] = body
-        self._admission.prepare(body)
         return True
 
     def _step(self, message: inputs.Input) -> None:
@@ -477,14 +492,20 @@ class Driver:
 
     def _release(self, tick: Tick) -> None:
         me = self._committee.me
+        if self.halted is not None:
+            return
+        # A node that learnt meanwhile that it lost memory of its votes says nothing of its own.
+        silenced = self.replica.phase in (Phase.SEEKING, Phase.RECOVERING)
         for record in tick.records:
             if isinstance(record, Tip):
                 self._mark("certify", int(record.certificate.height))
                 self._certified(record.certificate)
         if tick.epoch == self._committee.epoch:
             for outgoing in tick.outgoing:
-                self._send(outgoing)
-        for message in tick.own:
+                message = outgoing.message
+                if not (silenced and isinstance(message, Signed) and message.signer == me):
+                    self._send(outgoing)
+        for message in () if silenced else tick.own:
             if isinstance(message, VoteVector):
                 for leaf in message.leaves:
                     if isinstance(leaf, Commit):
@@ -701,6 +722,8 @@ class Driver:
                     raise MalformedMessage("the body is not the one of its PRE-PREPARE")
                 return pre_prepare, batch
             case frames.FrameType.BODY:
+                if peer >= GUEST_FIRST and not self.replica.wanted:
+                    raise MalformedMessage("a body that nobody asked for")
                 batch = _bounded(Batch.parse(payload))
                 if self.replica.wants_body(batch.root):
                     self._mempool.mark_proposed(batch)

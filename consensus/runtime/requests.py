@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import structlog
 import trio
 
+from consensus.core.epochs import GUEST_FIRST
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -24,6 +26,7 @@ class Requests(Generic[R]):
 
     def __init__(self, *, waiting_max: int, per_peer_max: int) -> None:
         self._in, self._out = trio.open_memory_channel[tuple[int, R]](waiting_max)
+        self._waiting_max = waiting_max
         self._per_peer_max = per_peer_max
         self._asked: Counter[int] = Counter()
         self.dropped_total = 0
@@ -35,7 +38,9 @@ class Requests(Generic[R]):
 
     def put_nowait(self, peer: int, request: R) -> None:
         """Queue a request of a peer, or drop it."""
-        if self._asked[peer] >= self._per_peer_max:
+        # Half of the places are kept for members: guests are many, and anybody may be one.
+        crowded = peer >= GUEST_FIRST and 2 * self.waiting >= self._waiting_max
+        if self._asked[peer] >= self._per_peer_max or crowded:
             self.dropped_total += 1
             return
         try:

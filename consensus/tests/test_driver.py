@@ -9,6 +9,7 @@ import pytest
 
 from consensus.core import frames, inputs
 from consensus.core.effects import Fault
+from consensus.core.epochs import GUEST_FIRST
 from consensus.core.messages import (
     EMPTY_ROOT,
     UNSIGNED,
@@ -19,11 +20,11 @@ from consensus.core.messages import (
 )
 from consensus.core.records import Accepted, Birth, Record
 from consensus.core.replica import Replica, genesis_block
-from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
+from consensus.core.types import Committee, Instant, Phase, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX, WINDOW_BLOCKS
-from consensus.runtime.driver import PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
+from consensus.runtime.driver import MEMBERS_ONLY, PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, Mempool, verify_many
@@ -413,6 +414,26 @@ def test_a_body_nobody_asked_for_is_not_kept() -> None:
     before = node.driver.statistics().bodies_held
     WORLD.hand(1, 2, frames.FrameType.BODY, Batch.of([b"\x01unasked"]).body)
     assert node.driver.statistics().bodies_held == before
+
+
+@pytest.mark.parametrize("frame", sorted(MEMBERS_ONLY))
+def test_what_only_members_say_is_refused_from_a_guest_unread(frame: int) -> None:
+    node = WORLD.nodes[1]
+    before = node.driver.statistics().frames_refused_total
+    WORLD.hand(1, GUEST_FIRST, frame, b"\xc0" * 1_000_000)
+    assert node.driver.statistics().frames_refused_total == before + 1
+
+
+def test_a_tick_that_becomes_durable_after_memory_loss_was_found_says_nothing() -> None:
+    world = World()
+    node = world.nodes[0]
+    node.mempool.add(Batch.of([b"\x01pay"]), None, 0, world.us // 1_000)
+    node.driver.custody_changed()
+    serial = node.disk.waiting.pop(0)
+    node.driver.replica.phase = Phase.SEEKING
+    node.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
+    said = {frames.FrameType.PROPOSAL, frames.FrameType.PRE_PREPARE, frames.FrameType.VOTES}
+    assert not [frame for sender, _, frame, _ in world.sent if sender == 0 and frame in said]
 
 
 def test_fetches_are_served_outside_the_core() -> None:

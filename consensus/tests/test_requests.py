@@ -3,6 +3,7 @@
 import trio
 import trio.testing
 
+from consensus.core.epochs import GUEST_FIRST
 from consensus.runtime.requests import Requests
 
 
@@ -32,3 +33,13 @@ async def test_a_request_that_fails_gives_its_place_back_and_the_others_go_on() 
         nursery.cancel_scope.cancel()
     assert served == [(2, "good"), (1, "again")]
     assert requests.dropped_total == 0
+
+
+async def test_guests_leave_half_of_the_places_to_members() -> None:
+    requests: Requests[str] = Requests(waiting_max=4, per_peer_max=1)
+    for guest in range(GUEST_FIRST, GUEST_FIRST + 4):
+        requests.put_nowait(guest, "of a guest")
+    assert (requests.waiting, requests.dropped_total) == (2, 2)
+    for member in range(2):
+        requests.put_nowait(member, "of a member")
+    assert (requests.waiting, requests.dropped_total) == (4, 2)

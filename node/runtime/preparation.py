@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from consensus.limits import IN_FLIGHT_BLOCKS_MAX
+
 if TYPE_CHECKING:
     from consensus.runtime.driver import Admission
     from native.batches import Batch
     from native.values import Digest
 
 INLINE_PAYLOADS_MAX: Final = 8  # so few are checked by the execution: a hand-over costs more
+OPEN_BATCHES_MAX: Final = 2 * IN_FLIGHT_BLOCKS_MAX  # more are a liar's; execution checks them
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -37,7 +40,7 @@ class Preparation:
         """`admission` is thread safe and remembers what it found good."""
         self._admission = admission
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._open: dict[Digest, _Job] = {}  # bounded by the bodies that agreement holds
+        self._open: dict[Digest, _Job] = {}
         self._thread = threading.Thread(target=self._run, name="preparation", daemon=True)
 
     def start(self) -> None:
@@ -47,6 +50,8 @@ class Preparation:
     def prepare(self, batch: Batch) -> None:
         """Check a batch soon."""
         if len(batch) <= INLINE_PAYLOADS_MAX or batch.root in self._open:
+            return
+        if len(self._open) >= OPEN_BATCHES_MAX:
             return
         job = _Job(batch=batch)
         self._open[batch.root] = job

@@ -115,29 +115,30 @@ class Submissions:
         mask = bytes(code == CODE_APPLIED for code in codes)
         statuses = self._mempool.add(batch, mask, self._me, self._now_ms())
         admitted = bytes(status == ADDED for status in statuses)
+        pending: list[int] = []
         for at, status in enumerate(statuses):
             if not mask[at]:
                 continue
             if status in (ADDED, DUPLICATE):
                 waiter.outcomes[at] = Outcome.PENDING
-                if wait:
-                    key = id_at(ids, at)
-                    self._waiting.setdefault(key, []).append((waiter, at))
-                    waiter.left += 1
+                pending.append(at)
             elif status == RECENT:
                 if not self._known(waiter, at, ids):
                     waiter.outcomes[at] = Outcome.PENDING  # executed; the receipt is on disk
             else:
                 waiter.codes[at] = CODE_MEMPOOL_FULL
         self._count_refused(waiter)
+        if 1 not in admitted and CODE_MEMPOOL_FULL in waiter.codes:
+            raise Overloaded(
+                "this node holds as many payloads as it may", hint="try again in a second"
+            )
+        for at in pending if wait else ():
+            self._waiting.setdefault(id_at(ids, at), []).append((waiter, at))
+            waiter.left += 1
         if 1 in admitted:
             chosen = batch if 0 not in admitted else batch.select(admitted)
             self._links.broadcast_nowait(ChannelKind.BULK, FrameType.PAYLOADS, chosen)
             self._driver.custody_changed()
-        elif CODE_MEMPOOL_FULL in waiter.codes:
-            raise Overloaded(
-                "this node holds as many payloads as it may", hint="try again in a second"
-            )
         if waiter.left:
             try:
                 with trio.move_on_after(timeout_s):

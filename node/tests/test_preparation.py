@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from native.batches import Batch
-from node.runtime.preparation import INLINE_PAYLOADS_MAX, Preparation
+from node.runtime.preparation import INLINE_PAYLOADS_MAX, OPEN_BATCHES_MAX, Preparation
 
 
 def batch(first: int) -> Batch:
@@ -92,3 +92,13 @@ def test_what_a_check_raises_stops_the_execution() -> None:
     with pytest.raises(ZeroDivisionError):
         preparation.settle(batch(1))
     preparation.stop()
+
+
+def test_no_more_batches_wait_than_agreement_needs(preparation: Preparation, check: Check) -> None:
+    preparation.prepare(batch(0))
+    assert check.begun.wait(5)
+    for number in range(1, 3 * OPEN_BATCHES_MAX):
+        preparation.prepare(batch(number))
+    check.go.set()
+    preparation.stop()
+    assert len(check.checked) <= OPEN_BATCHES_MAX

@@ -103,6 +103,10 @@ async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_sil
     assert answer.codes[2] == CODE_MEMPOOL_FULL
     with pytest.raises(Overloaded, match="as many payloads as it may"):
         await submissions.submit(Batch.of([b"\x01one more"]), wait=False, timeout_s=0)
+    again = Batch.of([payloads[0], b"\x01one more"])
+    with pytest.raises(Overloaded):
+        await submissions.submit(again, wait=True, timeout_s=0)
+    assert submissions.waiting == 0
 
 
 async def test_a_node_that_catches_up_or_observes_takes_no_payload() -> None:
