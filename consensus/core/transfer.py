@@ -118,10 +118,12 @@ def on_manifest(replica: "Replica", sender: ReplicaIndex, manifest: Manifest) ->
     if manifest.run.certificate.checkpoint.epoch > replica.committee.epoch:
         return  # its epoch begins with a link that this node has not seen yet
     download = transfer.download
-    if download is not None and manifest.id == download.manifest.id:
-        download.holders.add(sender)
-        _ask(replica)
-    elif sender not in transfer.checking:
+    if download is not None:
+        if manifest.id == download.manifest.id:
+            download.holders.add(sender)
+            _ask(replica)
+        return  # what has begun is finished first; afterwards everybody is asked again
+    if sender not in transfer.checking:
         transfer.checking[sender] = manifest
         replica.emit(CheckSnapshot(peer=sender, manifest=manifest))
 
@@ -167,7 +169,7 @@ def on_chunk(replica: "Replica", sender: ReplicaIndex, chunk: Chunk) -> None:
         return
     del download.asked[chunk.index]
     download.checking.add(chunk.index)
-    replica.emit(KeepChunk(peer=sender, chunk=chunk))
+    replica.emit(KeepChunk(peer=sender, manifest=download.manifest, chunk=chunk))
     _ask(replica)
 
 

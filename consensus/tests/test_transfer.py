@@ -90,7 +90,7 @@ def give(bench: Bench, peer: int, index: int, *, valid: bool = True) -> list[Eff
     """A chunk comes and is looked at."""
     chunk = Chunk(snapshot=manifest().id, index=index, data=b"data")
     effects = bench.hear(peer, chunk)
-    assert KeepChunk(peer=ReplicaIndex(peer), chunk=chunk) in effects
+    assert KeepChunk(peer=ReplicaIndex(peer), manifest=manifest(), chunk=chunk) in effects
     return effects + bench.feed(
         ChunkKept(peer=ReplicaIndex(peer), snapshot=chunk.snapshot, index=index, valid=valid)
     )
@@ -296,3 +296,11 @@ def test_runs_that_end_at_other_certificates_are_offers_of_one_snapshot() -> Non
     bench = offered(0)
     bench.hear(2, other)
     assert download(bench).holders == {0, 2}
+
+
+def test_while_one_snapshot_is_fetched_no_other_is_looked_at() -> None:
+    bench = offered(0, 2)
+    for peer, other in ((3, manifest(FAR + 1_024)), (0, manifest(outline=b"a lie"))):
+        effects = bench.hear(peer, other)
+        assert not [effect for effect in effects if isinstance(effect, CheckSnapshot)]
+    assert RestoreSnapshot(manifest=manifest()) in give_all(bench)

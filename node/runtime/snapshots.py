@@ -224,15 +224,7 @@ class Snapshots:
         except SnapshotInvalid as error:
             log.warning("snapshot.refused", peer=work.peer, reason=str(error))
             return SnapshotChecked(peer=work.peer, snapshot=manifest.id, valid=False)
-        folder = self._part_folder(manifest.id)
-        if self._fetching is None or self._fetching[0] != manifest.id:
-            for other in self._folder.glob(f"*{PART_SUFFIX}"):
-                if other != folder:
-                    shutil.rmtree(other, ignore_errors=True)
-            folder.mkdir(exist_ok=True)
-            write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
-            self._fetching = (manifest.id, outlines)
-        missing = missing_chunks(folder, outlines, self._router)
+        missing = missing_chunks(self._part_folder(manifest.id), outlines, self._router)
         return SnapshotChecked(
             peer=work.peer,
             snapshot=manifest.id,
@@ -241,14 +233,26 @@ class Snapshots:
             missing=tuple(missing),
         )
 
+    def _begin(self, manifest: Manifest) -> Outlines:
+        """The outlines of what is fetched; its folder is made, those of others go."""
+        if self._fetching is not None and self._fetching[0] == manifest.id:
+            return self._fetching[1]
+        folder = self._part_folder(manifest.id)
+        for other in self._folder.glob(f"*{PART_SUFFIX}"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
+        outlines = Outlines.decode(manifest.outline)
+        self._fetching = (manifest.id, outlines)
+        return outlines
+
     def _keep(self, work: KeepChunk) -> ChunkKept:
         chunk = work.chunk
-        valid = False
-        if self._fetching is not None and self._fetching[0] == chunk.snapshot:
-            valid = belongs(self._fetching[1], chunk.index, chunk.data, self._router)
-            if valid:
-                path = self._part_folder(chunk.snapshot) / chunk_name(chunk.index)
-                path.write_bytes(chunk.data)
+        valid = belongs(self._begin(work.manifest), chunk.index, chunk.data, self._router)
+        if valid:
+            path = self._part_folder(chunk.snapshot) / chunk_name(chunk.index)
+            path.write_bytes(chunk.data)
         return ChunkKept(peer=work.peer, snapshot=chunk.snapshot, index=chunk.index, valid=valid)
 
     async def _restore(self, manifest: Manifest) -> None:

@@ -132,7 +132,7 @@ class Node:
 
     async def keep(self, manifest: Manifest, index: int, data: bytes) -> bool:
         chunk = Chunk(snapshot=manifest.id, index=index, data=data)
-        done = await self.work(KeepChunk(peer=PEER, chunk=chunk))
+        done = await self.work(KeepChunk(peer=PEER, manifest=manifest, chunk=chunk))
         assert isinstance(done, ChunkKept)
         return done.valid
 
@@ -241,6 +241,26 @@ async def test_a_restarted_node_fetches_only_what_is_missing_or_damaged(tmp_path
                 nursery.start_soon(second_life.snapshots.run)
                 checked = await second_life.check(manifest)
                 assert set(checked.missing) == set(range(checked.chunks)) - {0, 3}
+            nursery.cancel_scope.cancel()
+
+
+async def test_another_offer_costs_nothing_of_what_is_being_fetched(tmp_path: Path) -> None:
+    """The check of a newer snapshot is queued before, between and after chunks of the first."""
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            nursery.start_soon(new.snapshots.run)
+            manifest = await filled(old)
+            while old.executor.height <= 2 * EVERY:
+                await old.execute()
+            newer = await wait_newest(old, EVERY)
+            checked = await new.check(manifest)
+            for index in checked.missing:
+                assert (await new.check(newer)).valid
+                await new.fetch_from(old, manifest, index)
+            assert (await new.check(newer)).valid
+            await new.work(RestoreSnapshot(manifest=manifest))
+            assert new.router.state_root == manifest.state_root
             nursery.cancel_scope.cancel()
 
 
