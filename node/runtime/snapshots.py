@@ -201,8 +201,24 @@ class Snapshots:
     # --- fetching
 
     def work_soon(self, work: Work) -> None:
-        """Queue a piece of work that the core asked for."""
-        self._work.send_nowait(work)
+        """Queue a piece of work that the core asked for, or say that too much is waiting.
+
+        The core bounds what it asks for, but work of a transfer that it gave up may wait as well.
+        The last place is for a restore, of which there is only one.
+        """
+        full = self._work.statistics().current_buffer_used >= WORK_WAITING_MAX - 1
+        match work:
+            case CheckSnapshot() if full:
+                self._done(SnapshotChecked(peer=work.peer, snapshot=work.manifest.id, valid=None))
+            case KeepChunk() if full:
+                chunk = work.chunk
+                self._done(
+                    ChunkKept(
+                        peer=work.peer, snapshot=chunk.snapshot, index=chunk.index, valid=None
+                    )
+                )
+            case _:
+                self._work.send_nowait(work)
 
     async def _transfer(self) -> None:
         async for work in self._todo:

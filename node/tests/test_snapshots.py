@@ -31,7 +31,7 @@ from node.core.outlines import Outlines
 from node.core.snapshotfiles import MANIFEST, chunk_name
 from node.runtime.executor import Executor, open_state
 from node.runtime.router import Router
-from node.runtime.snapshots import Done, Snapshots
+from node.runtime.snapshots import WORK_WAITING_MAX, Done, Snapshots
 from node.runtime.store import StateStore
 from trustchain import client
 from trustchain.core.oids import KeyAlgorithm
@@ -134,7 +134,7 @@ class Node:
         chunk = Chunk(snapshot=manifest.id, index=index, data=data)
         done = await self.work(KeepChunk(peer=PEER, manifest=manifest, chunk=chunk))
         assert isinstance(done, ChunkKept)
-        return done.valid
+        return done.valid is True
 
     async def fetch_from(self, other: Node, manifest: Manifest, *indexes: int) -> None:
         for index in indexes:
@@ -261,6 +261,30 @@ async def test_another_offer_costs_nothing_of_what_is_being_fetched(tmp_path: Pa
             assert (await new.check(newer)).valid
             await new.work(RestoreSnapshot(manifest=manifest))
             assert new.router.state_root == manifest.state_root
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_full_queue_refuses_work_and_has_room_for_a_restore(tmp_path: Path) -> None:
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            manifest = await filled(old)
+            chunk = Chunk(snapshot=manifest.id, index=0, data=b"data")
+            keep = KeepChunk(peer=PEER, manifest=manifest, chunk=chunk)
+            check = CheckSnapshot(peer=PEER, manifest=manifest)
+            for _ in range(WORK_WAITING_MAX - 1):
+                new.snapshots.work_soon(keep)
+            new.snapshots.work_soon(keep)
+            new.snapshots.work_soon(check)
+            assert new.results.receive_nowait() == ChunkKept(
+                peer=PEER, snapshot=manifest.id, index=0, valid=None
+            )
+            assert new.results.receive_nowait() == SnapshotChecked(
+                peer=PEER, snapshot=manifest.id, valid=None
+            )
+            new.snapshots.work_soon(RestoreSnapshot(manifest=manifest))
+            with pytest.raises(trio.WouldBlock):
+                new.results.receive_nowait()
             nursery.cancel_scope.cancel()
 
 
