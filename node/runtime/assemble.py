@@ -355,6 +355,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
             store,
             bounds,
             seconds=time.perf_counter,
+            snapshot=snapshots.oldest,
         ),
     )
 

@@ -182,6 +182,11 @@ class Snapshots:
             self._held[manifest.id] = (path, manifest)
         self._drop_old(now_s)
 
+    def oldest(self) -> int:
+        """Height of the oldest complete snapshot, 0 while there is none: blocks from it on stay."""
+        held = tuple(self._held.values())  # other threads add and drop
+        return min((int(manifest.height) for _, manifest in held), default=0)
+
     # --- serving (`consensus.runtime.snapshots.SnapshotSource`)
 
     async def newest(self, above: Height) -> Manifest | None:

@@ -337,6 +337,7 @@ async def test_the_newest_two_are_kept_and_an_unfinished_cut_is_thrown_away(tmp_
                 await wait_newest(node, height - 1)
             nursery.cancel_scope.cancel()
     assert sorted(path.name for path in folder.iterdir()) == ["12", "8"]
+    assert node.snapshots.oldest() == 2 * EVERY
     (folder / "cutting").mkdir()
     (folder / "99").mkdir()
     (folder / "99" / MANIFEST).write_bytes(b"junk")
