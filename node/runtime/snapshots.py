@@ -77,6 +77,7 @@ class Snapshots:
         self._held: dict[Digest, tuple[Path, Manifest]] = {}
         self._served_s: dict[Digest, float] = {}
         self._fetching: tuple[Digest, Outlines] | None = None
+        self._entered = 0  # height of the newest state that was taken over
         self.cut_s = 0.0  # the executor's time in the last cut
         self.written_bytes = 0
 
@@ -128,6 +129,8 @@ class Snapshots:
             with trio.CancelScope(shield=True):
                 await self._executor.end_cut()
         run = await self._run_of(height)
+        if run is None:
+            return  # another state was taken over, which has no certified run from here
         manifest = Manifest(run=run, outline=outlines.encode())
         await trio.to_thread.run_sync(self._finish, folder, manifest, trio.current_time())
         log.info(
@@ -143,12 +146,14 @@ class Snapshots:
         self.written_bytes += len(chunk)
         return self._router.measure(tag, chunk)
 
-    async def _run_of(self, height: int) -> Blocks:
-        while True:
+    async def _run_of(self, height: int) -> Blocks | None:
+        """The way to a certificate; None once the state was entered at or above the height."""
+        while self._entered < height:
             run = await self._server.blocks(Height(height))
             if run is not None:
                 return run
             await trio.sleep(RUN_RETRY_S)
+        return None
 
     def _finish(self, folder: Path, manifest: Manifest, now_s: float) -> None:
         write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
@@ -289,6 +294,7 @@ class Snapshots:
             ),
         )
         self._fetching = None
+        self._entered = int(manifest.height)
         await trio.to_thread.run_sync(self._adopt, folder, manifest)
         log.info(
             "snapshot.restored",

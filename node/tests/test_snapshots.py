@@ -111,8 +111,8 @@ class Node:
     async def blocks(self, first: Height) -> Blocks | None:
         """Stands in for the block server: a run of two headers."""
         await trio.lowlevel.checkpoint()
-        one, two = self.headers[first], self.headers.get(first + 1)
-        if two is None:
+        one, two = self.headers.get(first), self.headers.get(first + 1)
+        if one is None or two is None:
             return None
         return Blocks(
             headers=(one, two),
@@ -347,6 +347,32 @@ async def test_the_newest_two_are_kept_and_an_unfinished_cut_is_thrown_away(tmp_
             assert (await wait_newest(node)).height == 3 * EVERY
             assert await node.snapshots.chunk(Digest(bytes(32)), 0) is None
             assert not (folder / "cutting").exists()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_state_taken_over_while_a_cut_waits_for_its_certificate_ends_that_cut(
+    tmp_path: Path,
+) -> None:
+    """The block above the cut never comes here, so nothing ever certifies it here."""
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            nursery.start_soon(new.snapshots.run)
+            for height in (EVERY, 2 * EVERY):
+                while old.executor.height <= height:
+                    await old.execute()
+                manifest = await wait_newest(old, height - 1)
+            while new.executor.height < EVERY:
+                await new.execute()
+            await eventually(lambda: new.executor.cut_height is None)
+            checked = await new.check(manifest)
+            await new.fetch_from(old, manifest, *checked.missing)
+            await new.work(RestoreSnapshot(manifest=manifest))
+            new.headers = {2 * EVERY: old.headers[2 * EVERY]}
+            while new.executor.height <= 3 * EVERY:
+                await new.execute()
+            assert (await wait_newest(new, 2 * EVERY)).height == 3 * EVERY
+            assert new.executor.cut_height is None
             nursery.cancel_scope.cancel()
 
 
