@@ -11,6 +11,7 @@ and hashes are made on other threads.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,7 @@ from consensus.errors import MalformedMessage, SnapshotInvalid
 from consensus.limits import CHUNKS_IN_FLIGHT_PER_PEER, MEMBERS_MAX, SNAPSHOTS_KEPT
 from node.core.outlines import Outlines
 from node.core.snapshotfiles import MANIFEST, chunk_name
-from node.home import write_replacing
+from node.home import sync_folder, write_replacing
 from node.limits import SNAPSHOT_READ_SHARE, SNAPSHOT_SERVED_S
 
 if TYPE_CHECKING:
@@ -142,7 +143,10 @@ class Snapshots:
         )
 
     def _write_own(self, path: Path, tag: int, chunk: bytes) -> bytes:
-        path.write_bytes(chunk)
+        with path.open("wb") as file:
+            file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())  # the manifest says later that all of them are there
         self.written_bytes += len(chunk)
         return self._router.measure(tag, chunk)
 
@@ -156,10 +160,12 @@ class Snapshots:
         return None
 
     def _finish(self, folder: Path, manifest: Manifest, now_s: float) -> None:
+        sync_folder(folder)
         write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
         target = self._folder / str(int(manifest.height))
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
+        sync_folder(self._folder)
         self._held[manifest.id] = (target, manifest)
         self._drop_old(now_s)
 

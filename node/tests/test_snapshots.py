@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -374,6 +375,30 @@ async def test_a_state_taken_over_while_a_cut_waits_for_its_certificate_ends_tha
             assert (await wait_newest(new, 2 * EVERY)).height == 3 * EVERY
             assert new.executor.cut_height is None
             nursery.cancel_scope.cancel()
+
+
+async def test_what_a_manifest_promises_is_durable_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with running(tmp_path / "a") as node:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.snapshots.run)
+            manifest = await filled(node)
+            nursery.cancel_scope.cancel()
+    count = Outlines.decode(manifest.outline).chunk_count
+    written = synced.index(next(name for name in synced if MANIFEST in name))
+    before = synced[:written]
+    assert set(before) >= {"cutting", *(chunk_name(index) for index in range(count))}
+    assert before.index("cutting") > before.index(chunk_name(count - 1))
+    assert synced[-1] == "snapshots", "the rename"
 
 
 async def test_a_cut_that_the_disk_refuses_costs_that_snapshot_only(tmp_path: Path) -> None:
