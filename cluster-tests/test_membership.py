@@ -1,9 +1,13 @@
-"""Real processes while the validator set changes: 4 to 5 to 4, with payments and restarts."""
+"""Real processes while the validator set changes: 4 to 5 to 4 and 4 to 7 to 4, under payments.
+
+The tools of an auditor follow: proofs, checks of running and stopped nodes, snapshots.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,30 +34,37 @@ def status(member: Member) -> dict[str, Any]:
     return found
 
 
-def joiner(network: Network) -> Member:
-    """A node of its own home that observes the chain."""
-    home = network.path / "n4"
+def joiner(network: Network, index: int = 4) -> Member:
+    """A node of its own home that observes the chain; the one before it names its peers."""
+    name = f"n{index}"
+    home = network.path / name
     made = network.command(
-        *("node", "init", "--home", str(home), "--name", "n4"),
-        *("--base-port", str(network.base + 40), "--join", str(network.path / "n0")),
-        *("--output", "json"),
+        *("node", "init", "--home", str(home), "--name", name),
+        *("--base-port", str(network.base + 10 * index)),
+        *("--join", str(network.members[-1].home.path), "--output", "json"),
     )
     node_id = json.loads(made.stdout)["node_id"]
-    member = Member(manifest=manifest.member_at(network.path, 4, node_id, network.base))
+    member = Member(manifest=manifest.member_at(network.path, index, node_id, network.base))
     network.members.append(member)
-    member.start()
     return member
 
 
-def change(network: Network, name: str, *words: str, approve: list[str], join: str = "") -> None:
+def key_of(network: Network, member: Member) -> str:
+    return network.command("validator", "key", "--home", str(member.home.path)).stdout.strip()
+
+
+def change(
+    network: Network, name: str, *words: str, approve: list[str], join: Sequence[Member] = ()
+) -> None:
     """Propose, approve with these homes, submit."""
     file = str(network.folder / f"{name}.json")
-    node = ("--node", network.members[1].url)
+    node = ("--node", next(m for m in network.members[3:] if m.running).url)
     network.command("validator", "propose", file, *words, *node)
     for home in approve:
         path = str(network.path / home)
         network.command("validator", "approve", file, "--home", path, "--yes", *node)
-    network.command("validator", "submit", file, *(("--joiner", join) if join else ()), *node)
+    joiners = [word for member in join for word in ("--joiner", str(member.home.path))]
+    network.command("validator", "submit", file, *joiners, *node)
 
 
 @pytest.mark.timeout(300)
@@ -62,19 +73,19 @@ def test_the_set_grows_to_five_and_shrinks_to_four_under_payments(start: StartNe
     purse = Purse.fill(network, accounts=8)
     founders = list(network.members)
     new = joiner(network)
+    new.start()
     until(lambda: new.height() >= founders[0].height() - 1, "the observer follows", timeout_s=30)
     assert status(new)["role"] == "observer"
     assert not status(new)["voting"]
 
     with Load(purse.plan(targets=founders, rate=40, seconds=15)) as load:
         load.go()
-        key = network.command("validator", "key", "--home", str(new.home.path)).stdout.strip()
         change(
             network,
             "grow",
-            *("--add", f"n4={key}"),
+            *("--add", f"n4={key_of(network, new)}"),
             approve=["n0", "n1", "n2", "n3"],
-            join=str(new.home.path),
+            join=[new],
         )
         in_epoch(network.members, 1)
         report = purse.book(load.report())
@@ -107,3 +118,146 @@ def test_the_set_grows_to_five_and_shrinks_to_four_under_payments(start: StartNe
     assert report.outcomes == {"0": report.sent}
     network.agreed_root(timeout_s=30)
     assert network.conservation_error() == 0
+
+
+def pay(purse: Purse, targets: list[Member], seconds: int = 3) -> None:
+    """Payments through these nodes, all of them applied."""
+    with Load(purse.plan(targets=targets, rate=30, seconds=seconds)) as load:
+        load.go()
+        report = purse.book(load.report())
+    assert report.outcomes == {"0": report.sent}
+
+
+def last_number(network: Network, member: Member) -> int:
+    """Of the newest thing that a stopped node has signed."""
+    found = network.answer("store", "inspect", str(member.home.path))
+    return int(found["last_number"])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(420)
+def test_four_become_seven_and_four_others_and_every_tool_follows(
+    start: StartNetwork, tmp_path: Path
+) -> None:
+    network = start(nodes=4, run=False)
+    for member in network.members:
+        with member.home.config.open("a") as file:
+            file.write("\n[storage]\nsnapshot_blocks = 64\n")
+    network.up()
+    founders = list(network.members)
+    purse = Purse.fill(network, accounts=8)
+    joiners = [joiner(network, index) for index in (4, 5, 6)]
+    for member in joiners:
+        member.start()
+    everybody = list(network.members)
+    until(
+        lambda: min(m.height() for m in joiners) >= founders[0].height() - 1,
+        "the observers follow",
+        timeout_s=30,
+    )
+    with Load(purse.plan(targets=founders, rate=30, seconds=15)) as load:
+        load.go()
+        adds = [word for m in joiners for word in ("--add", f"{m.name}={key_of(network, m)}")]
+        change(network, "seven", *adds, approve=["n0", "n1", "n2"], join=joiners)
+        in_epoch(everybody, 1)
+        report = purse.book(load.report())
+    assert report.outcomes == {"0": report.sent}
+    until(lambda: all(status(m)["voting"] for m in everybody), "all seven vote", timeout_s=30)
+
+    # Two of seven may die at any moment now.
+    for member in founders[:2]:
+        member.kill()
+    pay(purse, everybody[3:])
+    for member in founders[:2]:
+        member.start()
+    network.wait_ready()
+    names = [member.name for member in everybody[2:]]
+    change(network, "five", *("--remove", "n0", "--remove", "n1"), approve=names)
+    in_epoch(everybody, 2)
+    change(network, "four", *("--remove", "n2"), approve=names)
+    in_epoch(everybody, 3)
+    present, gone = everybody[3:], everybody[:3]
+    assert {status(member)["role"] for member in gone} == {"observer"}
+    until(lambda: all(status(m)["voting"] for m in present), "all four vote", timeout_s=30)
+
+    # A removed node follows and signs nothing.
+    founders[0].stop()
+    signed, height = last_number(network, founders[0]), network.members[3].height()
+    founders[0].start()
+    pay(purse, present)
+    until(lambda: founders[0].height() > height, "a removed node follows", timeout_s=20)
+    founders[0].stop()
+    assert last_number(network, founders[0]) == signed
+    founders[0].start()
+
+    # Auditors begin with genesis and reach the newest epoch.
+    trust = ("--genesis", str(founders[0].home.genesis))
+    last, old = everybody[6], str(everybody[4].home.path)
+    for member in (last, gone[1]):
+        assert network.answer("chain", "verify", "--node", member.url, *trust)["epoch"] == 3
+        shown = network.answer("chain", "validators", "--node", member.url, *trust)
+        assert [each["name"] for each in shown["members"]] == ["n3", "n4", "n5", "n6"]
+    everybody[4].stop()
+    assert network.answer("chain", "verify", "--files", old, *trust)["epoch"] == 3
+    assert network.answer("store", "verify", old)["signatures"] > 0
+    everybody[4].start()
+    for height, links in (("1", 0), ("latest", 3)):
+        proof = tmp_path / f"{height}.proof"
+        words = ("block", height, "--out", str(proof), "--node", last.url, *trust)
+        network.answer("chain", "prove", *words)
+        assert len(json.loads(proof.read_text())["links"]) == links
+        network.answer("chain", "verify-header", str(proof), *trust)
+    both = (last.url, gone[1].url)
+    assert network.answer("chain", "forensics", *both, *trust) == {"fork": None}
+
+    # A snapshot of this epoch gives a new observer its state and the sets.
+    pay(purse, present)
+    backup = tmp_path / "backup"
+    home = str(gone[2].home.path)
+    network.answer("chain", "snapshot", str(backup), "--home", home, *trust)
+    late = joiner(network, 7)
+    restored = network.answer("chain", "restore", str(backup), "--home", str(late.home.path))
+    late.start()
+    in_epoch([late], 3)
+    assert status(late)["height_oldest"] >= restored["height"]
+
+    # A validator that lost its votes in this epoch, and kept its state, recovers and votes again.
+    victim = everybody[5]
+    victim.stop()
+    for path in victim.home.consensus_database.parent.glob("consensus.db*"):
+        path.unlink()
+    victim.start()
+    in_epoch([victim], 3)
+    until(lambda: status(victim)["voting"] or pay(purse, present), "it votes", timeout_s=60)
+    network.agreed_root(timeout_s=30)
+    assert network.conservation_error() == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_every_founder_is_replaced_while_payments_go_on(start: StartNetwork) -> None:
+    network = start(nodes=4)
+    purse = Purse.fill(network, accounts=8)
+    present = list(network.members)
+    for step in range(4):
+        new, leaving = joiner(network, 4 + step), present[0]
+        new.start()
+        until(
+            lambda at=new, old=leaving: at.height() >= old.height() - 1, "it follows", timeout_s=30
+        )
+        with Load(purse.plan(targets=present[1:], rate=30, seconds=10)) as load:
+            load.go()
+            words = ("--remove", leaving.name, "--add", f"{new.name}={key_of(network, new)}")
+            approve = [member.name for member in present]
+            change(network, f"step{step}", *words, approve=approve, join=[new])
+            present = [*present[1:], new]
+            in_epoch(present, step + 1)
+            report = purse.book(load.report())
+        assert report.outcomes == {"0": report.sent}
+        until(lambda at=new: status(at)["voting"], "the new one votes", timeout_s=30)
+        leaving.stop()
+    network.agreed_root(present, timeout_s=30)
+    assert network.conservation_error(present) == 0
+    genesis = str(present[0].home.genesis)
+    words = ("chain", "verify", "--node", present[-1].url, "--genesis", genesis)
+    assert network.answer(*words)["epoch"] == 4

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+import pytest
 
 from bench.load import Load, Purse
 from bench.network import Member, Network, until
@@ -41,6 +42,7 @@ def prune(member: Member) -> None:
     database.close()
 
 
+@pytest.mark.soak
 def test_a_lost_node_takes_a_snapshot_from_peers_that_pruned_and_a_folder_restores_another(
     whole: Network, purse: Purse, load: StartLoad, tmp_path: Path
 ) -> None:

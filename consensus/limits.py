@@ -17,16 +17,23 @@ EVIDENCE_SIZE_BYTES_MAX: Final = 8_192  # two statements of 0.5 kB, each with it
 SIGNATURE_SIZE_BYTES_MAX: Final = 3_309  # ML-DSA-65, the largest algorithm of `native.values`
 PATH_HASHES_MAX: Final = 9  # ceil(log2(LEAVES_PER_VECTOR_MAX)) + 1
 HEADERS_PER_REPLY_MAX: Final = 256  # two anchor gaps: the next certificate is always inside
+HURRIED_BLOCKS_MAX: Final = 4 * WINDOW_BLOCKS  # early for a recovery, which needs two windows
 INLINE_BODY_BYTES_MAX: Final = 65_536  # larger bodies follow their PRE-PREPARE: votes pass them
 EXECUTE_AHEAD_BLOCKS_MAX: Final = 16  # certified blocks handed out at once: one turn, one tick
 FETCH_AHEAD_BLOCKS_MAX: Final = 48  # bodies wanted at once: what is handed out, and the next two
 BODIES_PER_FETCH_MAX: Final = 16  # 16 bodies of the target size are 8 MiB in flight
+LINKS_MAX: Final = 4_096  # of a file: a change of the set every day for eleven years
+LINKS_SIZE_BYTES_MAX: Final = (
+    67_108_864  # 4,096 links of 7 validators at 10 kB, 600 of 64 at 100 kB
+)
 HEADER_PROOF_SIZE_BYTES_MAX: Final = 524_288  # 256 headers and 64 votes of the largest kind
 ANCHOR_BLOCKS: Final = 64  # a certificate is kept for the first certified block of every 64
 CLOCK_AHEAD_MS_MAX: Final = 500  # PREPARE waits until our clock is this close to the proposed time
 CLOCK_STALE_MS_MAX: Final = 5_000  # proposals older than this for longer than T are a complaint
 JUDGED_BATCHES: Final = 64  # how many batches the share of malformed payloads is taken over
 BACKOFF_DOUBLINGS_MAX: Final = 5  # 32 x base caps every view timer
+STATUS_STRETCH_MAX: Final = 32  # 10 s between STATUS: 20 peers at 1 % of a core are read in 1 s
+SUSPICIONS_POSTPONED_MAX: Final = 3  # who is late for ever must still depose a dead primary
 VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a signature
 MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
 PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE

@@ -13,32 +13,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from consensus.core import wire
-from consensus.core.light import HeaderProof, LightClient, TrustedBlock, decode_header_proof
+from consensus.core.light import HeaderProof, Lineage, TrustedBlock, decode_header_proof
 from consensus.core.messages import EMPTY_ROOT, BatchHeader
-from consensus.core.records import Anchor, Tip
+from consensus.core.records import Anchor, EpochBegun, Tip
 from consensus.core.serving import blocks_from
-from consensus.core.types import Epoch, Height
-from consensus.core.validators import Validator, ValidatorSet
+from consensus.core.types import Height
 from consensus.errors import MalformedMessage, ProofInvalid
-from consensus.limits import HEADERS_PER_REPLY_MAX, MESSAGE_BYTES_MAX
+from consensus.limits import HEADERS_PER_REPLY_MAX, LINKS_MAX, MESSAGE_BYTES_MAX
 from native.batches import Batch
-from native.codec import decode
+from native.codec import decode, encode
 from native.errors import NativeError
 from native.hashing import leaf_hash, verify_inclusion
 from native.values import Digest
 from node.errors import ChainInvalid, OperationRefused, ProofFileInvalid
 from node.limits import PROOF_FILE_SIZE_BYTES_MAX
+from node.runtime.membership import genesis_set
 from node.runtime.router import state_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consensus.core.messages import BlockHeader
+    from consensus.core.messages import BlockCertificate, BlockHeader
     from consensus.core.wire import Bounds
-    from consensus.runtime.store import ConsensusStore
     from node.client import NodeClient
     from node.core.genesis import Genesis
-    from node.runtime.store import StateStore
+    from node.stopped import StoppedNode
 
 PROOF_FORMAT: Final = "hypermesh-proof-1"
 
@@ -53,6 +52,11 @@ class Run:
 
 class ChainSource(Protocol):
     """Where a chain is read from. Nothing it says is believed."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """The validator sets that its links prove from genesis."""
+        ...
 
     @property
     def oldest(self) -> int:
@@ -89,21 +93,20 @@ class ChainReport:
     payloads: int
 
 
-def light_client(genesis: Genesis) -> LightClient:
-    """A client that trusts the validators of a genesis."""
-    members = tuple([Validator(name=each.name, key=each.key) for each in genesis.validators])
-    return LightClient.at_genesis(genesis.chain_id, ValidatorSet(epoch=Epoch(0), members=members))
+def lineage_of(genesis: Genesis) -> Lineage:
+    """What a genesis proves by itself: who votes in epoch 0."""
+    return Lineage.at_genesis(genesis.chain_id, genesis_set(genesis))
 
 
 def verify_chain(
     source: ChainSource,
-    client: LightClient,
     *,
     bodies: bool = True,
     progress: Callable[[int, int], None] = lambda _at, _end: None,
 ) -> ChainReport:
     """Check every block a source has; raises `ChainInvalid` at the first that does not hold.
 
+    The sets of all epochs are proven from genesis by their links, before and after pruned blocks.
     Headers chain from the oldest block (from genesis where nothing was pruned) to the newest
     certificate, every certificate holds, batch headers and bodies match what the headers name.
     """
@@ -116,14 +119,15 @@ def verify_chain(
             break
         headers = run.proof.headers
         try:
-            client.verify_header(run.proof)
+            source.lineage.verify_header(run.proof)
         except ProofInvalid as error:
             raise ChainInvalid(
                 f"blocks {first} to {headers[-1].height}: {error}",
                 hint="restore this node's data from its peers; the other nodes decide what is true",
             ) from error
         _require(headers[0].height == first, first, "another height was given")
-        expected = client.chain_id if first == 1 else None if parent is None else parent.hash
+        genesis = source.lineage.newest.chain_id
+        expected = genesis if first == 1 else None if parent is None else parent.hash
         _require(
             expected is None or headers[0].parent == expected,
             first,
@@ -182,14 +186,47 @@ def _require(condition: bool, height: int, problem: str) -> None:
         raise ChainInvalid(f"block {height}: {problem}", hint="restore this node's data")
 
 
-class ServedChain:
-    """A running node."""
+def require_proven(document: Mapping[str, Any], source: ChainSource) -> None:
+    """The set that a node shows is the one its links prove; else `ChainInvalid`."""
+    clients, epoch = source.lineage.clients, int(document["epoch"])
+    known = clients[epoch].validators if 0 <= epoch < len(clients) else None
+    shown = [(member["name"], member["node_id"]) for member in document["members"]]
+    if known is None or shown != [(one.name, one.node_id.hex()) for one in known.members]:
+        raise ChainInvalid(
+            f"the validators of epoch {epoch} are not those that the chain proves",
+            hint="check that genesis.json is the one of this chain; ask another node",
+        )
 
-    def __init__(self, client: NodeClient, bounds: Bounds) -> None:
+
+class ServedChain:
+    """A running node. Epochs that begin while it is read are followed."""
+
+    def __init__(self, client: NodeClient, genesis: Lineage) -> None:
+        """Raises `ChainInvalid` if the node's links do not lead from genesis to its epoch."""
         self._client = client
-        self._bounds = bounds
+        self._lineage = genesis
         status, _ = client.status()
         self._oldest, self._newest = status.height_oldest, status.height
+        self._follow()
+
+    @property
+    def lineage(self) -> Lineage:
+        """See `ChainSource`."""
+        return self._lineage
+
+    def _follow(self) -> None:
+        while True:
+            document = self._client.epoch_links(len(self._lineage.clients))
+            try:
+                rows = [base64.b64decode(text) for text in document["links"]]
+                self._lineage = self._lineage.decoded(rows)
+            except (KeyError, TypeError, ValueError, ProofInvalid) as error:
+                raise ChainInvalid(
+                    f"the validator sets cannot be followed from genesis: {error}",
+                    hint="check that genesis.json is the one of this chain; ask another node",
+                ) from None
+            if not rows:
+                return
 
     @property
     def oldest(self) -> int:
@@ -210,8 +247,14 @@ class ServedChain:
                 return None
             raise
         try:
-            proof = decode_header_proof(base64.b64decode(document["proof"]), self._bounds)
-            batches = [_batch(base64.b64decode(text), self._bounds) for text in document["batches"]]
+            data = base64.b64decode(document["proof"])
+            try:
+                proof = decode_header_proof(data, self._lineage.bounds)
+            except ProofInvalid:  # perhaps of an epoch that has begun since
+                self._follow()
+                proof = decode_header_proof(data, self._lineage.bounds)
+            bounds = self._lineage.bounds
+            batches = [_batch(base64.b64decode(text), bounds) for text in document["batches"]]
         except (KeyError, TypeError, ValueError, MalformedMessage, ProofInvalid) as error:
             raise ChainInvalid(
                 f"blocks from {first}: the node answers what is no chain ({error})",
@@ -238,18 +281,32 @@ class ServedChain:
 class StoredChain:
     """The files of a stopped node."""
 
-    def __init__(self, state: StateStore, store: ConsensusStore, bounds: Bounds) -> None:
-        self._state = state
-        self._store = store
-        self._bounds = bounds
+    def __init__(self, node: StoppedNode, genesis: Lineage) -> None:
+        """Raises `ChainInvalid` if the records do not lead from genesis to the newest epoch."""
+        self._state = node.state
+        self._store = node.store
+        records = node.records()
+        links = [record.link for record in records if isinstance(record, EpochBegun)]
+        try:
+            self._lineage = genesis.followed(sorted(links, key=lambda link: link.epoch))
+        except ProofInvalid as error:
+            raise ChainInvalid(
+                f"the validator sets cannot be followed from genesis: {error}",
+                hint="check that genesis.json is the one of this chain",
+            ) from None
+        self._bounds = self._lineage.bounds
         self._certificates = sorted(
             [
-                record.certificate
-                for record in store.load(bounds)
-                if isinstance(record, Anchor | Tip)
+                *[record.certificate for record in records if isinstance(record, Anchor | Tip)],
+                *[link.certificate for link in links],
             ],
             key=lambda certificate: certificate.height,
         )
+
+    @property
+    def lineage(self) -> Lineage:
+        """See `ChainSource`."""
+        return self._lineage
 
     @property
     def oldest(self) -> int:
@@ -315,6 +372,23 @@ class Proved:
     data: dict[str, Any]
 
 
+def with_links(document: dict[str, Any], lineage: Lineage) -> dict[str, Any]:
+    """The same proof file with the links to the epoch of its certificate, and no more of them."""
+    try:
+        if document["kind"] == "account":
+            certificate = _certificate(document, lineage)
+        else:
+            proof = decode_header_proof(_bytes(document, "proof"), lineage.bounds)
+            certificate = proof.certificate
+    except (KeyError, ValueError, MalformedMessage, ProofInvalid) as error:
+        raise ProofFileInvalid(
+            f"the node answers what is no proof: {error}", hint="ask another node"
+        ) from error
+    links = lineage.through(int(certificate.checkpoint.epoch)).links
+    rows = [base64.b64encode(encode(link.value())).decode() for link in links]
+    return document | {"links": rows}
+
+
 def header_proof_file(document: Mapping[str, Any]) -> dict[str, Any]:
     """A proof file of a block, of what `/api/v1/headers` answered."""
     return {"format": PROOF_FORMAT, "kind": "block", "proof": document["proof"]}
@@ -334,7 +408,6 @@ def account_proof_file(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def verify_proof_file(text: str, genesis: Genesis) -> Proved:
     """Check a proof file against a genesis, offline; raises `ProofFileInvalid`."""
-    client = light_client(genesis)
     try:
         document = json.loads(text) if len(text) <= PROOF_FILE_SIZE_BYTES_MAX else None
         if not isinstance(document, dict) or document.get("format") != PROOF_FORMAT:
@@ -342,7 +415,11 @@ def verify_proof_file(text: str, genesis: Genesis) -> Proved:
         check = {"block": _block, "payload": _payload, "account": _account}.get(document["kind"])
         if check is None:
             raise ProofInvalid(f"nothing is known of a proof of {document['kind']!r}")
-        return check(document, client)
+        links = document.get("links", [])
+        if not isinstance(links, list) or len(links) > LINKS_MAX:
+            raise ProofInvalid("no list of links")
+        rows = [base64.b64decode(link, validate=True) for link in links]
+        return check(document, lineage_of(genesis).decoded(rows))
     except (
         KeyError,
         TypeError,
@@ -363,8 +440,8 @@ def _bytes(document: Mapping[str, Any], name: str) -> bytes:
     return base64.b64decode(document[name], validate=True)
 
 
-def _block(document: Mapping[str, Any], client: LightClient) -> Proved:
-    block = client.verify_header(decode_header_proof(_bytes(document, "proof"), client.bounds))
+def _block(document: Mapping[str, Any], lineage: Lineage) -> Proved:
+    block = lineage.verify_header(decode_header_proof(_bytes(document, "proof"), lineage.bounds))
     header = block.header
     return Proved(
         what=f"block {header.height:,} is agreed",
@@ -379,9 +456,9 @@ def _block(document: Mapping[str, Any], client: LightClient) -> Proved:
     )
 
 
-def _payload(document: Mapping[str, Any], client: LightClient) -> Proved:
-    block = client.verify_header(decode_header_proof(_bytes(document, "proof"), client.bounds))
-    batch = _batch(_bytes(document, "batch"), client.bounds)
+def _payload(document: Mapping[str, Any], lineage: Lineage) -> Proved:
+    block = lineage.verify_header(decode_header_proof(_bytes(document, "proof"), lineage.bounds))
+    batch = _batch(_bytes(document, "batch"), lineage.bounds)
     if batch.digest != block.header.batch:
         raise ProofInvalid("the batch is not the one of the block")
     payload, position, size = _bytes(document, "payload"), document["position"], document["size"]
@@ -423,17 +500,20 @@ def _transaction(payload: bytes, identifier: str) -> dict[str, Any]:
     return {"id": identifier}
 
 
-def _account(document: Mapping[str, Any], client: LightClient) -> Proved:
+def _certificate(document: Mapping[str, Any], lineage: Lineage) -> BlockCertificate:
+    value = wire.decode_value(_bytes(document, "certificate"), MESSAGE_BYTES_MAX)
+    return wire.block_certificate(value, lineage.bounds)
+
+
+def _account(document: Mapping[str, Any], lineage: Lineage) -> Proved:
     from caesar.core.addresses import parse_address
     from caesar.core.proofs import verify_account_proof
     from caesar.core.transactions import TAG
     from caesar.errors import CaesarError
     from node.amounts import amount_text
 
-    certificate = wire.block_certificate(
-        wire.decode_value(_bytes(document, "certificate"), MESSAGE_BYTES_MAX), client.bounds
-    )
-    client.verify_certificate(certificate)
+    certificate = _certificate(document, lineage)
+    lineage.verify_certificate(certificate)
     match decode(_bytes(document, "proof"), size_max=MESSAGE_BYTES_MAX):
         case (bytes(proof), tuple(roots)):
             pass

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from node.errors import ExitCode, NotReachable, NotReady, OperationRefused, UnexpectedAnswer
 from node.health import Finding
-from node.limits import READ_WAIT_MS_DEFAULT
+from node.limits import HTTP_BLOCKS_PER_PAGE_MAX, HTTP_WAIT_MS_DEFAULT, READ_WAIT_MS_DEFAULT
 from node.status import Status, from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import httpx
 
@@ -161,6 +161,10 @@ class NodeClient:
         """Return headers from a block to the next certified one."""
         return self._json("GET", f"/api/v1/headers/{height}")
 
+    def epoch_links(self, first: int) -> dict[str, Any]:
+        """Return the links to epoch `first` and some after it."""
+        return self._json("GET", f"/api/v1/epochs/{first}")
+
     def body(self, height: int) -> bytes:
         """Return the batch body of a block."""
         return self._ok("GET", f"/api/v1/blocks/{height}/body").content
@@ -176,6 +180,27 @@ class NodeClient:
     def block(self, height: int | None = None) -> dict[str, Any]:
         """Return a block, the newest for None."""
         return self._json("GET", f"/api/v1/blocks/{'latest' if height is None else height}")
+
+    def blocks(self, first: int, *, timeout_s: float, limit: int) -> dict[str, Any]:
+        """Return a page of blocks from a height on, waiting for the first of them."""
+        query = f"?from={first}&limit={limit}&timeout_ms={int(timeout_s * 1000)}"
+        return self._json("GET", f"/api/v1/blocks{query}", timeout=timeout_s + TIMEOUT_S)
+
+    def follow(self, first: int) -> Iterator[dict[str, Any]]:
+        """Yield block after block for ever. Raises when they do not make one chain.
+
+        A block that was pruned before it was read ends this: nothing is left out in silence.
+        """
+        parent: str | None = None
+        while True:
+            page = self.blocks(
+                first, timeout_s=HTTP_WAIT_MS_DEFAULT / 1000, limit=HTTP_BLOCKS_PER_PAGE_MAX
+            )
+            for block in page["blocks"]:
+                if block["height"] != first or parent not in (None, block["parent"]):
+                    raise self._strange(f"a block {first} that does not follow the one before")
+                yield block
+                first, parent = first + 1, block["hash"]
 
     def validators(self) -> dict[str, Any]:
         """Return the validator set, a pending one, and the proven offences."""

@@ -27,7 +27,7 @@ from consensus.core.records import (
 from consensus.errors import ConsensusError
 from native.batches import Batch
 from native.errors import NativeError
-from node.chain import StoredChain, light_client, verify_chain
+from node.chain import StoredChain, lineage_of, verify_chain
 from node.errors import DatabaseInvalid
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def inspect_stores(node: StoppedNode) -> dict[str, Any]:
     """Kinds, counts, sizes and numbers; no payload, no signature."""
-    records = node.store.load(node.bounds)
+    records = node.records()
     kinds: dict[str, dict[str, Any]] = {}
     for record in records:
         row = encode_record(record)
@@ -85,15 +85,16 @@ def verify_stores(node: StoppedNode) -> dict[str, Any]:
                 hint="move it away and start the node: what it held is fetched or executed again",
             )
     try:
-        records = node.store.load(node.bounds)
+        records = node.records()
     except ConsensusError as error:
         raise DatabaseInvalid(
             f"{node.home.consensus_database}: {error}", hint=error.hint
         ) from error
     # What this node was signing when it stopped has no signature yet; a start makes it again.
     jobs = [job for record in records for job in _jobs(record, node) if job[3] != UNSIGNED]
-    client = light_client(node.genesis)
-    for validators in Epochs.of(node.genesis.chain_id, client.validators, records).sets:
+    genesis = lineage_of(node.genesis)
+    epochs = Epochs.of(node.genesis.chain_id, genesis.newest.validators, records)
+    for validators in epochs.sets:
         own = [job[1:] for job in jobs if job[0] == validators.epoch]
         for (signer, _, _), valid in zip(own, falcon_check(validators)(own), strict=True):
             if not valid:
@@ -116,7 +117,7 @@ def verify_stores(node: StoppedNode) -> dict[str, Any]:
                 hint="move it away and start as after disk loss; the node recovers from its peers",
             )
         bodies += 1
-    report = verify_chain(StoredChain(node.state, node.store, node.bounds), client, bodies=True)
+    report = verify_chain(StoredChain(node, genesis), bodies=True)
     return {
         "records": len(records),
         "signatures": len(jobs),

@@ -75,12 +75,12 @@ def roll_back(node: StoppedNode) -> int:
 
 
 def _refuse_if_voted(node: StoppedNode, height: int) -> None:
-    records = node.store.load(node.bounds)
+    records = node.records()
     certified = max(
         [int(record.certificate.height) for record in records if isinstance(record, Tip)], default=0
     )
     if certified >= height:
-        if len(node.genesis.validators) == 1:
+        if len(node.epochs().newest.members) == 1:
             raise RollbackUnsafe(
                 f"block {height} is certified and no other validator could give it back",
                 hint="move state.db away and start the node: all blocks are executed again",

@@ -13,17 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from consensus.core.epochs import Epochs
 from consensus.core.wire import Bounds
 from consensus.runtime.store import ConsensusStore
 from native import Completions
 from node.errors import HomeIncomplete
 from node.home import Home
 from node.preflight import read_genesis, take_lock
+from node.runtime.membership import genesis_set
 from node.runtime.store import StateStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from consensus.core.records import Record
     from node.core.genesis import Genesis
 
 
@@ -33,9 +36,22 @@ class StoppedNode:
 
     home: Home
     genesis: Genesis
-    bounds: Bounds
     state: StateStore
     store: ConsensusStore
+
+    def records(self) -> list[Record]:
+        """Every record; raises `CorruptRecord`. The sets of later epochs are among them."""
+        members = len(self.genesis.validators)
+        return self.store.load(Bounds(chain_id=self.genesis.chain_id, members=members))
+
+    def epochs(self) -> Epochs:
+        """The set of every epoch this node has entered, as its records prove them."""
+        return Epochs.of(self.genesis.chain_id, genesis_set(self.genesis), self.records())
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a decoder must know of the newest epoch."""
+        return self.epochs().bounds()
 
 
 @contextmanager
@@ -61,7 +77,6 @@ def stopped_node(folder: Path) -> Iterator[StoppedNode]:
                 yield StoppedNode(
                     home=home,
                     genesis=genesis,
-                    bounds=Bounds(chain_id=genesis.chain_id, members=len(genesis.validators)),
                     state=state,
                     store=store,
                 )

@@ -132,7 +132,9 @@ def decode_account_proof(data: bytes) -> AccountProof:
     except NativeError as error:
         raise AccountProofInvalid(str(error)) from None
     match value:
-        case (version, tuple(commitment), tuple(account), bytes(path)) if version == PROOF_VERSION:
+        case (version, tuple(commitment), tuple(account), bytes(path)) if (
+            _integers(version) and version == PROOF_VERSION
+        ):
             return AccountProof(
                 state=_state(account), commitment=_commitment(commitment), path=path
             )
@@ -149,9 +151,12 @@ def _commitment(value: tuple[object, ...]) -> Commitment:
             bytes(receipt_root),
             bytes(validators_hash),
             bytes(parameters_hash),
-        ) if {len(tree_root), len(receipt_root), len(validators_hash), len(parameters_hash)} == {
-            HASH_SIZE_BYTES
-        }:
+        ) if _integers(height, state_sum) and {
+            len(tree_root),
+            len(receipt_root),
+            len(validators_hash),
+            len(parameters_hash),
+        } == {HASH_SIZE_BYTES}:
             return Commitment(
                 height=height,
                 tree_root=Digest(tree_root),
@@ -168,7 +173,9 @@ def _state(value: tuple[object, ...]) -> AccountState:
     match value:
         case ():
             return NOTHING
-        case (int(balance), int(algorithm), tuple(lanes)) if algorithm in (0, 1):
+        case (int(balance), int(algorithm), tuple(lanes)) if _integers(
+            balance, algorithm
+        ) and algorithm in (0, 1):
             return AccountState(
                 exists=True,
                 balance=Amount(balance),
@@ -181,7 +188,12 @@ def _state(value: tuple[object, ...]) -> AccountState:
 
 def _lane(value: object) -> tuple[int, int]:
     match value:
-        case (int(lane), int(after)):
+        case (int(lane), int(after)) if _integers(lane, after):
             return lane, after
         case _:
             raise AccountProofInvalid("the proof's lanes have an unknown form")
+
+
+def _integers(*values: object) -> bool:
+    """Whether these are integers: `true` equals 1 and is another encoding."""
+    return all(type(value) is int for value in values)

@@ -226,12 +226,6 @@ class Registry:
             entry.node_id == offender and entry.offence is offence for entry in self.tombstones
         )
 
-    def decided_at(self, height: int) -> ValidatorSet | None:
-        """What a block decided about who votes next: of the newest two decisions."""
-        if self.pending is not None and self.pending.ordered_at == height:
-            return self.pending.next
-        return self.present if height == self.ordered_at > 0 else None
-
     def set_of(self, epoch: int) -> ValidatorSet | None:
         """The set of the present epoch or of the one before."""
         for known in (self.present, self.previous):

@@ -32,6 +32,7 @@ from caesar.tests.worlds import (
 from consensus.application import Row
 from consensus.core.types import Height
 from native.batches import Batch
+from native.codec import encode
 from native.hashing import EMPTY_ROOT
 from native.values import Amount, Digest
 
@@ -196,6 +197,25 @@ def test_the_absence_of_an_account_is_proved_as_well(world: World) -> None:
         assert not view.exists
         with pytest.raises(AccountProofInvalid):
             verify_account_proof(view.proof, address=address("alice"), application_root=root)
+
+
+def test_a_truth_value_is_no_number_in_a_proof(world: World) -> None:
+    """Canonical msgpack has both; only one of them is the proof that was made."""
+    view = world.application.account(address("alice"))
+    proof = decode_account_proof(view.proof)
+    commitment, path = proof.commitment.value(), proof.path
+    balance, lanes = int(proof.state.balance), proof.state.lanes
+    assert proof.state.has_key
+    assert encode((1, commitment, (balance, 1, lanes), path)) == view.proof
+    for changed in (
+        (True, commitment, (balance, 1, lanes), path),
+        (1, (True, *commitment[1:]), (balance, 1, lanes), path),
+        (1, commitment, (True, 1, lanes), path),
+        (1, commitment, (balance, True, lanes), path),
+        (1, commitment, (balance, 1, ((False, 1),)), path),
+    ):
+        with pytest.raises(AccountProofInvalid, match="unknown form"):
+            decode_account_proof(encode(changed))
 
 
 def test_system_accounts_have_proofs(world: World) -> None:

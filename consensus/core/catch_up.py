@@ -8,7 +8,7 @@ compared with the next header.
 
 from typing import TYPE_CHECKING
 
-from consensus.core import transfer
+from consensus.core import epochs, transfer
 from consensus.core.effects import Event, Fault, Send
 from consensus.core.inputs import Timer
 from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
@@ -145,9 +145,11 @@ def on_timer(replica: "Replica") -> None:
 
 def on_blocks(replica: "Replica", sender: ReplicaIndex, message: Blocks) -> None:
     """Certified headers (the decoder has checked that they chain to their certificate)."""
+    if not epochs.certifies(replica, message.certificate):
+        replica.blame(sender, Fault.BAD_CERTIFICATE)
+        return
     checkpoint.adopt(replica, message.certificate)
-    replica.headers_asked_us = None
-    transfer.answered(replica)
+    news = False
     for header, batch in zip(message.headers, message.batches, strict=True):
         height = header.height
         if height <= replica.executed or height in replica.fetched:
@@ -179,5 +181,10 @@ def on_blocks(replica: "Replica", sender: ReplicaIndex, message: Blocks) -> None
                 return
             continue
         replica.fetched[height] = (header, batch)
+        news = True
+    if news:
+        # What is known already answers nothing: it must not keep us from asking others.
+        replica.headers_asked_us = None
+        transfer.answered(replica)
     commit.execute_next(replica)
     fetch(replica)

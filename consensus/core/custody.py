@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from consensus.core.effects import Fault, ForwardCustody
 from consensus.core.inputs import CustodyChanged, Timer
 from consensus.core.phases import propose, view_change
-from consensus.limits import CLOCK_STALE_MS_MAX, JUDGED_BATCHES
+from consensus.limits import CLOCK_STALE_MS_MAX, JUDGED_BATCHES, SUSPICIONS_POSTPONED_MAX
 
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
@@ -103,9 +103,16 @@ def on_suspect(replica: "Replica") -> None:
     now = replica.now.monotonic_us
     grace = replica.request_timeout_us // 4
     paused = due is not None and now - due > grace
+    if not paused:
+        replica.postponed = 0
+    elif replica.postponed < SUSPICIONS_POSTPONED_MAX:
+        replica.postponed += 1
+    else:
+        paused = False
     if paused or replica.certified > replica.executed:
         # This process did not run for a while, or others have certified what it has not executed
-        # yet: it must not blame the primary for its own lag.
+        # yet: it must not blame the primary for its own lag. But a node that is always late looks
+        # after a few times: a cluster of such nodes would keep a dead primary.
         replica.suspect_at = now + grace
         replica.set_timer(Timer.SUSPECT, now + grace)
         return

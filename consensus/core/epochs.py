@@ -12,7 +12,7 @@ epochs. A node outside the set runs the same code as an observer and signs nothi
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from consensus.core import catch_up, custody, recovery, retransmit, transfer
@@ -21,7 +21,15 @@ from consensus.core.inputs import Timer
 from consensus.core.instance import Instance
 from consensus.core.messages import BlockCertificate, EpochLink, Stamp, Status
 from consensus.core.phases import checkpoint, prepare, propose
-from consensus.core.records import EpochBegun, ExecutedBlock, Record, Retired, ViewEntered
+from consensus.core.records import (
+    Birth,
+    EpochBegun,
+    ExecutedBlock,
+    Record,
+    Recovery,
+    Retired,
+    ViewEntered,
+)
 from consensus.core.types import (
     GENESIS_HEIGHT,
     NO_DIGEST,
@@ -54,6 +62,7 @@ class Epochs:
     chain_id: Digest
     sets: tuple[ValidatorSet, ...]
     base: Height = GENESIS_HEIGHT  # the last block before the newest epoch
+    links: tuple[EpochLink, ...] = ()  # to epoch 1, 2, ...
 
     @classmethod
     def of(cls, chain_id: Digest, genesis: ValidatorSet, records: Iterable[Record]) -> "Epochs":
@@ -69,7 +78,12 @@ class Epochs:
     def extended(self, link: EpochLink) -> "Epochs":
         """With the next epoch."""
         invariant(link.epoch == len(self.sets), "epochs are entered one after another")
-        return Epochs(chain_id=self.chain_id, sets=(*self.sets, link.validators), base=link.base)
+        return Epochs(
+            chain_id=self.chain_id,
+            sets=(*self.sets, link.validators),
+            base=link.base,
+            links=(*self.links, link),
+        )
 
     @property
     def newest(self) -> ValidatorSet:
@@ -91,6 +105,41 @@ class Epochs:
             node_id=node_id,
             rotation_blocks=rotation_blocks,
         )
+
+
+def shown(known: Epochs, links: Iterable[EpochLink], records: Iterable[Record]) -> list[Record]:
+    """What to write for a stopped node that is shown later epochs, as if it had entered them.
+
+    `links` begin at genesis and were verified; `records` are those of the node's store. Raises
+    `CorruptRecord` when the store knows other sets.
+    """
+    own: Digest | None = None
+    recovery_of: Recovery | None = None
+    for record in records:
+        if isinstance(record, Birth):
+            own = record.node_id
+        elif isinstance(record, Recovery):
+            recovery_of = record
+    made: list[Record] = []
+    for link in links:
+        if link.epoch < len(known.sets):
+            if known.sets[link.epoch].hash != link.validators.hash:
+                raise CorruptRecord(f"the store knows another set of epoch {link.epoch}")
+            continue
+        before, known = known.newest, known.extended(link)
+        made.append(EpochBegun(link=link))
+        was, is_one = [
+            any(Digest(member.node_id) == own for member in each.members)
+            for each in (before, link.validators)
+        ]
+        if was and not is_one:
+            made.append(Retired(epoch=link.epoch, base=link.base))
+    if made:
+        made.append(ViewEntered(epoch=known.newest.epoch, view=View(0), active=True))
+        if recovery_of is not None:  # see `recovery.change_epoch`
+            place = recovery_of.first_sequence if recovery_of.done else Sequence(0)
+            made.append(replace(recovery_of, first_sequence=place, first_view=View(0)))
+    return made
 
 
 # --- the end of an epoch
@@ -193,6 +242,22 @@ def on_link(replica: "Replica", link: EpochLink) -> None:
         enter_if_due(replica)  # the certificate may have been here before the set
 
 
+def certifies(replica: "Replica", certificate: BlockCertificate) -> bool:
+    """Whether the certificate is of a block that its epoch really had.
+
+    The keys of a former set stay good for signatures, but beyond the last block of their epoch
+    they certify nothing.
+    """
+    claim = certificate.checkpoint
+    begun = replica.links.get(int(claim.epoch))
+    ended = replica.links.get(claim.epoch + 1)
+    if begun is not None and claim.height <= begun.base:
+        return False
+    if ended is None:
+        return True
+    return claim.height < ended.base if claim.next_set == NO_DIGEST else claim.height == ended.base
+
+
 # --- the beginning of the next one
 
 
@@ -221,6 +286,7 @@ def enter(replica: "Replica", link: EpochLink) -> None:
     replica.links[int(link.epoch)] = link
     for stamp in stamps:
         replica.remember(stamp)
+    replica.newest_changed.update(replica.newest_of)
     for sequence, batch in waiting.items():
         # Committed and certified, not yet executed: final, whatever set votes now.
         instance = replica.instances[sequence] = Instance(sequence)

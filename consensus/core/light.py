@@ -1,7 +1,8 @@
 """A light client: headers checked from genesis with certificates only (bft.md S12, row F1).
 
-It holds one value, the validator set of the newest epoch it has reached, and trusts nothing else:
-no node, no clock. A block is accepted when Q of that set signed a CHECKPOINT leaf for it, or when
+A `LightClient` holds one value, the validator set of the newest epoch it has reached, and trusts
+nothing else: no node, no clock. A `Lineage` keeps the client of every epoch, for who audits blocks
+of all of them. A block is accepted when Q of that set signed a CHECKPOINT leaf for it, or when
 it is an ancestor of such a block by parent header hashes. `advance` moves to the next epoch with
 the old quorum's certificate of the block that names the next set by its hash (bft.md 3.8).
 
@@ -11,7 +12,7 @@ another future. A client that has been away for long compares the newest height 
 Every check raises `ProofInvalid`; none returns a verdict that could be forgotten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,7 @@ from consensus.core import wire
 from consensus.core.messages import (
     BlockCertificate,
     BlockHeader,
+    EpochLink,
     SignatureJob,
     path_length,
 )
@@ -32,6 +34,9 @@ from consensus.limits import (
     HEADER_PROOF_SIZE_BYTES_MAX,
     HEADERS_PER_REPLY_MAX,
     LEAVES_PER_VECTOR_MAX,
+    LINKS_MAX,
+    LINKS_SIZE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
 )
 from native import FalconVerifier, verify_many
 from native.codec import encode
@@ -122,11 +127,6 @@ class LightClient:
         """Begin with the keys that genesis names."""
         return cls(chain_id=chain_id, validators=validators, check=falcon_check(validators))
 
-    @property
-    def bounds(self) -> wire.Bounds:
-        """What a decoder must know of this chain."""
-        return wire.Bounds(chain_id=self.chain_id, members=len(self.validators.members))
-
     def verify_certificate(self, certificate: BlockCertificate) -> None:
         """Q distinct members of the trusted set signed this CHECKPOINT; else `ProofInvalid`."""
         checkpoint = certificate.checkpoint
@@ -207,3 +207,100 @@ class LightClient:
             first=Height(certificate.height + 1),
             check=check(validators),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """A client for every epoch from genesis on, each proven by the link from the one before.
+
+    An epoch whose end is known has no certificate above its last block, which alone names a set.
+    """
+
+    clients: tuple[LightClient, ...]
+    links: tuple[EpochLink, ...] = ()
+
+    @classmethod
+    def at_genesis(cls, chain_id: Digest, validators: ValidatorSet) -> "Lineage":
+        """Begin with the keys that genesis names."""
+        return cls(clients=(LightClient.at_genesis(chain_id, validators),))
+
+    @property
+    def newest(self) -> LightClient:
+        """The client of the last epoch that is proven."""
+        return self.clients[-1]
+
+    @property
+    def bounds(self) -> wire.Bounds:
+        """What a decoder must know of this chain; epochs that are not proven yet are refused."""
+        sizes = [len(client.validators.members) for client in self.clients]
+        return wire.Bounds(
+            chain_id=self.newest.chain_id, members=sizes[-1], earlier=tuple(sizes[:-1])
+        )
+
+    def through(self, epoch: int) -> "Lineage":
+        """As far as one epoch and no further."""
+        return Lineage(clients=self.clients[: epoch + 1], links=self.links[:epoch])
+
+    def followed(self, links: Iterable[EpochLink]) -> "Lineage":
+        """With the epochs that these links prove, one after another; else `ProofInvalid`."""
+        lineage = self
+        for link in links:
+            client = lineage.newest.advance(link.certificate, link.validators)
+            lineage = Lineage(clients=(*lineage.clients, client), links=(*lineage.links, link))
+        return lineage
+
+    def decoded(self, rows: Iterable[bytes]) -> "Lineage":
+        """With the epochs of encoded links; else `ProofInvalid`. Each needs the set before it."""
+        lineage = self
+        for data in rows:
+            try:
+                link = wire.epoch_link(wire.decode_value(data, MESSAGE_BYTES_MAX), lineage.bounds)
+            except MalformedMessage as error:
+                raise ProofInvalid(
+                    f"not the link to epoch {len(lineage.clients)}: {error}"
+                ) from None
+            lineage = lineage.followed([link])
+        return lineage
+
+    def client_of(self, certificate: BlockCertificate) -> LightClient:
+        """Who can check a certificate; `ProofInvalid` if its epoch is unknown or was over."""
+        checkpoint = certificate.checkpoint
+        epoch = int(checkpoint.epoch)
+        if epoch >= len(self.clients):
+            raise ProofInvalid(
+                f"the certificate is of epoch {epoch}, proven is epoch {len(self.links)}"
+            )
+        if epoch < len(self.links):
+            end, height = self.links[epoch].base, checkpoint.height
+            if height > end or (height == end) != (checkpoint.next_set != NO_DIGEST):
+                raise ProofInvalid(
+                    f"a certificate of epoch {epoch} for block {height}, but that epoch ends with "
+                    f"block {end}, and only that one names a set"
+                )
+        return self.clients[epoch]
+
+    def verify_certificate(self, certificate: BlockCertificate) -> None:
+        """As `LightClient.verify_certificate`, in any epoch that is proven."""
+        self.client_of(certificate).verify_certificate(certificate)
+
+    def verify_header(self, proof: HeaderProof) -> TrustedBlock:
+        """As `LightClient.verify_header`, in any epoch that is proven."""
+        return self.client_of(proof.certificate).verify_header(proof)
+
+
+def encode_links(links: Iterable[EpochLink]) -> bytes:
+    """Canonical bytes of the links from genesis on, for a file."""
+    return encode(tuple([encode(link.value()) for link in links]))
+
+
+def decode_links(data: bytes) -> tuple[bytes, ...]:
+    """The links of a file, each still encoded (see `Lineage.decoded`); raises `ProofInvalid`."""
+    links = []
+    try:
+        for row in wire.rows(wire.decode_value(data, LINKS_SIZE_BYTES_MAX), LINKS_MAX):
+            if not isinstance(row, bytes):
+                raise MalformedMessage("expected bytes")
+            links.append(row)
+    except MalformedMessage as error:
+        raise ProofInvalid(f"not the links of a chain: {error}") from None
+    return tuple(links)

@@ -28,7 +28,7 @@ from consensus.core.messages import (
 from consensus.core.types import Epoch, Height, Number, Sequence, View
 from consensus.core.validators import ValidatorSet
 from consensus.errors import CorruptRecord, MalformedMessage
-from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
+from consensus.limits import ANCHOR_BLOCKS, MEMBERS_MAX, MESSAGE_BYTES_MAX
 from native.codec import Value, encode
 from native.values import Digest, Signature
 
@@ -216,7 +216,7 @@ def record_key(record: Record) -> tuple[int, int]:
         case LastNumber():
             return RecordKind.LAST_NUMBER, 0
         case PeerStamp():
-            return RecordKind.PEER_STAMP, record.stamp.signer
+            return RecordKind.PEER_STAMP, record.stamp.epoch * MEMBERS_MAX + record.stamp.signer
         case ViewEntered():
             return RecordKind.VIEW_ENTERED, 0
         case Accepted():

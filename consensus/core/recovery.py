@@ -130,7 +130,7 @@ def _restore_epoch(replica: "Replica", stamps: list[Stamp], known: ExecutedBlock
     epoch = replica.committee.epoch
     invariant(len(replica.links) == epoch, "a replica starts in the newest epoch of its records")
     if epoch:
-        replica.base = replica.links[epoch].base
+        replica.base = replica.view_base = replica.links[epoch].base
     for stamp in stamps:
         replica.remember(stamp)
     for block in list(replica.uncertified.values()):
@@ -248,11 +248,7 @@ def start(replica: "Replica") -> None:
     replica.entered_us = replica.now.monotonic_us
     if replica.phase is Phase.SEEKING:
         replica.emit(Persist(record=_record(replica, done=False)))
-        if replica.members - 1 < replica.quorum:
-            replica.halt(
-                f"this node lost its voting record, and a chain of {replica.members} validators "
-                "cannot recover one: restore the data folder, or start a new chain"
-            )
+        if _too_few(replica):
             return
     retransmit.send_status_to_all(replica)
     retransmit.arm(replica)
@@ -267,6 +263,17 @@ def start(replica: "Replica") -> None:
                 catch_up.want_body(replica, root)
     catch_up.fetch(replica)
     epochs.enter_if_due(replica)
+
+
+def _too_few(replica: "Replica") -> bool:
+    """Halt, and say so, where no quorum of others can tell how far this node has voted."""
+    if replica.members - 1 >= replica.quorum:
+        return False
+    replica.halt(
+        f"this node lost its voting record, and a chain of {replica.members} validators "
+        "cannot recover one: restore the data folder, or start a new chain"
+    )
+    return True
 
 
 def change_epoch(replica: "Replica") -> None:
@@ -284,6 +291,8 @@ def change_epoch(replica: "Replica") -> None:
     elif lost:
         replica.amnesiac = False
         replica.phase = Phase.SEEKING
+        if _too_few(replica):
+            return
     elif replica.phase is Phase.OBSERVING:
         replica.phase = Phase.STARTING
     if lost or replica.first_sequence:
@@ -381,7 +390,8 @@ def on_answer(replica: "Replica", sender: ReplicaIndex, message: RecoveryAnswer)
     bounds: list[int] = []
     views: list[int] = [0]
     for reply in replica.answers.values():
-        certified = 0 if reply.certificate is None else reply.certificate.height
+        shown = reply.certificate
+        certified = 0 if shown is None or not epochs.certifies(replica, shown) else shown.height
         bounds.append(max(certified, min(reply.executed, certified + WINDOW_BLOCKS)))
         if reply.new_view is not None:
             views.append(reply.new_view.view)

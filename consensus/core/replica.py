@@ -163,8 +163,12 @@ class Peer:
         "executed",
         "helped_us",
         "holds_ours",
+        "hurried_blocks",
         "phase",
         "seen_us",
+        "show_at_us",
+        "show_pause_us",
+        "shown_view",
         "view",
     )
 
@@ -176,9 +180,13 @@ class Peer:
         self.executed = Height(0)
         self.certified = Height(0)
         self.holds_ours = False  # our newest VIEW-CHANGE
+        self.hurried_blocks = 0  # proposed early for its recovery, and not yet made up for
         self.seen_us: int | None = None  # when its last STATUS came
         self.clock_offset_ms: int | None = None  # its clock then, less ours; delay included
         self.helped_us: int | None = None  # when we last re-sent things to it
+        self.shown_view: View | None = None  # whose NEW-VIEW it was shown
+        self.show_at_us = 0  # when it may be shown that again
+        self.show_pause_us = 0
 
 
 class Replica:
@@ -251,6 +259,7 @@ class Replica:
         self.request_timeout_us = timing.request_timeout_ms * 1_000
         self.ages_us: deque[int] = deque(maxlen=128)
         self.suspect_at: int | None = None
+        self.postponed = 0  # looks at the primary that were put off in a row
 
         # Catch-up.
         self.fetched: dict[int, tuple[BlockHeader, BatchHeader]] = {}
@@ -265,6 +274,8 @@ class Replica:
         # Retransmission.
         self.status_mark = (Height(0), Height(0))
         self.status_sent_us: int | None = None
+        self.status_due_us: int | None = None
+        self.status_stretch = 1  # STATUS and answers are this many times rarer: we are late
 
         self.view_changes_total = 0
         self.votes_late = 0
@@ -532,6 +543,16 @@ class Replica:
         """Whether a BODY frame with this root was asked for; others are dropped unread."""
         return payload_root in self.wanted
 
+    @property
+    def is_far_behind(self) -> bool:
+        """More than a window is certified that was not executed here yet.
+
+        Live votes and proposals are of no use until the gap is smaller: nothing in flight can be
+        voted on. They may be dropped unread, as if lost; STATUS and the headers that were asked
+        for bring newer certificates.
+        """
+        return self.certified - self.executed > WINDOW_BLOCKS
+
     def is_led_by(self, peer: int) -> bool:
         """Whether this peer is the primary of the view we are in: its bodies may come unasked."""
         return self.active and self.committee.primary(self.view) == peer != self.me
@@ -652,7 +673,9 @@ class Replica:
         known = self.peers.get(peer) or self.guest(peer)
         if known is None:
             return False
-        if known.helped_us is not None and now - known.helped_us < retransmit.HELP_INTERVAL_US:
+        if known.helped_us is not None and now - known.helped_us < retransmit.help_interval_us(
+            self
+        ):
             return False
         known.helped_us = now
         return True

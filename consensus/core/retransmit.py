@@ -3,6 +3,10 @@
 Sent on every reconnect, every few hundred milliseconds while something is stuck, and as a slow
 heartbeat otherwise, so that a late node hears of newer certificates even when the cluster is idle.
 All answers are limited in rate for each peer; two healthy nodes fall silent at once.
+
+A timer that fires late says that this node cannot keep up with what it receives. Then it asks and
+answers less often, up to a bound: among many slow nodes the re-sends alone would fill every queue,
+and nothing else would be read any more.
 """
 
 from typing import TYPE_CHECKING
@@ -20,22 +24,34 @@ from consensus.core.messages import (
 )
 from consensus.core.phases import checkpoint
 from consensus.core.types import GENESIS_HEIGHT, NOBODY, Phase, ReplicaIndex
+from consensus.limits import BACKOFF_DOUBLINGS_MAX, STATUS_STRETCH_MAX
 
 if TYPE_CHECKING:
-    from consensus.core.replica import Replica
+    from consensus.core.replica import Peer, Replica
 
 HELP_INTERVAL_US = 100_000
 
 
 def arm(replica: "Replica") -> None:
-    replica.set_timer(
-        Timer.STATUS,
-        replica.now.monotonic_us + replica.timing.status_interval_ms * 1_000,
-    )
+    interval = replica.timing.status_interval_ms * 1_000 * replica.status_stretch
+    replica.status_due_us = replica.now.monotonic_us + interval
+    replica.set_timer(Timer.STATUS, replica.status_due_us)
+
+
+def _adapt(replica: "Replica") -> None:
+    """Twice the pause when this node is late with its work, one step back when it is in time."""
+    interval = replica.timing.status_interval_ms * 1_000
+    due = replica.status_due_us
+    late = due is not None and replica.now.monotonic_us - due > interval // 2
+    if late:
+        replica.status_stretch = min(2 * replica.status_stretch, STATUS_STRETCH_MAX)
+    else:
+        replica.status_stretch = max(1, replica.status_stretch - 1)
 
 
 def on_timer(replica: "Replica") -> None:
     """Send STATUS if something is stuck, or as a heartbeat."""
+    _adapt(replica)
     arm(replica)
     custody.remind(replica)
     now = replica.now.monotonic_us
@@ -152,10 +168,15 @@ def on_status(replica: "Replica", sender: ReplicaIndex, status: Status) -> None:
     _help(replica, sender, status, certified)
 
 
+def help_interval_us(replica: "Replica") -> int:
+    """How long one peer waits for the next answer at least."""
+    return HELP_INTERVAL_US * replica.status_stretch
+
+
 def _help(replica: "Replica", sender: ReplicaIndex, status: Status, certified: int) -> None:
     peer = replica.peers[sender]
     now = replica.now.monotonic_us
-    if peer.helped_us is not None and now - peer.helped_us < HELP_INTERVAL_US:
+    if peer.helped_us is not None and now - peer.helped_us < help_interval_us(replica):
         return
     before = len(replica.effects)
     behind = status.view < replica.view or (
@@ -176,7 +197,13 @@ def _help(replica: "Replica", sender: ReplicaIndex, status: Status, certified: i
         if answer is not None:
             replica.emit(Send(peer=sender, message=answer))
     new_view = replica.new_view
-    if behind and replica.active and new_view is not None and _may_show(replica, new_view):
+    if (
+        behind
+        and replica.active
+        and new_view is not None
+        and _may_show(replica, new_view)
+        and may_repeat_view(replica, peer)
+    ):
         replica.emit(Send(peer=sender, message=new_view))
     if not replica.active and (behind or status.view == replica.view):
         for signer, message in sorted(replica.view_changes.items()):
@@ -190,6 +217,25 @@ def _help(replica: "Replica", sender: ReplicaIndex, status: Status, certified: i
         _resend(replica, sender, status, certified)
     if len(replica.effects) > before:
         peer.helped_us = now
+
+
+def may_repeat_view(replica: "Replica", peer: "Peer") -> bool:
+    """Whether it is time to show this peer our NEW-VIEW (again): ever more rarely.
+
+    It is the largest message there is. A peer that has not entered after the first one is probably
+    still reading it.
+    """
+    now = replica.now.monotonic_us
+    if peer.shown_view != replica.view:
+        peer.shown_view = replica.view
+        peer.show_at_us = now
+        peer.show_pause_us = HELP_INTERVAL_US
+    if now < peer.show_at_us:
+        return False
+    peer.show_at_us = now + peer.show_pause_us
+    longest = replica.request_timeout_us << BACKOFF_DOUBLINGS_MAX
+    peer.show_pause_us = min(2 * peer.show_pause_us, longest // 8)
+    return True
 
 
 def _may_show(replica: "Replica", new_view: NewView) -> bool:

@@ -380,6 +380,18 @@ class Draft:
         """Whether the records may be stored unsigned (`records.signed_again`)."""
         return all(isinstance(message, VoteVector | PrePrepare) for message in self._unsigned)
 
+    def _keep(self, record: Record) -> None:
+        """Write it, unless something of a later view was gathered for its place meanwhile."""
+        key = record_key(record)
+        match record, self._records.get(key):
+            case Accepted() as mine, Accepted() as held:
+                if held.pre_prepare.view > mine.pre_prepare.view:
+                    return
+            case NewViewHeld() as mine, NewViewHeld() as held:
+                if held.new_view.view > mine.new_view.view:
+                    return
+        self._records[key] = record
+
     def complete(self, signatures: Sequence[Signature]) -> Tick:
         """Put the signatures in, one for each job; may be done again with others."""
         invariant(len(signatures) == len(self.jobs), "one signature for each job")
@@ -406,7 +418,7 @@ class Draft:
                 case _:
                     assert_never(message)
             own.append(signed)
-            self._records[record_key(record)] = record
+            self._keep(record)
             outgoing.append(
                 Outgoing(peer=None, message=signed, with_body=signed.__class__ is PrePrepare)
             )

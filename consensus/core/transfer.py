@@ -109,6 +109,9 @@ def answered(replica: "Replica") -> None:
 
 def on_manifest(replica: "Replica", sender: ReplicaIndex, manifest: Manifest) -> None:
     """Somebody offers a snapshot; its certificate was checked with the message."""
+    if not epochs.certifies(replica, manifest.run.certificate):
+        replica.blame(sender, Fault.BAD_CERTIFICATE)
+        return
     checkpoint.adopt(replica, manifest.run.certificate)
     transfer = replica.transfer
     if replica.phase is Phase.HALTED or transfer.restoring or not _wanted(replica):

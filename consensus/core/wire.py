@@ -127,6 +127,14 @@ def rows(value: Value, count_max: int, count_min: int = 0) -> tuple[Value, ...]:
     return value
 
 
+def message_number(value: Value) -> Number:
+    """The number of a signed message: they begin at 1, so that 0 stands for none."""
+    found = number(value)
+    if not found:
+        raise MalformedMessage("a signed message without a number")
+    return Number(found)
+
+
 def number(value: Value, maximum: int = NUMBER_MAX) -> int:
     if type(value) is not int or not 0 <= value <= maximum:
         raise MalformedMessage("integer out of range")
@@ -255,7 +263,7 @@ def votes(value: Value, bounds: Bounds) -> VoteVector:
     vector = VoteVector(
         epoch=Epoch(number(epoch)),
         signer=signer(who, bounds),
-        number=Number(number(count)),
+        number=message_number(count),
         leaves=tuple([leaf(entry) for entry in rows(leaves, LEAVES_PER_VECTOR_MAX, 1)]),
         signature=signature(signed),
     )
@@ -274,7 +282,7 @@ def vote_proof(value: Value, bounds: Bounds) -> VoteProof:
     length = path_length(place, leaves)
     return VoteProof(
         signer=signer(who, bounds),
-        number=Number(number(count)),
+        number=message_number(count),
         index=place,
         size=leaves,
         path=tuple([digest(step) for step in rows(path, length, length)]),
@@ -329,7 +337,7 @@ def pre_prepare(value: Value, bounds: Bounds) -> PrePrepare:
     return PrePrepare(
         view=place,
         signer=ReplicaIndex(place % bounds.of(batch.epoch).members),
-        number=Number(number(count)),
+        number=message_number(count),
         header=batch,
         signature=signature(signed),
     )
@@ -343,7 +351,7 @@ def view_change(value: Value, bounds: Bounds) -> ViewChange:
         epoch=Epoch(number(epoch)),
         view=View(number(view)),
         signer=signer(who, bounds),
-        number=Number(number(count)),
+        number=message_number(count),
         certificate=optional(certified, lambda entry: block_certificate(entry, bounds)),
         prepared=tuple([prepared_certificate(entry, bounds) for entry in entries]),
         signature=signature(signed),
@@ -378,7 +386,7 @@ def new_view(value: Value, bounds: Bounds) -> NewView:
         epoch=Epoch(number(epoch)),
         view=place,
         signer=ReplicaIndex(place % members),
-        number=Number(number(count)),
+        number=message_number(count),
         view_changes=tuple([view_change(entry, bounds) for entry in entries]),
         proposals=tuple(
             [pre_prepare(entry, bounds) for entry in rows(proposals, 2 * WINDOW_BLOCKS)]
@@ -418,7 +426,7 @@ def stamp(value: Value, bounds: Bounds) -> Stamp:
         kind=signed_kind(kind),
         signer=signer(who, bounds),
         epoch=Epoch(number(epoch)),
-        number=Number(number(count)),
+        number=message_number(count),
         digest=digest(content),
         signature=signature(signed),
     )
@@ -488,6 +496,9 @@ def recovery_answer(value: Value, bounds: Bounds) -> RecoveryAnswer:
     )
     if len({entry.signer for entry in answer.view_changes}) != len(answer.view_changes):
         raise MalformedMessage("two VIEW-CHANGEs of one sender")
+    shown = (*answer.view_changes, *(() if answer.new_view is None else (answer.new_view,)))
+    if any(message.epoch != answer.epoch for message in shown):
+        raise MalformedMessage("an answer shows a view of another epoch")
     return answer
 
 

@@ -45,6 +45,7 @@ from consensus.core.messages import (
     BlockCertificate,
     BlockHeader,
     Commit,
+    EpochJob,
     EpochLink,
     FetchBlocks,
     FetchBodies,
@@ -66,6 +67,7 @@ from consensus.limits import (
     INLINE_BODY_BYTES_MAX,
     WINDOW_BLOCKS,
 )
+from consensus.runtime.checked import Checked
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, verify_many
 from native.batches import Batch
@@ -92,6 +94,7 @@ FORWARD_SIZE_BYTES_MAX: Final = 262_144
 INBOX_FRAMES_MAX: Final = 4_096  # ~100 turns of a busy cluster of 21; beyond that we drop and count
 STORED_SEQUENCES_MAX: Final = 1_024  # how long we remember that a body is already on disk
 PATIENCE_US: Final = 5_000  # CHECKPOINT leaves wait this long for other votes to travel with
+PATIENCE_CUSTODY_US: Final = 25_000  # and this long while payloads are held: their block will come
 SEEN_PROPOSALS_MAX: Final = 256  # first sights kept for the latency metric: four windows
 
 log = structlog.get_logger("consensus")
@@ -102,6 +105,11 @@ EMPTY_BATCH: Final = Batch.of([])
 
 MEMBERS_ONLY: Final = frozenset({frames.FrameType.PROPOSAL, frames.FrameType.PAYLOADS})
 """Frames with bodies that nobody asked for: no guest may fill memory with them."""
+
+LIVE: Final = frozenset(
+    {frames.FrameType.VOTES, frames.FrameType.PRE_PREPARE, frames.FrameType.PROPOSAL}
+)
+"""What a node far behind drops unread: it cannot vote on what is in flight."""
 
 
 class Execution(Protocol):
@@ -131,6 +139,7 @@ class DriverStatistics:
     ticks_total: int
     frames_refused_total: int
     inbox_dropped_total: int
+    frames_skipped_total: int
     bodies_held: int
     halted: str | None
 
@@ -195,6 +204,8 @@ class Driver:
         self._pushed: dict[Digest, Batch] = {}  # came before the PRE-PREPARE that names them
         self._on_disk: dict[tuple[int, Digest], None] = {}
         self._tick: Tick | None = None
+        self._patient_since: int | None = None  # something gathered waits for company
+        self._idle_since: int | None = None  # and since then no payload promises any
         self._patient_until: int | None = None
         self._serial = 0
         self._custody: tuple[int, int, int | None] = (0, 0, None)
@@ -203,6 +214,8 @@ class Driver:
         self._ticks_total = 0
         self._frames_refused_total = 0
         self._inbox_dropped_total = 0
+        self._frames_skipped_total = 0
+        self._checked = Checked()
         self.halted: str | None = None
         self._stepping = False
 
@@ -222,6 +235,7 @@ class Driver:
             ticks_total=self._ticks_total,
             frames_refused_total=self._frames_refused_total,
             inbox_dropped_total=self._inbox_dropped_total,
+            frames_skipped_total=self._frames_skipped_total,
             bodies_held=len(self._bodies) + len(self._pushed),
             halted=self.halted,
         )
@@ -344,16 +358,28 @@ class Driver:
         self._wake_at(min(times, default=None))
 
     def _wait_for_company(self) -> bool:
-        """Let a tick that nobody waits for ride on the next one, for a bounded time."""
+        """Let a tick that nobody waits for ride on the next one, for a bounded time.
+
+        A payload in custody is voted on soon, and a commit that began just before would be in the
+        way of its votes.
+        """
         if self._gather.empty or not self._gather.patient:
-            self._patient_until = None
+            self._patient_since = self._idle_since = self._patient_until = None
             return self._gather.empty
         now = self._clock().monotonic_us
-        if self._patient_until is None:
-            self._patient_until = now + PATIENCE_US
-        if now < self._patient_until:
+        if self._patient_since is None:
+            self._patient_since = now
+        until = self._patient_since + PATIENCE_CUSTODY_US
+        if len(self._mempool):
+            self._idle_since = None
+        else:
+            if self._idle_since is None:
+                self._idle_since = now
+            until = min(until, self._idle_since + PATIENCE_US)
+        if now < until:
+            self._patient_until = until
             return True
-        self._patient_until = None
+        self._patient_since = self._idle_since = self._patient_until = None
         return False
 
     def _feed(self, message: inputs.Input, body: Batch | None = None) -> None:
@@ -611,14 +637,20 @@ class Driver:
     # --- frames
 
     def _drain_inbox(self) -> None:
-        """Decode what came in, check all signatures of a part in one call, feed what holds."""
+        """Decode what came in, check all signatures of a part in one call, feed what holds.
+
+        The same certificates come in many messages: each signature is checked once.
+        """
         chain_id = self._committee.chain_id
         while self._inbox:
             messages: list[tuple[int, Message, Batch | None]] = []
-            jobs: list[tuple[FalconVerifier, bytes, bytes]] = []
-            ends: list[int] = []
+            needed: list[list[EpochJob]] = []
+            jobs: dict[EpochJob, None] = {}
             while self._inbox and len(jobs) < JOBS_PER_CALL:
                 peer, frame_type, payload = self._inbox.popleft()
+                if frame_type in LIVE and self.replica.is_far_behind:
+                    self._frames_skipped_total += 1
+                    continue
                 try:
                     decoded = self._decode(peer, frame_type, payload)
                 except UnknownEpoch:
@@ -630,19 +662,18 @@ class Driver:
                 if decoded is None:
                     continue
                 messages.append((peer, *decoded))
-                jobs.extend(
-                    (self._verifiers[epoch][signer], signed, signature)
-                    for epoch, signer, signed, signature in signatures(decoded[0], chain_id)
-                )
-                ends.append(len(jobs))
-            valid = self._verify(jobs)
-            first = 0
-            for (peer, message, body), end in zip(messages, ends, strict=True):
-                if valid.count(1, first, end) == end - first:
+                needed.append(signatures(decoded[0], chain_id))
+                jobs.update((job, None) for job in needed[-1] if job not in self._checked)
+            valid = self._verify(
+                [(self._verifiers[job[0]][job[1]], job[2], job[3]) for job in jobs]
+            )
+            bad = {job for job, holds in zip(jobs, valid, strict=True) if not holds}
+            for (peer, message, body), wanted in zip(messages, needed, strict=True):
+                if bad.isdisjoint(wanted):
                     self._accept(peer, message, body)
                 else:
                     self._refuse(peer, "bad signature")
-                first = end
+            self._checked.keep(job for job in jobs if job not in bad)
 
     def _verify(self, jobs: Sequence[tuple[FalconVerifier, bytes, bytes]]) -> bytes:
         """One byte a job, 1 where the signature holds; in slices, whatever the number."""

@@ -103,11 +103,6 @@ class Links:
                 return place
         return None
 
-    def member_of(self, connection: Connection) -> int | None:
-        """Index of the validator behind a connection; None for anybody else."""
-        index = self.index_of(connection)
-        return index if index is not None and index < GUEST_FIRST else None
-
     @property
     def connected(self) -> list[int]:
         """Indices of the validators we have a connection to."""

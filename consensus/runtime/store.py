@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 import apsw
 import trio
 
-from consensus.core import wire
+from consensus.core.epochs import Epochs, shown
 from consensus.core.records import (
     ANCHOR_KIND,
     TIP_KIND,
@@ -36,13 +36,13 @@ from consensus.core.records import (
     reborn,
 )
 from consensus.errors import ConsensusError
-from consensus.limits import ANCHOR_BLOCKS, MESSAGE_BYTES_MAX
+from consensus.limits import ANCHOR_BLOCKS
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from native.batches import Batch
 
 if TYPE_CHECKING:
-    from consensus.core.messages import BlockCertificate
+    from consensus.core.messages import BlockCertificate, EpochLink
     from consensus.core.wire import Bounds
     from native import Completions
     from native.values import Digest
@@ -175,24 +175,32 @@ def recreate_consensus_store(path: Path, *, chain_id: Digest, node_id: Digest) -
     _create(path, reborn(chain_id, node_id, 2))
 
 
-def adopt_certificate(path: Path, certificate: BlockCertificate, bounds: Bounds) -> None:
+def adopt_certificate(
+    path: Path, certificate: BlockCertificate, genesis: Epochs, links: Sequence[EpochLink] = ()
+) -> None:
     """Make a certificate the newest one of a stopped node's store, unless it knows a newer one.
 
-    What state transfer does while the node runs, before `state.db` is replaced. Raises
-    `StoreDamaged`.
+    `links` prove its epoch from `genesis`; those the store does not have are entered with it. What
+    state transfer does while the node runs, before `state.db` is replaced. Raises `StoreDamaged`.
     """
     try:
         with contextlib.closing(
             apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         ) as database:
             database.execute("PRAGMA synchronous=FULL").fetchall()
-            found = database.execute("SELECT data FROM record WHERE kind=?", (TIP_KIND,)).fetchone()
-            if found is not None:
-                value = wire.decode_value(bytes(found[0]), MESSAGE_BYTES_MAX)
-                if wire.block_certificate(value, bounds).height >= certificate.height:
-                    return
+            rows = cast(
+                "list[tuple[int, bytes]]",
+                database.execute("SELECT kind, data FROM record").fetchall(),
+            )
+            records = decode_records(rows, genesis.bounds())
+            if any(
+                isinstance(record, Tip) and record.certificate.height >= certificate.height
+                for record in records
+            ):
+                return
+            entered = shown(Epochs.of(genesis.chain_id, genesis.newest, records), links, records)
             with transaction(database):
-                _insert(database, [Tip(certificate=certificate)])
+                _insert(database, [*entered, Tip(certificate=certificate)])
     except apsw.Error as error:
         raise StoreDamaged(path, f"damaged ({error})") from error
 

@@ -6,18 +6,15 @@ in one bounded queue; when it is full the newest is dropped and the peer asks so
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
-
-import structlog
-import trio
 
 from consensus.core import frames, wire
 from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
 from consensus.core.serving import blocks_from
 from consensus.core.types import Height
 from consensus.limits import BODIES_PER_FETCH_MAX, HEADERS_PER_REPLY_MAX, MESSAGE_BYTES_MAX
+from consensus.runtime.requests import Requests
 from native.batches import Batch
 from transport import ChannelKind
 
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
 REQUESTS_WAITING_MAX: Final = 256  # two of each peer at 64 members, and room
 
 REQUESTS_PER_PEER_MAX: Final = 4  # headers and bodies, each twice: a peer asks again in 150 ms
-
-log = structlog.get_logger("consensus")
 
 
 class BlockSource(Protocol):
@@ -76,11 +71,9 @@ class BlockServer:
         self._source = source
         self._bounds = bounds
         self._body = body
-        self._in, self._out = trio.open_memory_channel[tuple[int, FetchBlocks | FetchBodies]](
-            REQUESTS_WAITING_MAX
+        self._requests: Requests[FetchBlocks | FetchBodies] = Requests(
+            waiting_max=REQUESTS_WAITING_MAX, per_peer_max=REQUESTS_PER_PEER_MAX
         )
-        self._asked: Counter[int] = Counter()
-        self.dropped_total = 0
         self.served_total = 0
 
     def enter_epoch(self, members: int) -> None:
@@ -91,31 +84,17 @@ class BlockServer:
         """How much was asked of this node by peers that are behind."""
         return ServerStatistics(
             served_total=self.served_total,
-            dropped_total=self.dropped_total,
-            waiting=self._out.statistics().current_buffer_used,
+            dropped_total=self._requests.dropped_total,
+            waiting=self._requests.waiting,
         )
 
     def serve_nowait(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
         """Queue a request of a validator."""
-        if self._asked[peer] >= REQUESTS_PER_PEER_MAX:
-            self.dropped_total += 1
-            return
-        try:
-            self._in.send_nowait((peer, request))
-            self._asked[peer] += 1
-        except trio.WouldBlock:
-            self.dropped_total += 1
+        self._requests.put_nowait(peer, request)
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async for peer, request in self._out:
-            try:
-                await self._serve(peer, request)
-            except Exception:
-                log.exception("fetch.failed", peer=peer)
-            finally:
-                self._asked[peer] -= 1
-            self.served_total += 1
+        await self._requests.answer(self._serve)
 
     async def _serve(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
         match request:
@@ -125,6 +104,7 @@ class BlockServer:
             case FetchBodies():
                 for root in request.payload_roots[:BODIES_PER_FETCH_MAX]:
                     await self._serve_body(peer, root)
+        self.served_total += 1
 
     async def blocks(self, first: Height) -> Blocks | None:
         """Headers from one block to a certificate, or None while there is no such run."""

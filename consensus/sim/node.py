@@ -46,6 +46,7 @@ from consensus.core.inputs import (
 )
 from consensus.core.messages import (
     BatchHeader,
+    BlockCertificate,
     BlockHeader,
     Blocks,
     Chunk,
@@ -141,6 +142,39 @@ def epoch_of(message: Message) -> int:
             return 0
         case _:
             assert_never(message)
+
+
+def signature_count(message: Message) -> int:
+    """How many signatures a reader has to look at; a certificate may come many times."""
+    match message:
+        case VoteVector() | PrePrepare():
+            return 1
+        case Equivocation():
+            return 2
+        case ViewChange():
+            entries = sum(1 + len(entry.votes) for entry in message.prepared)
+            return 1 + entries + _votes(message.certificate)
+        case NewView():
+            changes = sum(signature_count(change) for change in message.view_changes)
+            return 1 + changes + len(message.proposals)
+        case Status():
+            return _votes(message.certificate) + (message.held is not None)
+        case RecoveryAnswer():
+            changes = sum(signature_count(change) for change in message.view_changes)
+            shown = 0 if message.new_view is None else signature_count(message.new_view)
+            return changes + shown + _votes(message.certificate)
+        case Blocks() | EpochLink():
+            return _votes(message.certificate)
+        case Manifest():
+            return _votes(message.run.certificate)
+        case FetchBlocks() | FetchBodies() | FetchManifest() | FetchChunk() | Chunk():
+            return 0
+        case _:
+            assert_never(message)
+
+
+def _votes(certificate: BlockCertificate | None) -> int:
+    return 0 if certificate is None else len(certificate.votes)
 
 
 def sign(signer: int, message: bytes) -> Signature:
@@ -612,12 +646,14 @@ class Node:
         if processor.full:
             self.world.counters["messages a stopped process did not read"] += 1
             return
+        if isinstance(message, VoteVector | PrePrepare) and self.replica.is_far_behind:
+            self.world.counters["live messages a node far behind did not read"] += 1
+            return
         costs = processor.costs
         if not costs.frame_us and processor.idle:
             self.receive(sender, message, body)
             return
-        single = isinstance(message, VoteVector | PrePrepare)
-        checks = 1 if single else self.replica.quorum  # others carry a certificate or more
+        checks = signature_count(message)
         life = self.life
 
         def work() -> None:

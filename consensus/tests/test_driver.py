@@ -22,11 +22,11 @@ from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
-from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX
-from consensus.runtime.driver import Driver, Request
+from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX, WINDOW_BLOCKS
+from consensus.runtime.driver import PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
-from native import FalconVerifier, Mempool
+from native import FalconVerifier, Mempool, verify_many
 from native.batches import Batch
 from native.keys import SecretKey, verify
 from native.values import Algorithm, Digest
@@ -312,6 +312,25 @@ def test_votes_and_proposals_are_signed_while_the_disk_writes_them() -> None:
     verify(KEYS[0].public, proposal.signed_bytes(CHAIN), proposal.signature)
 
 
+def test_checkpoints_wait_longer_while_a_payload_promises_other_votes() -> None:
+    world = World()
+    world.submit(2, b"\x01pay")
+    executed = [False]
+    while not all(executed):
+        world.settle(1)
+        executed = [bool(node.machine.payloads) for node in world.nodes]
+    holder, *others = reversed(world.nodes)
+    holder.mempool.add(Batch.of([b"\x01known here only"]), None, 3, world.us // 1_000)
+    ticks = [node.driver.statistics().ticks_total for node in world.nodes]
+    world.settle(PATIENCE_US // 1_000 + 2)
+    assert holder.driver.statistics().ticks_total == ticks[3]
+    for node, before in zip(reversed(others), ticks[:3], strict=True):
+        assert node.driver.statistics().ticks_total > before
+    world.settle(PATIENCE_CUSTODY_US // 1_000)
+    assert holder.driver.statistics().ticks_total > ticks[3]
+    assert holder.certified[-1].height == others[0].certified[-1].height
+
+
 def test_every_accepted_body_is_written_with_its_tick() -> None:
     world = World()
     world.submit(2, b"\x01keep me")
@@ -421,3 +440,54 @@ def test_after_a_bug_of_ours_nothing_more_is_said() -> None:
 
 
 WORLD = World()
+
+
+class Deaf(World):
+    """Node 3 hears nothing but STATUS."""
+
+    def hand(self, peer: int, sender: object, frame_type: int, data: bytes) -> None:
+        if peer != 3 or frame_type == frames.FrameType.STATUS:
+            super().hand(peer, sender, frame_type, data)
+
+
+def test_a_node_far_behind_drops_votes_and_proposals_unread() -> None:
+    world = Deaf()
+    for number in range(WINDOW_BLOCKS + 2):
+        world.submit(0, b"\x01%d" % number)
+        world.settle(rounds=12)
+    world.settle(rounds=4_000)
+    behind, tip = world.nodes[3].driver, world.nodes[0].driver.replica
+    assert tip.executed > WINDOW_BLOCKS
+    assert behind.replica.is_far_behind
+    for peer, skipped, refused in ((3, 1, 0), (1, 0, 1)):
+        driver = world.nodes[peer].driver
+        before = driver.statistics()
+        World.hand(world, peer, 0, frames.FrameType.VOTES, b"cannot be decoded")
+        after = driver.statistics()
+        assert after.frames_skipped_total == before.frames_skipped_total + skipped
+        assert after.frames_refused_total == before.frames_refused_total + refused
+
+
+def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.submit(0, b"\x01pay")
+    world.settle()
+    checks: list[int] = []
+
+    def counted(jobs: Sequence[tuple[FalconVerifier, bytes, bytes]]) -> bytes:
+        checks.append(len(jobs))
+        return verify_many(jobs)
+
+    monkeypatch.setattr("consensus.runtime.driver.verify_many", counted)
+    kept: list[tuple[int, int, int, bytes]] = []
+    for _ in range(4_000):
+        world.settle(rounds=1)
+        kept += [frame for frame in world.sent if frame[2] == frames.FrameType.STATUS]
+        if kept:
+            break
+    assert kept
+    sender, peer, frame_type, data = kept[0]
+    world.hand(peer, sender, frame_type, data)
+    checks.clear()
+    world.hand(peer, sender, frame_type, data)
+    assert not sum(checks)

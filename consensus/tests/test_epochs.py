@@ -12,6 +12,7 @@ from consensus.core.effects import (
     Effect,
     EnterEpoch,
     Execute,
+    Fault,
     Halt,
     Misbehaved,
     Persist,
@@ -37,6 +38,8 @@ from consensus.core.messages import (
     EMPTY_ROOT,
     BatchHeader,
     BlockCertificate,
+    BlockHeader,
+    Blocks,
     Checkpoint,
     Commit,
     EpochLink,
@@ -44,7 +47,9 @@ from consensus.core.messages import (
     Message,
     Prepare,
     PrePrepare,
+    RecoveryAnswer,
     Status,
+    ViewChange,
     VoteVector,
     signatures,
 )
@@ -60,6 +65,7 @@ from consensus.core.records import (
     ViewEntered,
     decode_records,
     encode_record,
+    record_key,
 )
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
@@ -665,3 +671,112 @@ def test_a_node_that_keeps_its_old_index_is_found(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Replica, "begin_epoch", kept)
     assert _found(6)
+
+
+# --- what former members, replays and restarts may not bring about
+
+ENTERED = (EpochBegun(link=link()), Tip(certificate=link().certificate))
+
+
+def test_the_keys_of_a_former_set_certify_nothing_beyond_its_last_block() -> None:
+    bench = Bench(1, height=LAST, records=ENTERED, decided=True).vote()
+    bench.feed(BodyHeld(payload_root=ROOT))
+    void = batch(0, LAST + 1)
+    header = BlockHeader(
+        chain_id=CHAIN,
+        height=Height(LAST + 1),
+        epoch=Epoch(0),
+        parent=bench.replica.tip.header_hash,
+        batch=void.digest,
+        time_ms=1_000,
+        state_root=STATE,
+    )
+    leaf = replace(last_leaf(header.hash, named=None), height=Height(LAST + 1))
+    blocks = Blocks(headers=(header,), batches=(void,), certificate=certificate(leaf))
+    effects = bench.hear(2, blocks)
+    assert Misbehaved(peer=ReplicaIndex(2), fault=Fault.BAD_CERTIFICATE) in effects
+    assert not [effect for effect in effects if isinstance(effect, Execute)]
+    change = ViewChange(
+        epoch=Epoch(1),
+        view=View(1),
+        signer=ReplicaIndex(2),
+        number=Number(800),
+        certificate=certificate(replace(leaf, next_set=NEW.hash)),
+        prepared=(),
+    )
+    effects = bench.hear(2, change)
+    assert Misbehaved(peer=ReplicaIndex(2), fault=Fault.BAD_CERTIFICATE) in effects
+    assert not bench.replica.view_changes
+
+
+def test_a_node_that_starts_in_an_epoch_counts_turns_from_its_beginning() -> None:
+    bench = Bench(1, height=LAST, records=ENTERED, decided=True)
+    assert bench.replica.view_base == bench.replica.base == LAST
+
+
+def test_an_answer_to_a_recovering_node_shows_views_of_its_own_epoch_only() -> None:
+    old = ViewChange(
+        epoch=Epoch(0),
+        view=View(5_000),
+        signer=ReplicaIndex(2),
+        number=Number(300),
+        certificate=certificate(replace(last_leaf(named=None), height=Height(10))),
+        prepared=(),
+    )
+    old = old.signed(sign(2, old.signed_bytes(CHAIN)))
+    answer = RecoveryAnswer(
+        epoch=Epoch(1),
+        echo=77,
+        executed=Height(LAST),
+        certificate=link().certificate,
+        new_view=None,
+        view_changes=(old,),
+    )
+    data = wire.decode_value(wire.encode_recovery_answer(answer), 1 << 20)
+    with pytest.raises(MalformedMessage, match="view of another epoch"):
+        wire.recovery_answer(data, Epochs.of(CHAIN, OLD, ENTERED).bounds())
+
+
+def test_blocks_that_bring_nothing_new_are_no_answer() -> None:
+    bench = Bench(1).vote()
+    header = BlockHeader(
+        chain_id=CHAIN,
+        height=Height(5),
+        epoch=Epoch(0),
+        parent=ROOT,
+        batch=batch(0, 5).digest,
+        time_ms=1,
+        state_root=STATE,
+    )
+    leaf = replace(last_leaf(header.hash, named=None), height=Height(5))
+    known = Blocks(headers=(header,), batches=(batch(0, 5),), certificate=certificate(leaf))
+    bench.replica.headers_asked_us = 900_000
+    bench.replica.transfer.asks_unanswered = 3
+    bench.hear(2, known)
+    assert bench.replica.headers_asked_us == 900_000
+    assert bench.replica.transfer.asks_unanswered == 3
+
+
+def test_what_a_node_showed_last_is_remembered_under_its_next_index_and_on_the_disk() -> None:
+    moved = set_of(1, 3, 1, 2, 0)  # node 3 goes from index 3 to 0, node 0 takes its place
+    bench = Bench(1).vote()
+    bench.hear(3, signed(0, 3, 3, 900, last_leaf()))
+    bench.hear(2, link(moved))
+    stamps = bench.replica.take_peer_stamps()
+    other = signed(1, 3, 0, 901, replace(last_leaf(), epoch=Epoch(1))).stamp()
+    assert len({record_key(record) for record in (*stamps, PeerStamp(stamp=other))}) == 2
+    records = (EpochBegun(link=link(moved)), Tip(certificate=link(moved).certificate), *stamps)
+    again = Bench(1, height=LAST, records=records, decided=False).replica
+    shown = again.stamp_of(ReplicaIndex(0))
+    assert shown is not None
+    assert shown.number == 900
+
+
+def test_a_node_that_cannot_recover_in_its_new_set_says_so() -> None:
+    pair = set_of(1, 1, 2)
+    bench = Bench(
+        1, records=(Recovery(first_sequence=Sequence(0), first_view=View(0), done=False),)
+    )
+    assert bench.replica.phase is Phase.SEEKING
+    effects = bench.hear(2, link(pair))
+    assert [effect for effect in effects if isinstance(effect, Halt)]

@@ -6,9 +6,19 @@ import pytest
 
 from consensus.sim.checker import Violation
 from consensus.sim.ledger import History, Ledger, Operation, payment
-from consensus.sim.liar import TRICKS, Trick, admitted, loses_some, mutated, says_nothing
+from consensus.sim.liar import (
+    TRICKS,
+    Liar,
+    Trick,
+    admitted,
+    liar_with,
+    loses_some,
+    mutated,
+    says_nothing,
+)
 from consensus.sim.node import sign
 from consensus.sim.scenes.agreement import with_liar
+from consensus.sim.scenes.stage import opened
 from consensus.tests import samples
 
 
@@ -19,6 +29,29 @@ def test_a_liar_with_one_trick_lies_and_does_no_harm(trick: Trick) -> None:
         stage = with_liar(seed, (trick,))
         lies += sum(n for name, n in stage.world.counters.items() if name.startswith("lies: "))
     assert lies or trick in (says_nothing, loses_some)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_f_primaries_in_a_row_starve_is_executed_after_f_view_changes(seed: int) -> None:
+    """The censorship bound: in custody of W correct validators, executed in view f at the latest.
+
+    Everything else goes on being executed meanwhile, so nobody has another reason to complain.
+    """
+    stage = opened(seed, (7,), {0: liar_with(), 1: liar_with()})
+    starved = b"payload of a client nobody likes"
+    stage.checker.injected.add(starved)
+    for index in (0, 1):
+        liar = stage.nodes[index]
+        assert isinstance(liar, Liar)
+        liar.starves = starved
+    for node in list(stage.honest)[:3]:  # W of 7
+        node.take_payloads((starved,))
+    began_us = stage.world.now_us
+    stage.pay_for(5_000, 60)
+    assert stage.run(5_000, lambda: starved in stage.checker.acknowledged)
+    assert {node.replica.view for node in stage.honest} == {2}
+    timeout_us = max(node.replica.request_timeout_us for node in stage.honest)
+    assert stage.world.now_us - began_us < 1.25 * timeout_us + timeout_us + 200_000
 
 
 def test_what_a_liar_signs_in_the_name_of_another_is_refused() -> None:

@@ -11,12 +11,20 @@ import pytest
 
 from consensus.core import wire
 from consensus.core.certificates import block_certificate
-from consensus.core.light import HeaderProof, LightClient, decode_header_proof
+from consensus.core.light import (
+    HeaderProof,
+    LightClient,
+    Lineage,
+    decode_header_proof,
+    decode_links,
+    encode_links,
+)
 from consensus.core.messages import (
     BlockCertificate,
     BlockHeader,
     Checkpoint,
     Commit,
+    EpochLink,
     Leaf,
     VoteVector,
 )
@@ -25,6 +33,7 @@ from consensus.core.types import NO_DIGEST, Epoch, Height, Number, ReplicaIndex,
 from consensus.core.types import Sequence as Place
 from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import MalformedMessage, ProofInvalid
+from consensus.limits import LINKS_MAX, LINKS_SIZE_BYTES_MAX, MESSAGE_BYTES_MAX
 from native.codec import encode
 from native.keys import SecretKey
 from native.values import Algorithm, Digest, Signature
@@ -97,6 +106,7 @@ def certified(
 
 FOUR = (0, 1, 2, 3)
 CLIENT = LightClient.at_genesis(CHAIN, members(0, *FOUR))
+GENESIS = Lineage.at_genesis(CHAIN, members(0, *FOUR))
 HEADERS = chain(1, 6)
 CERTIFICATE = certified(HEADERS[-1], FOUR, (0, 2, 3))
 
@@ -118,9 +128,10 @@ def test_an_ancestor_is_trusted_with_the_root_its_child_names(height: int) -> No
 def test_a_proof_survives_its_encoding_and_nothing_longer_or_other_does() -> None:
     proof = HeaderProof(headers=tuple(HEADERS[2:]), certificate=CERTIFICATE)
     data = proof.encode()
-    assert decode_header_proof(data, CLIENT.bounds) == proof
+    assert decode_header_proof(data, GENESIS.bounds) == proof
     other = wire.Bounds(chain_id=Digest(b"d" * 32), members=4)
-    for wrong, bounds in ((data + b"\0", CLIENT.bounds), (data[:-1], CLIENT.bounds), (data, other)):
+    own = GENESIS.bounds
+    for wrong, bounds in ((data + b"\0", own), (data[:-1], own), (data, other)):
         with pytest.raises(ProofInvalid):
             decode_header_proof(wrong, bounds)
 
@@ -278,3 +289,98 @@ def test_a_certificate_stays_as_small_as_the_reference_says(size: int, bytes_max
     value = wire.decode_value(encode(smaller.value()), 65_536)
     with pytest.raises(MalformedMessage, match="without a quorum"):
         wire.block_certificate(value, wire.Bounds(chain_id=CHAIN, members=size))
+
+
+# --- every epoch from genesis
+
+
+def links(*sets: Sequence[int], every: int = 10) -> list[EpochLink]:
+    """Links from the set of genesis through these sets, an epoch of `every` blocks each."""
+    made = []
+    keys: tuple[int, ...] = FOUR
+    for epoch, after in enumerate(sets, start=1):
+        (last,) = chain(every * epoch, every * epoch, epoch - 1)
+        following = members(epoch, *after)
+        signers = tuple(range(quorum(len(keys))))
+        certificate = certified(last, keys, signers, next_set=following.hash)
+        made.append(EpochLink(certificate=certificate, validators=following))
+        keys = tuple(after)
+    return made
+
+
+def test_a_lineage_checks_certificates_of_every_epoch_it_has_proven() -> None:
+    sets: list[tuple[int, ...]] = [(0, 1, 2, 3, 4, 5, 6), (4, 5, 6, 7), (6, 7, 8)]
+    made = links(*sets)
+    lineage = GENESIS.decoded(decode_links(encode_links(made)))
+    assert lineage.links == tuple(made)
+    assert lineage.bounds.earlier == (4, 7, 4)
+    assert lineage.bounds.members == 3
+    for epoch, keys in enumerate([FOUR, *sets]):
+        headers = chain(10 * epoch + 3, 10 * epoch + 5, epoch)
+        signers = tuple(range(quorum(len(keys))))
+        certificate = certified(headers[-1], keys, signers)
+        proof = HeaderProof(headers=tuple(headers), certificate=certificate)
+        decoded = decode_header_proof(proof.encode(), lineage.bounds)
+        assert lineage.verify_header(decoded).header == headers[0]
+        if epoch:
+            with pytest.raises(ProofInvalid):
+                decode_header_proof(proof.encode(), lineage.through(epoch - 1).bounds)
+            with pytest.raises(ProofInvalid, match="proven is epoch"):
+                lineage.through(epoch - 1).verify_header(proof)
+
+
+def test_an_old_quorum_cannot_certify_beyond_the_end_of_its_epoch() -> None:
+    (link,) = links((4, 5, 6, 7))
+    lineage = GENESIS.followed([link])
+    other = link.validators.hash
+    for height, named, refused in (
+        (9, NO_DIGEST, False),
+        (9, other, True),
+        (10, NO_DIGEST, True),
+        (10, other, False),
+        (11, NO_DIGEST, True),
+        (11, other, True),
+    ):
+        (header,) = chain(height, height)
+        certificate = certified(header, FOUR, (0, 1, 2), next_set=named)
+        proof = HeaderProof(headers=(header,), certificate=certificate)
+        if refused:
+            GENESIS.verify_header(proof)  # without the link nobody can know
+            with pytest.raises(ProofInvalid, match="ends with block 10"):
+                lineage.verify_header(proof)
+        else:
+            lineage.verify_header(proof)
+
+
+def test_links_out_of_turn_of_other_keys_or_damaged_prove_nothing() -> None:
+    good = links((0, 1, 2, 3, 4), (1, 2, 3, 4))
+    with pytest.raises(ProofInvalid):
+        GENESIS.followed(good[1:])
+    with pytest.raises(ProofInvalid):
+        GENESIS.followed([good[0], good[0]])
+    rows = decode_links(encode_links(good))
+    with pytest.raises(ProofInvalid, match="link to epoch 1"):
+        GENESIS.decoded(rows[1:])
+    strangers = Lineage.at_genesis(CHAIN, members(0, 5, 6, 7, 8))
+    with pytest.raises(ProofInvalid, match="signature"):
+        strangers.decoded(rows)
+    for at in range(0, len(rows[0]), 97):
+        damaged = rows[0][:at] + bytes([rows[0][at] ^ 1]) + rows[0][at + 1 :]
+        with pytest.raises(ProofInvalid):
+            GENESIS.decoded([damaged, rows[1]])
+    for junk in (b"", b"\x01", encode(("text",)), encode_links(good)[:-1]):
+        with pytest.raises(ProofInvalid, match="not the links"):
+            decode_links(junk)
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, LINKS_MAX), (64, 600)])
+def test_as_many_links_as_the_limits_say_fit_into_a_file(size: int, count: int) -> None:
+    keys = tuple(at % 8 for at in range(size))
+    (header,) = chain(10, 10)
+    following = members(1, *keys)
+    signers = tuple(range(quorum(size)))
+    certificate = certified(header, keys, signers, next_set=following.hash)
+    link = EpochLink(certificate=certificate, validators=following)
+    data = encode(link.value())
+    assert len(data) < MESSAGE_BYTES_MAX
+    assert count * len(data) < LINKS_SIZE_BYTES_MAX

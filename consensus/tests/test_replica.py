@@ -49,6 +49,7 @@ from consensus.core.messages import (
     ViewChange,
     VoteVector,
 )
+from consensus.core.phases import propose
 from consensus.core.records import Accepted, Birth, Prepared
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
@@ -58,11 +59,12 @@ from consensus.core.types import (
     Number,
     Phase,
     ReplicaIndex,
+    Sequence,
     Timing,
     View,
 )
 from consensus.errors import InvariantError
-from consensus.limits import IN_FLIGHT_BLOCKS_MAX, JUDGED_BATCHES
+from consensus.limits import HURRIED_BLOCKS_MAX, IN_FLIGHT_BLOCKS_MAX, JUDGED_BATCHES
 from consensus.sim.node import sign
 from consensus.tests import samples
 from native.values import Digest
@@ -580,3 +582,18 @@ def test_two_messages_under_one_number_are_evidence() -> None:
     assert accused(bench.hear(3, other_vote(2, samples.prepare(0, 1)))) == []
     lied = bench.hear(3, other_vote(2, samples.prepare(0, 2)))
     assert accused(lied) == [(2, Offence.NUMBER_REUSED)]
+
+
+def test_a_peer_that_recovers_for_ever_gets_so_many_early_blocks_and_no_more() -> None:
+    bench = Bench(0)
+    bench.feed(BatchTaken(payload_root=EMPTY_ROOT, payloads=0, size_bytes=0, pending=0))
+    bench.replica.next_sequence = Sequence(2)
+    peer = bench.replica.peers[ReplicaIndex(3)]
+    for _ in range(HURRIED_BLOCKS_MAX):
+        bench.hear(3, status(3, phase=Phase.RECOVERING))
+        assert propose._idle_us(bench.replica) == 20_000
+        propose._count_hurried(bench.replica)
+    assert propose._idle_us(bench.replica) == 10_000_000
+    bench.hear(3, status(3))
+    propose._count_hurried(bench.replica)
+    assert peer.hurried_blocks == HURRIED_BLOCKS_MAX - 1

@@ -182,3 +182,11 @@ def test_nothing_gathered_is_no_draft() -> None:
     gather = Gather()
     assert gather.draft(Author()) is None
     assert UNSIGNED == b""
+
+
+def test_an_own_message_does_not_replace_what_was_accepted_in_a_later_view() -> None:
+    gather = Gather()
+    later = Accepted(pre_prepare=samples.pre_prepare(4, 1))
+    gather.add([Propose(pre_prepare=unsigned_proposal(1)), Persist(record=later)])
+    kept = [record for record in finish(gather).records if isinstance(record, Accepted)]
+    assert kept == [later]

@@ -20,7 +20,7 @@ from consensus.core.messages import (
     root_of_path,
     signatures,
 )
-from consensus.core.types import ReplicaIndex, Sequence
+from consensus.core.types import Number, ReplicaIndex, Sequence
 from consensus.errors import MalformedMessage
 from consensus.limits import WINDOW_BLOCKS
 from consensus.sim.node import sign
@@ -233,3 +233,10 @@ def test_lists_longer_than_their_limit_are_refused_before_they_are_read() -> Non
     flooded = (*value[:5], (b"",) * (WINDOW_BLOCKS + 1), value[6])
     with pytest.raises(MalformedMessage, match="entries"):
         wire.view_change(flooded, samples.BOUNDS)
+
+
+def test_a_signed_message_has_a_number() -> None:
+    message = samples.pre_prepare(0, 1)
+    value = replace(message, number=Number(0)).value()
+    with pytest.raises(MalformedMessage, match="without a number"):
+        wire.pre_prepare(value, samples.BOUNDS)

@@ -103,6 +103,45 @@ def block(
 
 
 @app.command(
+    epilog=examples(
+        "hypermesh chain follow --cluster demo",
+        "hypermesh chain follow --from 1 --count 1000 --output json",
+    )
+)
+def follow(
+    first: Annotated[
+        int | None,
+        typer.Option("--from", min=1, metavar="HEIGHT", help="First block; else the next one."),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Stop after so many; else never.")
+    ] = None,
+    node: NodeURL = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Print every block as it is executed, one line each; as JSON, one document a line.
+
+    It can be taken up again with --from, at this node or another, after the last height shown. A
+    block that was pruned meanwhile is an error that says which are held: none is left out.
+    """
+    import json
+    from itertools import islice
+
+    with connect(node, cluster, home) as client:
+        start = client.status()[0].height + 1 if first is None else first
+        for block in islice(client.follow(start), count):
+            if output is OutputFormat.JSON:
+                typer.echo(json.dumps(block))
+            else:
+                typer.echo(
+                    f"{block['height']:,} {block['hash'][:16]} applied {block['applied']:,} "
+                    f"failed {block['failed']:,}"
+                )
+
+
+@app.command(
     epilog=examples("hypermesh chain tx 3f… --cluster demo", "hypermesh chain tx 3f… --output json")
 )
 def tx(
@@ -132,20 +171,31 @@ def tx(
 
 @app.command(
     epilog=examples(
-        "hypermesh chain validators --cluster demo", "hypermesh chain validators --output json"
+        "hypermesh chain validators --cluster demo",
+        "hypermesh chain validators --genesis genesis.json --output json",
     )
 )
 def validators(
+    genesis: Annotated[
+        Path | None,
+        typer.Option("--genesis", metavar="FILE", help="Prove the set from this genesis."),
+    ] = None,
     node: NodeURL = None,
     cluster: ClusterName = None,
     home: HomeFolder = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Show who votes now, and whom the asked node is connected to."""
+    """Show who votes now, and whom the asked node is connected to.
+
+    With --genesis the answer is believed only if every set was certified by the one before.
+    """
     from consensus.core.quorum import faults
+    from node.chain import ServedChain, lineage_of, require_proven
 
     with connect(node, cluster, home) as client:
         data = client.validators()
+        if genesis is not None:
+            require_proven(data, ServedChain(client, lineage_of(_genesis(genesis, cluster, home))))
         status, _ = client.status()
     connected = {peer.node_id: peer.connected for peer in status.peers}
     for member in data["members"]:
@@ -190,26 +240,29 @@ def verify(
 ) -> None:
     """Check all retained blocks from genesis: headers, certificates, batches and bodies.
 
-    Nothing the node says is believed. Where old blocks were pruned the check begins at the oldest
-    certificate that is left.
+    Every change of the validators is followed: the old ones certified the new ones. Nothing the
+    node says is believed. Where old blocks were pruned the check begins at the oldest certificate
+    that is left.
     """
-    from node.chain import ServedChain, StoredChain, light_client, verify_chain
+    from node.chain import ServedChain, StoredChain, lineage_of, verify_chain
 
     if files is not None:
         from node.stopped import stopped_node
 
         with stopped_node(files) as found:
             trusted = found.genesis if genesis is None else _genesis(genesis, cluster, home)
-            source = StoredChain(found.state, found.store, found.bounds)
-            report = verify_chain(source, light_client(trusted), bodies=bodies)
+            stored = StoredChain(found, lineage_of(trusted))
+            report = verify_chain(stored, bodies=bodies)
+            epoch = len(stored.lineage.links)
     else:
         trusted = _genesis(genesis, cluster, home)
-        client_of = light_client(trusted)
         with connect(node, cluster, home) as client:
-            served = ServedChain(client, client_of.bounds)
-            report = verify_chain(served, client_of, bodies=bodies)
+            served = ServedChain(client, lineage_of(trusted))
+            report = verify_chain(served, bodies=bodies)
+            epoch = len(served.lineage.links)
     data = {
         "chain": trusted.label,
+        "epoch": epoch,
         "oldest": report.oldest,
         "certified": report.certified,
         "newest": report.newest,
@@ -224,6 +277,7 @@ def verify(
         f"blocks {report.oldest:,} to {report.certified:,} of {trusted.label} hold: "
         f"{report.certificates:,} certificates, {report.bodies:,} bodies, "
         f"{report.payloads:,} payloads"
+        + (f"; {epoch} changes of the validators" if epoch else "")
         + (f"\n{open_blocks} newer without a certificate yet" if open_blocks else ""),
     )
 
@@ -268,6 +322,8 @@ def prove(
                 raise InvalidArgument(
                     f"nothing can be proved of a {kind!r}", hint="write block, tx or account"
                 )
+        lineage = chain.ServedChain(client, chain.lineage_of(trusted)).lineage
+        document = chain.with_links(document, lineage)
     text = json.dumps(document, indent=1) + "\n"
     proved = chain.verify_proof_file(text, trusted)
     write_replacing(out, text.encode())
@@ -361,22 +417,23 @@ def forensics(
 ) -> int:
     """Find where two nodes hold different certified blocks, and name who signed both.
 
-    Exit code 1 when the chains differ. The contradictions are checked with the keys of genesis.
+    Exit code 1 when the chains differ. The contradictions are checked with the keys of the
+    epoch they were signed in, proven from genesis.
     """
-    from node.chain import ServedChain, light_client
+    from node.chain import ServedChain, lineage_of
     from node.client import NodeClient
     from node.errors import ExitCode
     from node.forks import find_fork
 
     trusted = _genesis(genesis, cluster, home)
-    client = light_client(trusted)
+    genesis_only = lineage_of(trusted)
     with NodeClient(first) as one, NodeClient(second) as other:
-        fork = find_fork(ServedChain(one, client.bounds), ServedChain(other, client.bounds), client)
+        fork = find_fork(ServedChain(one, genesis_only), ServedChain(other, genesis_only))
     if fork is None:
         emit(output, {"fork": None}, "the certified blocks of both nodes are one chain")
         return ExitCode.OK
     culprits = [
-        {"name": trusted.validators[found.signer].name, "reason": found.reason}
+        {"name": fork.validators.members[found.signer].name, "reason": found.reason}
         for found in fork.verdict.contradictions
     ]
     data = {

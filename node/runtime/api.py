@@ -91,6 +91,13 @@ class Behind(APIError):
     status = 503
 
 
+class Pruned(NotFound):
+    """A block that was held here is not any more; the answer says which are."""
+
+    code = "HM-D-610"
+    status = 410
+
+
 class ReadMode(StrEnum):
     """What an answer about state promises about its age."""
 
@@ -222,6 +229,30 @@ class BlockView:
     size_bytes: int
     certificate: bytes | None = None
     payload_ids: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockNews:
+    """One executed block as a follower sees it: its place in the chain and what became of it."""
+
+    height: int
+    hash: bytes
+    parent: bytes
+    time_ms: int
+    state_root: bytes
+    applied: int
+    failed: int
+    payload_ids: tuple[bytes, ...]  # of the applied and the failed, sorted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksPage:
+    """Blocks in a row without a gap; `next_from` continues where they end."""
+
+    items: tuple[BlockNews, ...]
+    next_from: int
+    oldest: int
+    newest: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,8 +412,19 @@ class NodeAPI(Protocol):
         """Return one block, the newest for None; None when it does not exist or was pruned."""
         ...
 
+    async def blocks(self, first: int, *, limit: int, timeout_s: float) -> BlocksPage:
+        """Return blocks from `first` on; above the tip wait for it, then return an empty page.
+
+        Raises `Pruned` when `first` is no longer held, and `Overloaded` when too many wait.
+        """
+        ...
+
     async def headers(self, first: int) -> HeadersView | None:
         """Return headers from `first` to the next certified one; None if they are not held."""
+        ...
+
+    async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+        """Return the newest epoch, and encoded links to epoch `first` and after it."""
         ...
 
     async def body(self, height: int) -> bytes | None:

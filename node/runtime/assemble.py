@@ -257,7 +257,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         router,
         executor,
         server,
-        known.bounds(),
+        lambda: membership.epochs,
         done=lambda done: driver.transferred(_with_pending(done, validators)),
         restored=lambda _manifest: mempool_after_restore(mempool, router),
     )

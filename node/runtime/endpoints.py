@@ -10,7 +10,12 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from node.limits import (
+    HTTP_BLOCKS_PER_PAGE_DEFAULT,
+    HTTP_BLOCKS_PER_PAGE_MAX,
+    HTTP_FOLLOWERS_MAX,
     HTTP_HISTORY_ITEMS_MAX,
+    HTTP_IDS_PER_PAGE_MAX,
+    HTTP_LINKS_PER_CALL_MAX,
     HTTP_PAYLOADS_PER_CALL_MAX,
     HTTP_WAIT_MS_DEFAULT,
     HTTP_WAIT_MS_MAX,
@@ -202,6 +207,38 @@ ENDPOINTS: Final = (
     ),
     Endpoint(
         method="GET",
+        path="/api/v1/blocks",
+        handler="blocks",
+        query=(
+            ("from", "the first block; `next_from` of the page before continues it"),
+            (
+                "limit",
+                f"1 to {HTTP_BLOCKS_PER_PAGE_MAX}; default {HTTP_BLOCKS_PER_PAGE_DEFAULT}; a page "
+                f"also ends with the block that brings it to {HTTP_IDS_PER_PAGE_MAX:,} ids",
+            ),
+            (
+                "timeout_ms",
+                "how long to wait for a block that is not there yet, 0 to "
+                f"{HTTP_WAIT_MS_MAX}; default {HTTP_WAIT_MS_DEFAULT}",
+            ),
+        ),
+        answer=(
+            (
+                "blocks",
+                "height, hash, parent, time_ms, state_root, applied, failed, payload_ids of one "
+                "block after the other, without a gap; empty when the time was over",
+            ),
+            ("next_from", "ask from here next; also after a restart of the node, or at another"),
+            ("oldest", "the lowest block that is held here"),
+            ("newest", "the highest block that is executed here"),
+        ),
+        errors=(
+            ("HM-D-610", "the block was pruned here; `oldest` and `newest` are those held"),
+            ("HM-D-607", f"{HTTP_FOLLOWERS_MAX} callers wait for blocks already"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
         path="/api/v1/blocks/{height}",
         handler="block",
         answer=(
@@ -237,6 +274,19 @@ ENDPOINTS: Final = (
             ("batches", "canonical batch headers, base64, one for each header"),
         ),
         errors=(("HM-D-604", "no certified block at or above it here, or it was pruned"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/epochs/{first}",
+        handler="epoch_links",
+        answer=(
+            ("epoch", "the newest epoch"),
+            (
+                "links",
+                "canonical `[certificate, validators]`, base64, to epoch `first` and after it, "
+                f"at most {HTTP_LINKS_PER_CALL_MAX}; empty above the newest epoch",
+            ),
+        ),
     ),
     Endpoint(
         method="GET",

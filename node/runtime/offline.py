@@ -1,7 +1,8 @@
 """Snapshots of a node that does not run, or beside one that does: export, check, restore.
 
-A snapshot folder is trusted as far as genesis reaches: its certificate is checked against the keys
-of genesis, its outline against the state root of the certificate, each chunk against the outline.
+A snapshot folder is trusted as far as genesis reaches: its links are followed from the keys of
+genesis, its certificate is checked against the set they lead to, its outline against the state root
+of the certificate, each chunk against the outline.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from typing import TYPE_CHECKING
 
 from caesar.runtime.application import LedgerApplication
 from caesar.runtime.validators import ValidatorsApplication
-from consensus.core import wire
+from consensus.core.epochs import Epochs
+from consensus.core.light import Lineage
 from consensus.core.validators import Validator
 from consensus.errors import SnapshotInvalid
 from consensus.runtime.store import adopt_certificate
-from native import FalconVerifier
 from native.codec import encode
-from node.core.snapshotfiles import MANIFEST, chunk_name, read_manifest
+from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name, read_lineage, read_manifest
 from node.errors import SnapshotMissing, WouldOverwrite
 from node.home import write_replacing
 from node.runtime.executor import all_rows
+from node.runtime.membership import genesis_set
 from node.runtime.router import Router
 from node.runtime.snapshots import missing_chunks
 from node.runtime.store import StateStore, StoredBlock
@@ -44,6 +46,7 @@ class Checked:
     manifest: Manifest
     outlines: Outlines
     size_bytes: int
+    lineage: Lineage
 
     @property
     def height(self) -> int:
@@ -69,18 +72,14 @@ def router_of(genesis: Genesis) -> Router:
 
 def check(folder: Path, genesis: Genesis, router: Router) -> Checked:
     """Look through a snapshot folder; raises `SnapshotInvalid` for whatever is wrong."""
-    bounds = wire.Bounds(chain_id=genesis.chain_id, members=len(genesis.validators))
+    lineage = Lineage.at_genesis(genesis.chain_id, genesis_set(genesis))
     try:
         data = (folder / MANIFEST).read_bytes()
+        if (folder / LINKS).exists():  # an earlier version wrote none, nor knew a second epoch
+            lineage = read_lineage((folder / LINKS).read_bytes(), lineage)
     except OSError as error:
         raise SnapshotInvalid(f"{folder} is no snapshot: {error}") from None
-    manifest = read_manifest(
-        data, bounds, [FalconVerifier(validator.key.raw) for validator in genesis.validators]
-    )
-    if manifest.run.certificate.checkpoint.epoch != 0:
-        raise SnapshotInvalid(
-            "the validators have changed since genesis, whose keys cannot check this certificate"
-        )
+    manifest = read_manifest(data, lineage)
     outlines = router.check_outlines(manifest.state_root, manifest.outline)
     missing = missing_chunks(folder, outlines, router)
     if missing:
@@ -89,7 +88,9 @@ def check(folder: Path, genesis: Genesis, router: Router) -> Checked:
             f"the first is {chunk_name(missing[0])}"
         )
     size = sum((folder / chunk_name(n)).stat().st_size for n in range(outlines.chunk_count))
-    return Checked(folder=folder, manifest=manifest, outlines=outlines, size_bytes=size)
+    return Checked(
+        folder=folder, manifest=manifest, outlines=outlines, size_bytes=size, lineage=lineage
+    )
 
 
 def newest(home: Home) -> Path:
@@ -124,7 +125,6 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
     """
     router = router_of(genesis)
     checked = check(source, genesis, router)
-    bounds = wire.Bounds(chain_id=genesis.chain_id, members=len(genesis.validators))
     store = StateStore(home.state_database, chain_id=genesis.chain_id)
     try:
         if store.height >= checked.height:
@@ -134,7 +134,12 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
                 hint="nothing to do; to go back, move state.db away first",
             )
         if home.consensus_database.exists():
-            adopt_certificate(home.consensus_database, checked.manifest.run.certificate, bounds)
+            adopt_certificate(
+                home.consensus_database,
+                checked.manifest.run.certificate,
+                Epochs(chain_id=genesis.chain_id, sets=(genesis_set(genesis),)),
+                checked.lineage.links,
+            )
         root = router.restore(
             checked.outlines, lambda index: (source / chunk_name(index)).read_bytes()
         )

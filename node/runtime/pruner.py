@@ -155,7 +155,6 @@ class Pruner:
         self._store = store
         self._bounds = bounds
         self._seconds = seconds
-        self._oldest = state.oldest
         self._blocks_total = 0
         self._returned_total = 0
         self._last_slice_s = 0.0
@@ -163,12 +162,12 @@ class Pruner:
     @property
     def oldest(self) -> int:
         """The lowest block that this node still has."""
-        return self._oldest
+        return self._state.oldest
 
     def statistics(self) -> PrunerStatistics:
         """Counters for the metrics page."""
         return PrunerStatistics(
-            oldest_height=self._oldest,
+            oldest_height=self._state.oldest,
             blocks_total=self._blocks_total,
             returned_bytes_total=self._returned_total,
             last_slice_s=self._last_slice_s,
@@ -205,7 +204,6 @@ class Pruner:
             began = self._seconds()
             await store.run(lambda: store.prune(through))
             self._blocks_total += await self._executor.run(lambda: state.prune(through))
-            self._oldest = through + 1
             self._last_slice_s = self._seconds() - began
         returned = await store.run(store.give_back) + await self._executor.run(state.give_back)
         self._returned_total += returned

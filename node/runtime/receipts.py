@@ -44,6 +44,16 @@ def pack_receipts(executed: Iterable[tuple[int, Executed]]) -> bytes:
     return b"".join(records)
 
 
+def receipt_ids(blob: bytes) -> tuple[bytes, ...]:
+    """The ids of one block's receipts, rising."""
+    return tuple(blob[at : at + ID_SIZE_BYTES] for at in range(0, len(blob), RECORD_SIZE_BYTES))
+
+
+def receipt_codes(blob: bytes) -> bytes:
+    """The outcome codes of one block's receipts, in the order of the ids."""
+    return blob[ID_SIZE_BYTES + 1 :: RECORD_SIZE_BYTES]
+
+
 def find_receipt(blob: bytes, identifier: bytes, height: int) -> Receipt | None:
     """Find the receipt of `identifier` in one block's blob, or None."""
     low, high = 0, len(blob) // RECORD_SIZE_BYTES

@@ -22,7 +22,10 @@ from native.batches import Batch
 from native.errors import NativeError
 from node.health import ITEMS, findings, ready
 from node.limits import (
+    HTTP_BLOCKS_PER_PAGE_DEFAULT,
+    HTTP_BLOCKS_PER_PAGE_MAX,
     HTTP_HISTORY_ITEMS_MAX,
+    HTTP_LINKS_PER_CALL_MAX,
     HTTP_METRICS_AGE_S_MAX,
     HTTP_OFF_LOOP_SIZE_BYTES,
     HTTP_PAYLOADS_PER_CALL_MAX,
@@ -40,6 +43,7 @@ from node.runtime.api import (
     NodeAPI,
     NotFound,
     Outcome,
+    Pruned,
     ReadMode,
     Refused,
     Submission,
@@ -214,6 +218,45 @@ class Routes:
         ]
         return _json({"items": items, "next_before": page.next_before})
 
+    async def blocks(self, request: Request) -> Response:
+        """Blocks from a height on; waits for the first of them, so that a caller can follow."""
+        first = _number(request, "from", None, least=1, most=HEIGHT_MAX)
+        limit = _number(
+            request,
+            "limit",
+            HTTP_BLOCKS_PER_PAGE_DEFAULT,
+            least=1,
+            most=HTTP_BLOCKS_PER_PAGE_MAX,
+        )
+        timeout_ms = _number(
+            request, "timeout_ms", HTTP_WAIT_MS_DEFAULT, least=0, most=HTTP_WAIT_MS_MAX
+        )
+        try:
+            page = await self._node.blocks(first, limit=limit, timeout_s=timeout_ms / 1000)
+        except Pruned as gone:
+            now = self._node.status()
+            return problem(gone, oldest=now.height_oldest, newest=now.height)
+        return _json(
+            {
+                "blocks": [
+                    {
+                        "height": block.height,
+                        "hash": block.hash.hex(),
+                        "parent": block.parent.hex(),
+                        "time_ms": block.time_ms,
+                        "state_root": block.state_root.hex(),
+                        "applied": block.applied,
+                        "failed": block.failed,
+                        "payload_ids": [identifier.hex() for identifier in block.payload_ids],
+                    }
+                    for block in page.items
+                ],
+                "next_from": page.next_from,
+                "oldest": page.oldest,
+                "newest": page.newest,
+            }
+        )
+
     async def block(self, request: Request) -> Response:
         """One block by height, or `latest`."""
         text = request.path_params["height"]
@@ -255,6 +298,12 @@ class Routes:
                 "batches": [_base64(batch) for batch in view.batches],
             }
         )
+
+    async def epoch_links(self, request: Request) -> Response:
+        """Proofs of the validator sets, from one epoch on; a chain of them begins at 1."""
+        first = _decimal(request.path_params["first"], "first", 1, HEIGHT_MAX)
+        epoch, links = await self._node.epoch_links(first, HTTP_LINKS_PER_CALL_MAX)
+        return _json({"epoch": epoch, "links": [_base64(link) for link in links]})
 
     async def body(self, request: Request) -> Response:
         """The agreed batch of one block, as bytes."""

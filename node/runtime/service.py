@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ from caesar.core.transactions import TAG as LEDGER_TAG
 from caesar.core.transactions import decode_transaction
 from caesar.core.validators import Registry, Verdict
 from caesar.errors import AddressInvalid, TransactionMalformed
+from consensus.application import CODE_APPLIED
 from consensus.core import wire
 from consensus.core.light import HeaderProof
 from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
@@ -35,12 +37,14 @@ from native.batches import Batch
 from native.codec import encode
 from native.hashing import inclusion_proof, leaf_hash
 from node.health import Finding, findings
-from node.limits import LINEARIZABLE_MARGIN_MS
+from node.limits import HTTP_FOLLOWERS_MAX, HTTP_IDS_PER_PAGE_MAX, LINEARIZABLE_MARGIN_MS
 from node.runtime.api import (
     LOCAL,
     AccountView,
     BadRequest,
     Behind,
+    BlockNews,
+    BlocksPage,
     BlockView,
     CodeText,
     Conflict,
@@ -57,6 +61,7 @@ from node.runtime.api import (
     Overloaded,
     PayloadProof,
     PendingView,
+    Pruned,
     ReadMode,
     ReceiptView,
     Refused,
@@ -67,7 +72,7 @@ from node.runtime.api import (
     ValidatorView,
 )
 from node.runtime.executor import SearchBusy
-from node.runtime.receipts import RECORD_SIZE_BYTES, find_receipt
+from node.runtime.receipts import find_receipt, receipt_codes, receipt_ids
 from node.runtime.router import CODE_NO_APPLICATION, state_root
 from node.runtime.store import FORMAT_VERSION, StoredBlock
 from node.runtime.submissions import CODE_MEMPOOL_FULL, outcome_of
@@ -121,6 +126,7 @@ class NodeService:
         self.state_root = parts.root
         self.stopping = False
         self._news = trio.Event()
+        self._followers = 0
 
     # --- status
 
@@ -333,11 +339,44 @@ class NodeService:
             payloads=0 if batch is None else len(batch),
             size_bytes=0 if batch is None else batch.size,
             certificate=None if certificate is None else encode(certificate.value()),
-            payload_ids=tuple(
-                found.receipts[at : at + 32]
-                for at in range(0, len(found.receipts), RECORD_SIZE_BYTES)
-            ),
+            payload_ids=receipt_ids(found.receipts),
         )
+
+    async def blocks(self, first: int, *, limit: int, timeout_s: float) -> BlocksPage:
+        """Return blocks from `first` on; above the tip wait for it, then return an empty page.
+
+        Raises `Pruned` when `first` is no longer held, and `Overloaded` when too many wait.
+        """
+        parts = self._parts
+        if first > parts.executor.height:
+            await self._follow(first, timeout_s)
+        newest = parts.executor.height
+        items: list[BlockNews] = []
+        ids = 0
+        for height in range(first, min(first + limit - 1, newest) + 1):
+            found = await parts.executor.block(height)
+            if found is None:
+                break  # pruned since, or all below it is: the next question is told
+            items.append(self._block_news(found))
+            ids += len(items[-1].payload_ids)
+            if ids >= HTTP_IDS_PER_PAGE_MAX:
+                break
+        oldest = parts.pruner.oldest
+        if not items and first <= newest:
+            raise Pruned(
+                f"block {first} is not held here any more: {oldest} to {newest} are",
+                hint=f"go on from {oldest}, or ask a node that keeps more blocks",
+            )
+        return BlocksPage(
+            items=tuple(items), next_from=first + len(items), oldest=oldest, newest=newest
+        )
+
+    async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+        """Return the newest epoch, and encoded links to epoch `first` and after it."""
+        await trio.lowlevel.checkpoint()
+        links = self._parts.membership.epochs.links
+        wanted = links[first - 1 : first - 1 + count_max]
+        return len(links), tuple([encode(link.value()) for link in wanted])
 
     async def headers(self, first: int) -> HeadersView | None:
         """Return headers from `first` to the next certified one; None if they are not held."""
@@ -488,6 +527,21 @@ class NodeService:
         self._news.set()
         self._news = trio.Event()
 
+    async def _follow(self, height: int, timeout_s: float) -> None:
+        """Return when a block is executed, or its time is over."""
+        if self._followers >= HTTP_FOLLOWERS_MAX:
+            raise Overloaded(
+                f"{HTTP_FOLLOWERS_MAX} callers wait for new blocks already",
+                hint="come back after the time in Retry-After, or ask another node",
+            )
+        self._followers += 1
+        try:
+            fresh = Freshness(mode=ReadMode.AT_HEIGHT, height=height, timeout_s=timeout_s)
+            with suppress(Behind):
+                await self._reach(fresh)
+        finally:
+            self._followers -= 1
+
     async def _reach(self, fresh: Freshness) -> None:
         """Return when this node's state is as fresh as a read asks; raise `Behind` after its time.
 
@@ -565,6 +619,21 @@ class NodeService:
     def _header(self, block: StoredBlock) -> BlockHeader:
         value = wire.decode_value(block.header, MESSAGE_BYTES_MAX)
         return wire.block_header(value, self._parts.bounds)
+
+    def _block_news(self, block: StoredBlock) -> BlockNews:
+        header = self._header(block)
+        codes = receipt_codes(block.receipts)
+        applied = codes.count(CODE_APPLIED)
+        return BlockNews(
+            height=block.height,
+            hash=header.hash,
+            parent=header.parent,
+            time_ms=header.time_ms,
+            state_root=block.state_root,
+            applied=applied,
+            failed=len(codes) - applied,
+            payload_ids=receipt_ids(block.receipts),
+        )
 
     def _batch(self, block: StoredBlock) -> BatchHeader:
         value = wire.decode_value(block.batch, MESSAGE_BYTES_MAX)

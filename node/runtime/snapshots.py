@@ -1,6 +1,6 @@
 """State snapshots on disk: cut from the running state, served to peers, fetched and taken over.
 
-    <home>/data/snapshots/<height>/     our own, complete: manifest and chunks
+    <home>/data/snapshots/<height>/     our own, complete: manifest, links and chunks
     <home>/data/snapshots/cutting/      being written; thrown away at the next start
     <home>/data/snapshots/<id>.part/    being fetched; a restarted node goes on with it
 
@@ -21,12 +21,13 @@ import trio
 from consensus.core import wire
 from consensus.core.effects import CheckSnapshot, KeepChunk, RestoreSnapshot
 from consensus.core.inputs import ChunkKept, SnapshotChecked, SnapshotRestored
+from consensus.core.light import encode_links
 from consensus.core.messages import Manifest
 from consensus.core.types import Height
 from consensus.errors import MalformedMessage, SnapshotInvalid
 from consensus.limits import CHUNKS_IN_FLIGHT_PER_PEER, MEMBERS_MAX, SNAPSHOTS_KEPT
 from node.core.outlines import Outlines
-from node.core.snapshotfiles import MANIFEST, chunk_name
+from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name
 from node.home import sync_folder, write_replacing
 from node.limits import SNAPSHOT_READ_SHARE, SNAPSHOT_SERVED_S
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from consensus.core.epochs import Epochs
     from consensus.core.messages import Blocks
     from consensus.runtime.sync import BlockServer
     from native.values import Digest
@@ -60,17 +62,20 @@ class Snapshots:
         router: Router,
         executor: Executor,
         server: BlockServer,
-        bounds: wire.Bounds,
+        epochs: Callable[[], Epochs],
         *,
         done: Callable[[Done], None],
         restored: Callable[[Manifest], None],
     ) -> None:
-        """`done` gets the result of every piece of work; `restored` is called before the last."""
+        """`epochs` are all that are known now, which may be more than at the start.
+
+        `done` gets the result of every piece of work; `restored` is called before the last.
+        """
         self._folder = folder
         self._router = router
         self._executor = executor
         self._server = server
-        self._bounds = bounds
+        self._epochs = epochs
         self._done = done
         self._restored = restored
         self._cut = trio.Event()
@@ -161,6 +166,7 @@ class Snapshots:
 
     def _finish(self, folder: Path, manifest: Manifest, now_s: float) -> None:
         sync_folder(folder)
+        self._write_links(folder, manifest)
         write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
         target = self._folder / str(int(manifest.height))
         shutil.rmtree(target, ignore_errors=True)
@@ -168,6 +174,11 @@ class Snapshots:
         sync_folder(self._folder)
         self._held[manifest.id] = (target, manifest)
         self._drop_old(now_s)
+
+    def _write_links(self, folder: Path, manifest: Manifest) -> None:
+        """What proves the signers of the manifest to who has genesis only."""
+        epoch = int(manifest.run.certificate.checkpoint.epoch)
+        write_replacing(folder / LINKS, encode_links(self._epochs().links[:epoch]))
 
     def _drop_old(self, now_s: float) -> None:
         newest_first = sorted(self._held.items(), key=lambda item: -item[1][1].height)
@@ -186,7 +197,7 @@ class Snapshots:
             try:
                 data = (path / MANIFEST).read_bytes()
                 value = wire.decode_value(data, len(data))
-                manifest = wire.manifest(value, self._bounds)
+                manifest = wire.manifest(value, self._epochs().bounds())
             except (OSError, MalformedMessage) as error:
                 log.warning("snapshot.unreadable", path=path.name, error=str(error))
                 continue
@@ -313,6 +324,7 @@ class Snapshots:
 
     def _adopt(self, folder: Path, manifest: Manifest) -> None:
         """What was fetched can be served from now on."""
+        self._write_links(folder, manifest)
         target = self._folder / str(int(manifest.height))
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)

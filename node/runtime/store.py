@@ -125,6 +125,7 @@ class StateStore:
                 raise StateStoreError(path, "belongs to another chain", "use this chain's own home")
             self._floor = self._integer("floor")
             self._cycle = self._integer("cycle")
+            self._oldest = self.first or 1
             self._db.execute(BLOCK_VIEW).fetchall()
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
             raise self.damaged(f"damaged ({error})") from error
@@ -228,7 +229,7 @@ class StateStore:
             )
             self._put_meta("floor", block.height)
             self._put_meta("cycle", block.height)
-        self._floor = self._cycle = block.height
+        self._floor = self._cycle = self._oldest = block.height
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # as large as the state
 
     @property
@@ -297,9 +298,8 @@ class StateStore:
 
     @property
     def oldest(self) -> int:
-        """The lowest block that is held; 1 until something was pruned."""
-        found = self._db.execute("SELECT min(height) FROM block").fetchone()
-        return int(found[0]) if found and found[0] is not None else 1
+        """The lowest block that is held; 1 until one was pruned or a state was entered."""
+        return self._oldest
 
     def prune(self, through: int) -> int:
         """Forget the blocks up to `through` with their receipts, in one transaction.
@@ -308,7 +308,9 @@ class StateStore:
         """
         with transaction(self._db):
             self._db.execute("DELETE FROM block WHERE height<=?", (through,))
-            return self._db.changes()
+            forgotten = self._db.changes()
+        self._oldest = max(self._oldest, through + 1)
+        return forgotten
 
     def usage(self) -> space.Usage:
         """How full the file is."""

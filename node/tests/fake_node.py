@@ -17,6 +17,8 @@ from node.runtime.api import (
     LOCAL,
     AccountView,
     Behind,
+    BlockNews,
+    BlocksPage,
     BlockView,
     CodeText,
     Freshness,
@@ -31,6 +33,7 @@ from node.runtime.api import (
     Outcome,
     PayloadProof,
     PendingView,
+    Pruned,
     ReceiptView,
     StatePathView,
     Submission,
@@ -101,6 +104,7 @@ class FakeNode:
     checkpoint: str = "oid/1\n7\nroot\n"
     balance: int = 12_500_000_000
     explode: bool = False
+    forked_at: int = 0  # this block names another parent
 
     def set(self, **changes: object) -> None:
         """Change the status."""
@@ -210,10 +214,39 @@ class FakeNode:
             size_bytes=0,
         )
 
+    async def blocks(self, first: int, *, limit: int, timeout_s: float) -> BlocksPage:
+        self.timeouts_s.append(timeout_s)
+        now = self.now
+        if first < now.height_oldest:
+            raise Pruned(f"block {first} is not held here", hint=f"go on from {now.height_oldest}")
+        items = tuple(
+            BlockNews(
+                height=at,
+                hash=bytes([at]) * 32,
+                parent=bytes([0 if at == self.forked_at else at - 1]) * 32,
+                time_ms=at,
+                state_root=bytes(32),
+                applied=2,
+                failed=1,
+                payload_ids=(bytes(32),) * 3,
+            )
+            for at in range(first, min(first + limit - 1, now.height) + 1)
+        )
+        return BlocksPage(
+            items=items,
+            next_from=first + len(items),
+            oldest=now.height_oldest,
+            newest=now.height,
+        )
+
     async def headers(self, first: int) -> HeadersView | None:
         if first > self.now.height:
             return None
         return HeadersView(height=first, last=self.now.height, proof=b"proof", batches=(b"batch",))
+
+    async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+        links = tuple([b"link %d" % at for at in range(1, 41)])
+        return len(links), links[first - 1 : first - 1 + count_max]
 
     async def body(self, height: int) -> bytes | None:
         return b"body" if height <= self.now.height else None

@@ -24,7 +24,7 @@ class RegisteringNode(FakeNode):
 
     genesis: Genesis = field(kw_only=True)
     application: ValidatorsApplication = field(kw_only=True)
-    blocks: list[Block] = field(default_factory=list)
+    executed: list[Block] = field(default_factory=list)
     epoch: int = 0
 
     @staticmethod
@@ -43,15 +43,15 @@ class RegisteringNode(FakeNode):
         """Execute the next block."""
         header = BlockHeader(
             chain_id=self.genesis.chain_id,
-            height=Height(len(self.blocks) + 1),
+            height=Height(len(self.executed) + 1),
             epoch=Epoch(self.epoch),
             parent=NO_DIGEST,
             batch=NO_DIGEST,
-            time_ms=len(self.blocks),
+            time_ms=len(self.executed),
             state_root=NO_DIGEST,
         )
-        self.blocks.append(Block(header=header, batch=Batch.of(payloads)))
-        return self.application.execute(self.blocks[-1], range(len(payloads)))
+        self.executed.append(Block(header=header, batch=Batch.of(payloads)))
+        return self.application.execute(self.executed[-1], range(len(payloads)))
 
     def settle(self) -> None:
         """Let the pending set vote."""
@@ -76,14 +76,14 @@ class RegisteringNode(FakeNode):
             ids=done.ids,
             outcomes=bytes(Outcome.REFUSED if code else Outcome.APPLIED for code in done.codes),
             codes=done.codes,
-            heights=tuple(len(self.blocks) for _ in done.codes),
+            heights=tuple(len(self.executed) for _ in done.codes),
         )
 
     async def validators(self) -> ValidatorsView:
         return validators_view(self.application.registry, self.genesis.label, self.genesis.chain_id)
 
     async def block(self, height: int | None) -> BlockView | None:
-        header = self.blocks[-1 if height is None else height - 1].header
+        header = self.executed[-1 if height is None else height - 1].header
         return BlockView(
             height=int(header.height),
             hash=header.hash,

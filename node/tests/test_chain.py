@@ -10,30 +10,40 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import apsw
+import httpx
 import pytest
+import trio
 
 from caesar.core.addresses import Address, address_text
+from consensus.core.epochs import Epochs
 from consensus.core.messages import Checkpoint, VoteVector
 from consensus.core.records import OwnVotes
 from consensus.core.types import Epoch, Height, Number, ReplicaIndex
+from consensus.core.validators import ValidatorSet
+from consensus.limits import (
+    BATCH_SIZE_BYTES_MAX,
+    HEADER_PROOF_SIZE_BYTES_MAX,
+    LINKS_MAX,
+    LINKS_SIZE_BYTES_MAX,
+)
 from native.keys import SecretKey
 from native.values import Digest, Signature
-from node.chain import StoredChain, light_client, verify_chain, verify_proof_file
+from node.chain import StoredChain, lineage_of, verify_chain, verify_proof_file
 from node.client import NodeClient
 from node.cluster import operate
 from node.cluster.create import create_cluster
 from node.cluster.manifest import Cluster
-from node.core.genesis import Genesis, GenesisValidator
 from node.errors import AlreadyRunning, ChainInvalid, DatabaseInvalid, RollbackUnsafe
 from node.inspection import verify_stores
+from node.limits import HTTP_FOLLOWERS_MAX, PROOF_FILE_SIZE_BYTES_MAX
 from node.preflight import read_genesis, take_lock
 from node.rollback import roll_back
-from node.stopped import stopped_node
+from node.stopped import StoppedNode, stopped_node
 from node.tests.conftest import PASSPHRASE, free_base_port
 from node.tests.test_cli import answer, refused, run
 
@@ -96,6 +106,39 @@ def test_what_a_running_node_shows_of_its_chain(
     refused("chain", "block", "-1x", "--node", url, code=2, error="HM-D-002")
 
 
+def test_a_running_chain_is_followed_from_any_height_past_its_tip(
+    url: str, payment: dict[str, Any]
+) -> None:
+    with NodeClient(url) as client:
+        newest = client.status()[0].height
+        blocks = list(islice(client.follow(1), newest + 2))  # two that are not there yet
+        assert [block["height"] for block in blocks] == list(range(1, newest + 3))
+        paid = blocks[payment["height"] - 1]
+        assert (paid["applied"], paid["payload_ids"]) == (1, [payment["id"]])
+        assert paid["hash"] == client.block(payment["height"])["hash"]
+        later = client.blocks(newest + 1_000, timeout_s=0.01, limit=5)
+        assert (later["blocks"], later["next_from"]) == ([], newest + 1_000)
+
+
+def test_followers_have_places_of_their_own_and_no_more(url: str) -> None:
+    async def main() -> list[int]:
+        codes: list[int] = []
+
+        async def wait() -> None:
+            answered = await client.get(f"/api/v1/blocks?from={10**9}&timeout_ms=1500")
+            codes.append(answered.status_code)
+
+        async with (
+            httpx.AsyncClient(base_url=url, trust_env=False) as client,
+            trio.open_nursery() as nursery,
+        ):
+            for _ in range(HTTP_FOLLOWERS_MAX + 2):
+                nursery.start_soon(wait)
+        return sorted(codes)
+
+    assert trio.run(main) == [200] * HTTP_FOLLOWERS_MAX + [503] * 2
+
+
 def test_a_running_chain_verifies_from_genesis(live: Cluster, url: str) -> None:
     report = answer("chain", "verify", "--node", url, "--genesis", live.genesis)
     assert report["oldest"] == 1
@@ -103,6 +146,16 @@ def test_a_running_chain_verifies_from_genesis(live: Cluster, url: str) -> None:
     assert report["payloads"] >= 1
     assert report["bodies"] == report["certified"]
     assert "hold" in run("chain", "verify", "--node", url, "--genesis", live.genesis).stdout
+
+
+def test_the_validators_a_node_shows_are_proven_from_genesis(
+    live: Cluster, made_cluster: Cluster, url: str
+) -> None:
+    words = ("chain", "validators", "--node", url)
+    shown = answer(*words, "--genesis", live.genesis)
+    genesis = read_genesis(live.genesis)
+    assert [each["name"] for each in shown["members"]] == [each.name for each in genesis.validators]
+    refused(*words, "--genesis", made_cluster.genesis, code=1, error="HM-D-911")
 
 
 def test_a_chain_of_other_keys_does_not_verify(made_cluster: Cluster, url: str) -> None:
@@ -144,6 +197,11 @@ def test_a_proof_file_is_checked_offline_and_falls_with_any_change(
             with pytest.raises(Exception, match="does not hold") as caught:
                 verify_proof_file(text, genesis)
             assert caught.value.__class__.__name__ == "ProofFileInvalid", (name, changed)
+
+
+def test_a_proof_file_holds_every_link_there_may_be() -> None:
+    proof = HEADER_PROOF_SIZE_BYTES_MAX + BATCH_SIZE_BYTES_MAX + LINKS_SIZE_BYTES_MAX
+    assert proof * 4 // 3 + 8 * LINKS_MAX < PROOF_FILE_SIZE_BYTES_MAX
 
 
 def _changes(value: object) -> list[object]:
@@ -311,16 +369,14 @@ def test_a_certified_block_is_taken_back_and_its_root_is_that_of_before(home: Pa
     with stopped_node(home) as node:
         height = node.state.height
         before = node.state.block(height - 1)
-        numbers = [row for row in node.store.load(node.bounds) if "Number" in type(row).__name__]
+        numbers = [row for row in node.records() if "Number" in type(row).__name__]
     assert answer("chain", "rollback", "--files", home, "--yes") == {"height": height - 1}
     with stopped_node(home) as node:
         assert node.state.height == height - 1
         assert node.state.block(height - 1) == before
-        after = [row for row in node.store.load(node.bounds) if "Number" in type(row).__name__]
+        after = [row for row in node.records() if "Number" in type(row).__name__]
         assert after == numbers
-        report = verify_chain(
-            StoredChain(node.state, node.store, node.bounds), light_client(node.genesis)
-        )
+        report = verify_chain(StoredChain(node, lineage_of(node.genesis)))
         assert report.newest == height - 1
 
 
@@ -363,20 +419,21 @@ def test_a_block_whose_effects_are_in_the_rows_is_not_taken_back(home: Path) -> 
 
 def test_a_certified_block_of_a_lone_validator_is_not_taken_back(home: Path) -> None:
     """Nobody could give it back."""
+
+    class Lone(StoppedNode):
+        """The newest epoch is counted, not genesis."""
+
+        def epochs(self) -> Epochs:
+            first = super().epochs().newest
+            return Epochs(
+                chain_id=self.genesis.chain_id,
+                sets=(first, ValidatorSet(epoch=Epoch(1), members=first.members[:1])),
+            )
+
     with stopped_node(home) as node:
-        validators = node.genesis.validators[:1]
-        lone = replace(node, genesis=replace_genesis(node.genesis, validators))
+        lone = Lone(home=node.home, genesis=node.genesis, state=node.state, store=node.store)
         with pytest.raises(RollbackUnsafe, match="no other validator"):
             roll_back(lone)
-
-
-def replace_genesis(genesis: Genesis, validators: tuple[GenesisValidator, ...]) -> Genesis:
-    log = replace(
-        genesis.log,
-        cosigner_keys=genesis.log.cosigner_keys[: len(validators)],
-        issuing_certificates=genesis.log.issuing_certificates[: len(validators)],
-    )
-    return replace(genesis, validators=validators, log=log)
 
 
 def test_a_lock_is_held_while_files_are_open(home: Path) -> None:

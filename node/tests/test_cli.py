@@ -104,6 +104,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
         "chain": {
             "head",
             "block",
+            "follow",
             "tx",
             "validators",
             "verify",
@@ -851,3 +852,28 @@ def test_a_log_that_was_rewritten_or_shrank_is_found_out(
         text = refused("ctlog", "verify", "--from", saved, *there, code=1, error="HM-D-702")
         assert "shrank" in text
     refused("ctlog", "verify", "--from", fork, *trust, code=1, error="HM-D-702")
+
+
+# --- chain ---
+
+
+def test_blocks_are_followed_one_a_line(served: Served, node: FakeNode) -> None:
+    words = ("chain", "follow", "--from", 40, "--count", 3, "--node", served.url)
+    lines = run(*words).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["40", "41", "42"]
+    as_json = [json.loads(line) for line in run(*words, "-o", "json").stdout.splitlines()]
+    assert [block["height"] for block in as_json] == [40, 41, 42]
+    node.set(height_oldest=41)
+    assert "41" in refused(*words, code=1, error="HM-D-610")
+
+
+def test_blocks_of_two_chains_are_not_followed_as_one(served: Served, node: FakeNode) -> None:
+    node.forked_at = 41
+    try:
+        result = run("chain", "follow", "--from", 40, "--count", 3, "--node", served.url)
+    finally:
+        node.forked_at = 0
+    assert result.exit_code != 0
+    assert result.stdout.splitlines()[0].startswith("40 ")
+    assert len(result.stdout.splitlines()) == 1
+    assert "does not follow" in result.stderr

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from consensus.core.light import HeaderProof
-from consensus.core.messages import BlockCertificate, BlockHeader
-from consensus.tests.test_light import CLIENT, FOUR, certified, chain
+from consensus.core.light import HeaderProof, Lineage
+from consensus.core.messages import BlockCertificate, BlockHeader, EpochLink
+from consensus.core.types import Epoch
+from consensus.tests.test_light import CHAIN, FOUR, certified, chain, links, members
 from native.values import Digest
 from node.chain import Run
 from node.forks import find_fork
+
+GENESIS = Lineage.at_genesis(CHAIN, members(0, *FOUR))
 
 
 class Held:
     """A chain in memory, with certificates at some heights."""
 
-    def __init__(self, headers: list[BlockHeader], certificates: list[BlockCertificate]) -> None:
+    def __init__(
+        self,
+        headers: list[BlockHeader],
+        certificates: list[BlockCertificate],
+        lineage: Lineage = GENESIS,
+    ) -> None:
         self.headers = headers
         self.certificates = sorted(certificates, key=lambda found: found.height)
         self.oldest, self.newest = 1, len(headers)
+        self.lineage = lineage
 
     def run(self, first: int) -> Run | None:
         for found in self.certificates:
@@ -62,7 +73,7 @@ def test_the_signers_of_both_chains_are_named(tops: tuple[int, int], common: int
     right = branch(shared, tops[1] - common, b"b")
     one = Held(left, [early, certified(left[-1], FOUR, (0, 1, 2))])
     other = Held(right, [early, certified(right[-1], FOUR, (1, 2, 3))])
-    fork = find_fork(one, other, CLIENT)
+    fork = find_fork(one, other)
     assert fork is not None
     assert fork.height == common + 1
     assert fork.verdict.culprits == (1, 2)
@@ -75,13 +86,53 @@ def test_one_chain_of_two_lengths_is_no_fork() -> None:
     long = Held(
         headers, [certified(headers[7], FOUR, (0, 1, 3)), certified(headers[19], FOUR, (1, 2, 3))]
     )
-    assert find_fork(short, long, CLIENT) is None
-    assert find_fork(long, short, CLIENT) is None
+    assert find_fork(short, long) is None
+    assert find_fork(long, short) is None
 
 
 def test_blocks_without_a_certificate_are_not_compared() -> None:
     shared = chain(1, 8)
     one = Held(branch(shared, 1, b"a"), [certified(shared[7], FOUR, (0, 1, 2))])
     other = Held(branch(shared, 1, b"b"), [certified(shared[7], FOUR, (0, 1, 2))])
-    assert find_fork(one, other, CLIENT) is None
-    assert find_fork(Held(shared, []), other, CLIENT) is None
+    assert find_fork(one, other) is None
+    assert find_fork(Held(shared, []), other) is None
+
+
+def test_a_fork_before_a_change_is_blamed_on_the_old_set_in_its_own_indexes() -> None:
+    """Both sides went on with sets of their own; their newest certificates name nobody in common.
+
+    One run ends in the next epoch, so the link that ends the old one has to stand in.
+    """
+    after = members(1, 6, 5, 4, 7)
+    shared = chain(1, 4)
+    left, right = branch(shared, 6, b"a"), branch(shared, 6, b"b")
+    ends = [
+        EpochLink(
+            certificate=certified(side[-1], FOUR, signers, next_set=after.hash), validators=after
+        )
+        for side, signers in ((left, (0, 1, 2)), (right, (1, 2, 3)))
+    ]
+    above = [replace(header, epoch=Epoch(1)) for header in branch(left, 1, b"a")[-1:]]
+    one = Held(
+        [*left, *above], [certified(above[0], (6, 5, 4, 7), (0, 1, 2))], GENESIS.followed(ends[:1])
+    )
+    other = Held(right, [ends[1].certificate], GENESIS.followed(ends[1:]))
+    fork = find_fork(one, other)
+    assert fork is not None
+    assert fork.height == 5
+    assert fork.validators == members(0, *FOUR)
+    assert fork.verdict.culprits == (1, 2)
+    assert fork.verdict.complete
+
+
+def test_two_next_sets_after_one_block_are_a_fork() -> None:
+    shared = chain(1, 10)
+    certificate = certified(shared[-1], FOUR, (0, 1, 2))
+    sides = [
+        Held(shared, [certificate], GENESIS.followed(links(after)))
+        for after in ((0, 1, 2, 3, 4), (0, 1, 2, 3, 5))
+    ]
+    fork = find_fork(*sides)
+    assert fork is not None
+    assert (fork.height, fork.verdict.complete) == (10, True)
+    assert find_fork(sides[0], sides[0]) is None

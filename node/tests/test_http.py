@@ -10,6 +10,7 @@ import trio
 
 from native.batches import Batch
 from node.config.schema import HTTPSection
+from node.limits import HTTP_LINKS_PER_CALL_MAX
 from node.metrics import Metrics
 from node.runtime.api import Outcome
 from node.runtime.endpoints import ENDPOINTS
@@ -49,6 +50,20 @@ async def test_a_transaction_is_applied_when_the_caller_waits(
     assert answer.json()["applied"] == 1
     assert answer.json()["results"][0]["height"] == 42
     assert node.submitted == [b"\x01one"]
+
+
+async def test_links_of_epochs_come_in_bounded_pages(client: httpx.AsyncClient) -> None:
+    found: list[str] = []
+    while True:
+        answer = (await client.get(f"/api/v1/epochs/{len(found) + 1}")).json()
+        assert answer["epoch"] == 40
+        assert len(answer["links"]) <= HTTP_LINKS_PER_CALL_MAX
+        if not answer["links"]:
+            break
+        found += answer["links"]
+    assert [base64.b64decode(link) for link in found] == [b"link %d" % n for n in range(1, 41)]
+    for wrong in ("0", "-1", "x", "9" * 30):
+        assert (await client.get(f"/api/v1/epochs/{wrong}")).status_code == 400
 
 
 async def test_a_transaction_is_pending_when_the_caller_does_not_wait(
@@ -157,6 +172,9 @@ async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient)
         "/api/v1/blocks/-1",
         "/api/v1/blocks/1e3",
         "/api/v1/blocks/" + "9" * 30,
+        "/api/v1/blocks",
+        "/api/v1/blocks?from=0",
+        "/api/v1/blocks?from=1&limit=101",
         "/api/v1/accounts/hm1x?prove=maybe",
         "/api/v1/accounts/hm1x/history?limit=0",
         "/api/v1/accounts/hm1x/history?limit=501",
@@ -268,10 +286,16 @@ async def test_every_answer_has_the_fields_of_its_page(client: httpx.AsyncClient
         "{id}": "00" * 32,
         "{address}": "hm1x",
         "{height}": "latest",
+        "{first}": "1",
         "{index}": "3",
         "{key}": "00" * 32,
     }
-    queries = {"ready": "verbose", "account": "prove=1", "log_inclusion": "index=3"}
+    queries = {
+        "ready": "verbose",
+        "account": "prove=1",
+        "log_inclusion": "index=3",
+        "blocks": "from=1",
+    }
     queries |= {"log_consistency": "old=3"}
     for endpoint in ENDPOINTS:
         path = endpoint.path
@@ -395,3 +419,29 @@ async def test_the_validator_set_is_shown_with_what_comes_next(client: httpx.Asy
     assert document["pending"]["effective_after"] == 104
     assert document["pending"]["automatic"] is False
     assert document["offences"][0]["offence"] == "two commits"
+
+
+async def test_blocks_are_followed_without_a_gap_and_resumed_by_height(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    first = (await client.get("/api/v1/blocks?from=38&limit=3&timeout_ms=0")).json()
+    assert [block["height"] for block in first["blocks"]] == [38, 39, 40]
+    rest = (await client.get(f"/api/v1/blocks?from={first['next_from']}")).json()
+    assert [block["height"] for block in rest["blocks"]] == [41, 42]
+    assert rest["blocks"][0]["parent"] == first["blocks"][-1]["hash"]
+    assert (rest["blocks"][0]["applied"], rest["blocks"][0]["failed"]) == (2, 1)
+    assert len(rest["blocks"][0]["payload_ids"]) == 3
+    above = (await client.get("/api/v1/blocks?from=43&timeout_ms=250")).json()
+    assert (above["blocks"], above["next_from"], above["newest"]) == ([], 43, 42)
+    assert node.timeouts_s == [0.0, 10.0, 0.25]
+
+
+async def test_a_pruned_block_is_gone_and_the_answer_names_those_that_are_held(
+    client: httpx.AsyncClient, node: FakeNode
+) -> None:
+    node.set(height_oldest=40)
+    answer = await client.get("/api/v1/blocks?from=39")
+    assert answer.status_code == 410
+    document = answer.json()
+    assert (document["code"], document["oldest"], document["newest"]) == ("HM-D-610", 40, 42)
+    assert "40" in document["next_step"]

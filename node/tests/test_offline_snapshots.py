@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import apsw
 import pytest
@@ -14,28 +15,42 @@ import pytest
 from consensus.application import Block
 from consensus.core import wire
 from consensus.core.certificates import block_certificate
+from consensus.core.epochs import Epochs
+from consensus.core.light import encode_links
 from consensus.core.messages import (
     EMPTY_ROOT,
     BatchHeader,
     BlockHeader,
     Blocks,
     Checkpoint,
+    EpochLink,
     Manifest,
     VoteVector,
 )
-from consensus.core.records import TIP_KIND
-from consensus.core.types import Epoch, Height, Number, ReplicaIndex
+from consensus.core.records import (
+    TIP_KIND,
+    Record,
+    Recovery,
+    Retired,
+    ViewEntered,
+    decode_records,
+    encode_record,
+)
+from consensus.core.types import NO_DIGEST, Epoch, Height, Number, ReplicaIndex, View
 from consensus.core.types import Sequence as Place
+from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import SnapshotInvalid
 from native.batches import Batch
 from native.keys import SecretKey
+from native.values import Digest
 from node.cluster.manifest import Cluster
 from node.core.genesis import Genesis
-from node.core.snapshotfiles import MANIFEST, chunk_name
+from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name
 from node.errors import SnapshotMissing, WouldOverwrite
 from node.home import Home
 from node.runtime import offline
 from node.runtime.executor import open_state
+from node.runtime.membership import genesis_set
 from node.runtime.store import StateStore
 
 HEIGHT = 64
@@ -57,17 +72,21 @@ def certified(
     batch: BatchHeader,
     root: bytes,
     secrets: Sequence[SecretKey],
+    *,
+    epoch: int = 0,
+    next_set: Digest = NO_DIGEST,
 ) -> Blocks:
     leaf = Checkpoint(
-        epoch=Epoch(0),
+        epoch=Epoch(epoch),
+        next_set=next_set,
         height=header.height,
         header_hash=header.hash,
         state_root=type(header.hash)(root),
     )
     votes = []
-    for index, secret in enumerate(secrets):
+    for index, secret in enumerate(secrets, start=epoch):
         vector = VoteVector(
-            epoch=Epoch(0), signer=ReplicaIndex(index), number=Number(9), leaves=(leaf,)
+            epoch=Epoch(epoch), signer=ReplicaIndex(index), number=Number(9), leaves=(leaf,)
         )
         signed = vector.signed(secret.sign(vector.signed_bytes(genesis.chain_id)))
         votes.append((ReplicaIndex(index), signed, 0))
@@ -178,3 +197,99 @@ def test_a_folder_that_is_no_snapshot_says_so(chain: Chain, tmp_path: Path) -> N
     shutil.rmtree(chain.home.snapshots)
     with pytest.raises(SnapshotMissing):
         offline.newest(chain.home)
+
+
+# --- after a change of the validators
+
+
+@pytest.fixture
+def changed(chain: Chain, made_cluster: Cluster) -> Chain:
+    """The same snapshot, certified in epoch 1 by n1, n2, n3 and n4; n0 has left."""
+    secrets = [SecretKey.load(member.home.node_key) for member in made_cluster.members]
+    secrets.append(SecretKey.generate(chain.genesis.validators[0].key.algorithm))
+    following = ValidatorSet(
+        epoch=Epoch(1),
+        members=tuple(Validator(name=f"n{at}", key=secrets[at].public) for at in range(1, 5)),
+    )
+    run = chain.manifest.run
+    batch, header = run.batches[0], run.headers[0]
+    last = replace(header, height=Height(HEIGHT - 1))
+    link = EpochLink(
+        certificate=certified(
+            chain.genesis, last, batch, header.state_root, secrets[:3], next_set=following.hash
+        ).certificate,
+        validators=following,
+    )
+    later = replace(batch, epoch=Epoch(1))
+    manifest = Manifest(
+        run=certified(
+            chain.genesis,
+            replace(header, epoch=Epoch(1), batch=later.digest),
+            later,
+            chain.manifest.state_root,
+            secrets[2:],
+            epoch=1,
+        ),
+        outline=chain.manifest.outline,
+    )
+    (chain.source / MANIFEST).write_bytes(wire.encode_manifest(manifest))
+    (chain.source / LINKS).write_bytes(encode_links([link]))
+    return replace(chain, manifest=manifest)
+
+
+def records_of(chain: Chain) -> tuple[Epochs, list[Record]]:
+    genesis = Epochs(chain_id=chain.genesis.chain_id, sets=(genesis_set(chain.genesis),))
+    with contextlib.closing(apsw.Connection(str(chain.home.consensus_database))) as database:
+        rows = cast(
+            "list[tuple[int, bytes]]", list(database.execute("SELECT kind, data FROM record"))
+        )
+    records = decode_records(rows, genesis.bounds())
+    return Epochs.of(genesis.chain_id, genesis.newest, records), records
+
+
+def test_a_snapshot_of_a_later_epoch_brings_the_links_that_prove_it(
+    changed: Chain, tmp_path: Path
+) -> None:
+    copied = offline.export(changed.source, tmp_path / "copy", changed.genesis)
+    assert copied.lineage.newest.validators.epoch == 1
+    offline.restore(tmp_path / "copy", changed.home, changed.genesis)
+    epochs, records = records_of(changed)
+    assert [member.name for member in epochs.newest.members] == ["n1", "n2", "n3", "n4"]
+    # This is n0, which has left: it never signs above the end of its epoch.
+    assert Retired(epoch=Epoch(1), base=Height(HEIGHT - 1)) in records
+    assert ViewEntered(epoch=Epoch(1), view=View(0), active=True) in records
+    assert not any(isinstance(record, Recovery) for record in records)
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_recovery_of_an_old_epoch_does_not_bind_views_of_a_restored_one(
+    changed: Chain, done: bool
+) -> None:
+    old = Recovery(first_sequence=Place(70), first_view=View(5), done=done)
+    row = encode_record(old)
+    with contextlib.closing(apsw.Connection(str(changed.home.consensus_database))) as database:
+        database.execute(
+            "INSERT OR REPLACE INTO record VALUES(?,?,?,?)",
+            (row.kind, row.key, row.sequence, row.data),
+        )
+    offline.restore(changed.source, changed.home, changed.genesis)
+    _, records = records_of(changed)
+    place = Place(70) if done else Place(0)
+    assert Recovery(first_sequence=place, first_view=View(0), done=done) in records
+
+
+def test_without_its_links_a_later_epoch_is_not_believed(changed: Chain) -> None:
+    whole = (changed.source / LINKS).read_bytes()
+    for data, problem in (
+        (None, "manifest: .*epoch 1"),
+        (encode_links([]), "manifest: .*epoch 1"),
+        (whole[:-1], "links"),
+        (whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:], "links"),
+    ):
+        (changed.source / LINKS).unlink()
+        if data is not None:
+            (changed.source / LINKS).write_bytes(data)
+        with pytest.raises(SnapshotInvalid, match=problem):
+            offline.restore(changed.source, changed.home, changed.genesis)
+        (changed.source / LINKS).write_bytes(whole)
+    assert not tip_of(changed.home)

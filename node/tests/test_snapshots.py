@@ -17,6 +17,7 @@ from caesar.core.genesis import LedgerGenesis
 from caesar.core.rules import Parameters
 from caesar.runtime.application import LedgerApplication
 from consensus.core.effects import CheckSnapshot, KeepChunk, RestoreSnapshot
+from consensus.core.epochs import Epochs
 from consensus.core.inputs import ChunkKept, SnapshotChecked, SnapshotRestored
 from consensus.core.messages import BlockHeader, Blocks, Chunk, Manifest
 from consensus.core.types import Height, ReplicaIndex
@@ -24,6 +25,7 @@ from consensus.errors import SnapshotInvalid
 from consensus.limits import SNAPSHOT_CHUNK_BYTES_MAX
 from consensus.runtime.sync import BlockServer
 from consensus.tests import samples
+from consensus.tests.test_light import members
 from native import Completions
 from native.batches import Batch
 from native.hashing import sha256
@@ -59,6 +61,9 @@ def certificate_payload(name: str) -> bytes:
     ).encode()
 
 
+EPOCHS = Epochs(chain_id=samples.CHAIN, sets=(members(0, 0, 1, 2, 3),))
+
+
 class Node:
     """Router, executor, `state.db` and snapshots of one node; blocks come by hand."""
 
@@ -89,7 +94,7 @@ class Node:
             self.router,
             self.executor,
             cast("BlockServer", self),
-            samples.BOUNDS,
+            lambda: EPOCHS,
             done=self.done.send_nowait,
             restored=self.restored.append,
         )

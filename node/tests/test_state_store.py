@@ -8,7 +8,7 @@ import pytest
 
 from consensus.application import Executed, Row
 from native.values import Digest
-from node.runtime.receipts import find_receipt, pack_receipts
+from node.runtime.receipts import find_receipt, pack_receipts, receipt_codes, receipt_ids
 from node.runtime.store import StateStore, StateStoreError, StoredBlock
 
 CHAIN = bytes(31) + b"c"
@@ -47,6 +47,31 @@ def test_a_receipt_is_found_by_its_id_and_a_refused_payload_has_none() -> None:
         assert (found.code, found.position, found.height, found.tag) == (code, position, 12, 1)
     assert find_receipt(blob, ids[2], 12) is None
     assert find_receipt(b"", ids[0], 12) is None
+
+
+def test_the_receipts_of_a_block_are_listed_with_their_codes() -> None:
+    ids = [bytes([n]) * 32 for n in (9, 3, 200, 7)]
+    blob = pack_receipts([(1, executed(ids, [0, 5, 130, 0]))])
+    assert receipt_ids(blob) == (ids[1], ids[3], ids[0])
+    assert receipt_codes(blob) == bytes([5, 0, 0])
+    assert (receipt_ids(b""), receipt_codes(b"")) == ((), b"")
+
+
+def test_the_oldest_block_is_known_after_pruning_a_restart_and_an_entered_state(
+    tmp_path: Path,
+) -> None:
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    assert store.oldest == 1
+    for height in range(1, 6):
+        store.write(block(height), b"d", [])
+    assert store.prune(2) == 2
+    assert store.oldest == 3
+    store.close()
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    assert store.oldest == 3
+    store.enter(block(90), [])
+    assert (store.oldest, store.height) == (90, 90)
+    store.close()
 
 
 def test_an_empty_store_is_at_genesis_and_keeps_what_was_written(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from typing import Any, cast
 
+import pytest
 import trio
 
 from consensus.application import Advice
+from consensus.core.types import Phase
 from native.batches import Batch, Mempool
 from native.hashing import sha256
 from node.metrics import Metrics
-from node.runtime.api import Outcome
+from node.runtime.api import Outcome, Overloaded, Unavailable
 from node.runtime.receipts import Receipt
-from node.runtime.submissions import DISK_LOOKUPS_MAX, Submissions
+from node.runtime.submissions import CODE_MEMPOOL_FULL, DISK_LOOKUPS_MAX, Submissions
 
 SEQUENCE_USED = 139
 HEIGHT = 7
@@ -48,6 +50,9 @@ class Executor:
 class Driver:
     """A replica that is up to date."""
 
+    def custody_changed(self) -> None:
+        pass
+
     @property
     def replica(self) -> Any:
         return self
@@ -56,6 +61,61 @@ class Driver:
         return self
 
     catching_up = False
+    phase = Phase.VOTING
+
+
+class Open:
+    """A router that admits everything."""
+
+    def check(self, batch: Batch) -> Advice:
+        ids = b"".join(sha256(batch.payload(at)) for at in range(len(batch)))
+        return Advice(codes=bytes(len(batch)), ids=ids)
+
+    def repeated(self, _tag: int, _code: int) -> bool:
+        return False
+
+
+class Deaf:
+    """Links that lead nowhere."""
+
+    def broadcast_nowait(self, *_: object) -> None:
+        pass
+
+
+def opened(driver: Driver, *, places: int) -> Submissions:
+    return Submissions(
+        router=cast(Any, Open()),
+        executor=cast(Any, Executor(unknown=b"")),
+        mempool=Mempool(places, 100_000),
+        driver=cast(Any, driver),
+        links=cast(Any, Deaf()),
+        me=0,
+        metrics=Metrics(),
+        now_ms=lambda: 0,
+    )
+
+
+async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_silence() -> None:
+    submissions = opened(Driver(), places=2)
+    payloads = [b"\x01payment %d" % at for at in range(3)]
+    answer = await submissions.submit(Batch.of(payloads), wait=False, timeout_s=0)
+    assert answer.outcomes == bytes([Outcome.PENDING, Outcome.PENDING, Outcome.REFUSED])
+    assert answer.codes[2] == CODE_MEMPOOL_FULL
+    with pytest.raises(Overloaded, match="as many payloads as it may"):
+        await submissions.submit(Batch.of([b"\x01one more"]), wait=False, timeout_s=0)
+
+
+async def test_a_node_that_catches_up_or_observes_takes_no_payload() -> None:
+    late, observer = Driver(), Driver()
+    late.catching_up = True
+    observer.phase = Phase.OBSERVING
+    for driver in (late, observer):
+        submissions = opened(driver, places=2)
+        with pytest.raises(Unavailable, match="takes no payloads"):
+            await submissions.submit(Batch.of([b"\x01payment"]), wait=False, timeout_s=0)
+        driver.catching_up, driver.phase = False, Phase.VOTING
+        answer = await submissions.submit(Batch.of([b"\x01payment"]), wait=False, timeout_s=0)
+        assert answer.outcomes == bytes([Outcome.PENDING])  # the refusal left nothing behind
 
 
 async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes_again() -> None:

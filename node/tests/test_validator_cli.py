@@ -36,7 +36,7 @@ def net(served_module: Served, made_cluster: Cluster) -> RegisteringNode:
     node = served_module.node
     assert isinstance(node, RegisteringNode)
     node.application.genesis()
-    node.blocks.clear()
+    node.executed.clear()
     node.epoch = 0
     node.outcome = Outcome.APPLIED
     node.execute([])

@@ -23,12 +23,13 @@ from consensus.limits import (
     AHEAD_BLOCKS_MAX,
     BATCH_PAYLOADS_MAX,
     BATCH_SIZE_BYTES_TARGET,
+    HURRIED_BLOCKS_MAX,
     IN_FLIGHT_BLOCKS_MAX,
     WINDOW_BLOCKS,
 )
 
 if TYPE_CHECKING:
-    from consensus.core.replica import Replica
+    from consensus.core.replica import Peer, Replica
 
 
 def propose(replica: "Replica") -> None:
@@ -83,15 +84,34 @@ def _idle_us(replica: "Replica") -> int:
         return 0
     if replica.cut is not None:
         return replica.timing.recovery_block_interval_ms * 1_000
-    recent = replica.now.monotonic_us - 5_000_000
-    for peer in replica.peers.values():
-        if (
-            peer.phase in (Phase.SEEKING, Phase.RECOVERING)
-            and peer.seen_us is not None
-            and peer.seen_us > recent
-        ):
-            return replica.timing.recovery_block_interval_ms * 1_000
+    if any(peer.hurried_blocks < HURRIED_BLOCKS_MAX for peer in _recovering(replica)):
+        return replica.timing.recovery_block_interval_ms * 1_000
     return replica.timing.idle_block_interval_ms * 1_000
+
+
+def _recovering(replica: "Replica") -> "list[Peer]":
+    """Who said a moment ago that it waits for the log to move."""
+    recent = replica.now.monotonic_us - 5_000_000
+    return [
+        peer
+        for peer in replica.peers.values()
+        if peer.phase in (Phase.SEEKING, Phase.RECOVERING)
+        and peer.seen_us is not None
+        and peer.seen_us > recent
+    ]
+
+
+def _count_hurried(replica: "Replica") -> None:
+    """An empty batch was proposed: who says it recovers has so many early ones and no more.
+
+    Otherwise one liar could have the cluster write fifty blocks a second for ever.
+    """
+    recovering = _recovering(replica)
+    for peer in recovering:
+        peer.hurried_blocks = min(peer.hurried_blocks + 1, HURRIED_BLOCKS_MAX)
+    for peer in replica.peers.values():
+        if peer.hurried_blocks and peer not in recovering:
+            peer.hurried_blocks -= 1
 
 
 def on_batch_taken(replica: "Replica", taken: BatchTaken) -> None:
@@ -116,7 +136,9 @@ def on_batch_taken(replica: "Replica", taken: BatchTaken) -> None:
         proposed_ms=now.unix_ms,
         payload_root=taken.payload_root,
     )
-    if taken.payload_root != EMPTY_ROOT:
+    if taken.payload_root == EMPTY_ROOT:
+        _count_hurried(replica)
+    else:
         replica.bodies[taken.payload_root] = None
         replica.unwritten.add(taken.payload_root)
     replica.next_sequence = Sequence(replica.next_sequence + 1)

@@ -10,7 +10,7 @@ a bad one discards its sender's message and never a place.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from consensus.core import catch_up, custody, evidence, retransmit
+from consensus.core import catch_up, custody, epochs, evidence, retransmit
 from consensus.core.effects import (
     AnnounceView,
     Broadcast,
@@ -124,6 +124,9 @@ def resume(replica: "Replica") -> None:
 
 def on_view_change(replica: "Replica", message: ViewChange) -> None:
     """Keep the newest of each sender; join W of them; lead when it is our turn."""
+    if message.certificate is not None and not epochs.certifies(replica, message.certificate):
+        replica.blame(message.signer, Fault.BAD_CERTIFICATE)
+        return
     if message.certificate is not None:
         checkpoint.adopt(replica, message.certificate)
         if message.epoch != replica.committee.epoch:
@@ -154,7 +157,8 @@ def _show_new_view(replica: "Replica", message: ViewChange) -> None:
     if new_view is not None and may_show and new_view.view >= message.view:
         peer = replica.peers[message.signer]
         now = replica.now.monotonic_us
-        if peer.helped_us is None or now - peer.helped_us >= 50_000:
+        rested = peer.helped_us is None or now - peer.helped_us >= 50_000
+        if rested and retransmit.may_repeat_view(replica, peer):
             peer.helped_us = now
             replica.emit(Send(peer=message.signer, message=new_view))
 
@@ -275,7 +279,11 @@ def on_new_view(replica: "Replica", message: NewView) -> None:
     if message.view < replica.view or (message.view == replica.view and replica.active):
         return
     certificate, batches = selection(message.view_changes, replica.committee)
-    if tuple([proposal.header for proposal in message.proposals]) != batches:
+    honest = all(
+        change.certificate is None or epochs.certifies(replica, change.certificate)
+        for change in message.view_changes
+    )
+    if not honest or tuple([proposal.header for proposal in message.proposals]) != batches:
         replica.blame(message.signer, Fault.BAD_NEW_VIEW)
         start(replica, message.view + 1, "NEW-VIEW proposes other batches than it must")
         return
