@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from consensus.limits import SNAPSHOTS_KEPT
 from node.config.load import ConfigInvalid, Loaded, Problem, load_config
 from node.config.schema import NodeConfig, split_address
 from node.errors import (
@@ -117,6 +118,7 @@ def inspect(
             lambda: _validator_keys(result),
         ),
         ("peers", ("configuration", "genesis", "node key"), lambda: _peers(result)),
+        ("pruning", ("configuration",), lambda: _pruning(result)),
         ("databases", ("home", "node key"), lambda: _databases(result)),
         ("process", ("home",), lambda: _process(result)),
     ]
@@ -243,6 +245,32 @@ def _validator_keys(result: Inspection) -> str:
             hint="restore the keys folder that was made together with keys/node.key",
         )
     return "cosigner and issuing key belong to genesis"
+
+
+def _pruning(result: Inspection) -> str | Check:
+    """A node keeps every block from its oldest snapshot on, whatever the limits say."""
+    assert result.loaded is not None
+    storage = result.loaded.config.storage
+    limited = storage.retain_blocks or storage.retain_days or storage.retain_bytes
+    kept = SNAPSHOTS_KEPT * storage.snapshot_blocks
+    if not limited:
+        return "off: every block is kept"
+    if storage.snapshot_blocks == 0:
+        return Check(
+            name="pruning",
+            state=State.WARNING,
+            detail="blocks are forgotten below a snapshot only, and storage.snapshot_blocks is 0",
+            next_step="set storage.snapshot_blocks as on the other nodes, or no retain_ limit",
+        )
+    if 0 < storage.retain_blocks < kept:
+        return Check(
+            name="pruning",
+            state=State.WARNING,
+            detail=f"storage.retain_blocks is {storage.retain_blocks:,}, but the newest "
+            f"{SNAPSHOTS_KEPT} snapshots keep up to {kept:,} blocks",
+            next_step=f"set storage.retain_blocks to {kept:,} or more, or cut snapshots more often",
+        )
+    return "old blocks are forgotten, below the oldest snapshot only"
 
 
 def _peers(result: Inspection) -> str | Check:

@@ -151,7 +151,7 @@ class Execute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckSnapshot:
-    """Prove an outline against its state root, open its folder, and answer `SnapshotChecked`."""
+    """Prove an outline against its state root, and answer `SnapshotChecked`."""
 
     peer: ReplicaIndex
     manifest: Manifest
@@ -159,9 +159,13 @@ class CheckSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepChunk:
-    """Check a chunk against its outline, write it, and answer `ChunkKept`."""
+    """Check a chunk against its outline, write it, and answer `ChunkKept`.
+
+    `manifest` is proven, and the one that is fetched now: chunks of any other are of no use.
+    """
 
     peer: ReplicaIndex
+    manifest: Manifest
     chunk: Chunk
 
 

@@ -76,23 +76,29 @@ class Executed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotChecked:
-    """Answer to `CheckSnapshot`. `missing` are the chunks that are not on our disk yet."""
+    """Answer to `CheckSnapshot`. `missing` are the chunks that are not on our disk yet.
+
+    `valid` is None if too much was waiting to look at it.
+    """
 
     peer: ReplicaIndex
     snapshot: Digest
-    valid: bool
+    valid: bool | None
     chunks: int = 0
     missing: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkKept:
-    """Answer to `KeepChunk`: on the disk, or not the chunk that the outline commits to."""
+    """Answer to `KeepChunk`: on the disk, or not the chunk that the outline commits to.
+
+    `valid` is None if too much was waiting to look at it.
+    """
 
     peer: ReplicaIndex
     snapshot: Digest
     index: int
-    valid: bool
+    valid: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from consensus.core.records import (
     Anchor,
     Birth,
     EpochBegun,
+    ExecutedBlock,
     LastNumber,
     NewViewHeld,
     OwnViewChange,
@@ -50,8 +51,13 @@ if TYPE_CHECKING:
 # --- from records to state
 
 
-def restore(replica: "Replica", records: Iterable[Record]) -> None:
-    """Rebuild what was durable. Emits nothing: `start` does."""
+def restore(
+    replica: "Replica", records: Iterable[Record], decided: ExecutedBlock | None = None
+) -> None:
+    """Rebuild what was durable; `decided` is what the state says of the next set.
+
+    Emits nothing: `start` does.
+    """
     birth: Birth | None = None
     entered = ViewEntered(epoch=replica.committee.epoch, view=View(0), active=True)
     held: NewView | None = None
@@ -113,13 +119,13 @@ def restore(replica: "Replica", records: Iterable[Record]) -> None:
         # `state.db` is ahead of the voting record: the record is an old copy.
         replica.phase = Phase.SEEKING
         replica.first_sequence = Sequence(0)
-    _restore_epoch(replica, stamps)
+    _restore_epoch(replica, stamps, decided)
     _restore_view(replica, entered, held)
     _restore_votes(replica, accepted, sorted(vectors, key=_number))
     replica.drop_below_floor()
 
 
-def _restore_epoch(replica: "Replica", stamps: list[Stamp]) -> None:
+def _restore_epoch(replica: "Replica", stamps: list[Stamp], known: ExecutedBlock | None) -> None:
     """Where this epoch began, who showed what before it, and whether this node votes in it."""
     epoch = replica.committee.epoch
     invariant(len(replica.links) == epoch, "a replica starts in the newest epoch of its records")
@@ -131,6 +137,10 @@ def _restore_epoch(replica: "Replica", stamps: list[Stamp]) -> None:
         decided = block.next_validators
         if decided is not None and decided.epoch == epoch + 1:
             epochs.decided(replica, epoch, block)
+    pending = None if known is None else known.next_validators
+    if replica.next_set is None and pending is not None and pending.epoch == epoch + 1:
+        assert known is not None
+        epochs.decided(replica, epoch, known)  # below the snapshot that this state came from
     if replica.certificate is not None:
         epochs.certified(replica, replica.certificate)
     if replica.committee.me == NOBODY or replica.retired > epoch:

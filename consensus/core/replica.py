@@ -206,6 +206,7 @@ class Replica:
         uncertified: Seq[ExecutedBlock] = (),
         records: Iterable[Record] = (),
         genesis_set: ValidatorSet | None = None,
+        decided: ExecutedBlock | None = None,
     ) -> None:
         """Rebuild a replica from what is durable.
 
@@ -214,7 +215,8 @@ class Replica:
         blocks up to and including it that are above the newest certificate in `records` (more is
         harmless). After disk loss `records` are those of `records.reborn`. `committee` is that of
         the newest epoch in `records` (`epochs.Epochs`); without `genesis_set` nothing is known of
-        who was who in epoch 0.
+        who was who in epoch 0. `decided` is what the state says of the next set, which counts even
+        if the block that decided, its height, was never held here.
         Raises `BirthMissing` and `WrongChain`.
         """
         invariant(boot > 0, "a boot number is not zero")
@@ -279,7 +281,7 @@ class Replica:
         self.votes_late = 0
         self.misbehaviour = 0
         self.begin_epoch(committee, GENESIS_HEIGHT)
-        recovery.restore(self, records)
+        recovery.restore(self, records, decided)
 
     def begin_epoch(self, committee: Committee, base: Height) -> None:
         """Set everything that belongs to one epoch, above all what is kept by replica index."""

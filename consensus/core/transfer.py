@@ -49,7 +49,7 @@ class Download:
     chunks: int
     missing: list[int]  # not asked for; the next one last
     asked: dict[int, tuple[ReplicaIndex, int]] = field(default_factory=dict)  # number -> whom, when
-    checking: set[int] = field(default_factory=set)  # arrived, being checked and written
+    checking: dict[int, ReplicaIndex] = field(default_factory=dict)  # arrived, being written
     holders: set[ReplicaIndex] = field(default_factory=set)
     failures: dict[ReplicaIndex, int] = field(default_factory=dict)
 
@@ -121,22 +121,32 @@ def on_manifest(replica: "Replica", sender: ReplicaIndex, manifest: Manifest) ->
     if manifest.run.certificate.checkpoint.epoch > replica.committee.epoch:
         return  # its epoch begins with a link that this node has not seen yet
     download = transfer.download
-    if download is not None and manifest.id == download.manifest.id:
-        download.holders.add(sender)
-        _ask(replica)
-    elif sender not in transfer.checking:
+    if download is not None:
+        if manifest.id == download.manifest.id:
+            download.holders.add(sender)
+            _ask(replica)
+        return  # what has begun is finished first; afterwards everybody is asked again
+    if sender not in transfer.checking:
+        known = any(other.id == manifest.id for other in transfer.checking.values())
         transfer.checking[sender] = manifest
-        replica.emit(CheckSnapshot(peer=sender, manifest=manifest))
+        if not known:  # one check serves all who offer the same
+            replica.emit(CheckSnapshot(peer=sender, manifest=manifest))
 
 
 def on_checked(replica: "Replica", checked: SnapshotChecked) -> None:
     """The outline of an offered snapshot is proven, or a lie."""
     transfer = replica.transfer
-    manifest = transfer.checking.pop(checked.peer, None)
+    manifest = transfer.checking.get(checked.peer)
     if manifest is None or manifest.id != checked.snapshot:
         return
+    offered = [peer for peer, other in sorted(transfer.checking.items()) if other.id == manifest.id]
+    for peer in offered:
+        del transfer.checking[peer]
+    if checked.valid is None:
+        return  # it is offered again when everybody is asked again
     if not checked.valid or checked.chunks > SNAPSHOT_CHUNKS_MAX:
-        replica.blame(checked.peer, Fault.BAD_SNAPSHOT)
+        for peer in offered:
+            replica.blame(peer, Fault.BAD_SNAPSHOT)
         _refuse(replica, manifest.id)
         return
     if transfer.restoring or manifest.height <= replica.executed:
@@ -144,14 +154,14 @@ def on_checked(replica: "Replica", checked: SnapshotChecked) -> None:
     download = transfer.download
     if download is not None:
         if download.manifest.id == manifest.id:
-            download.holders.add(checked.peer)
+            download.holders.update(offered)
             _ask(replica)
         return  # what has begun is finished first
     transfer.download = Download(
         manifest=manifest,
         chunks=checked.chunks,
         missing=sorted(checked.missing, reverse=True),
-        holders={checked.peer},
+        holders=set(offered),
     )
     replica.note(
         Event.TRANSFER_STARTED,
@@ -169,8 +179,8 @@ def on_chunk(replica: "Replica", sender: ReplicaIndex, chunk: Chunk) -> None:
     if asked is None or asked[0] != sender:
         return
     del download.asked[chunk.index]
-    download.checking.add(chunk.index)
-    replica.emit(KeepChunk(peer=sender, chunk=chunk))
+    download.checking[chunk.index] = sender
+    replica.emit(KeepChunk(peer=sender, manifest=download.manifest, chunk=chunk))
     _ask(replica)
 
 
@@ -181,8 +191,10 @@ def on_kept(replica: "Replica", kept: ChunkKept) -> None:
         return
     if kept.index not in download.checking:
         return
-    download.checking.discard(kept.index)
-    if kept.valid:
+    del download.checking[kept.index]
+    if kept.valid is None:
+        download.missing.append(kept.index)
+    elif kept.valid:
         download.failures.pop(kept.peer, None)
     else:
         replica.blame(kept.peer, Fault.BAD_SNAPSHOT)
@@ -303,9 +315,9 @@ def _ask(replica: "Replica") -> None:
         return
     now = replica.now.monotonic_us
     busy = dict.fromkeys(_servers(replica, download), 0)
-    for peer, _ in download.asked.values():
+    for peer in [*(peer for peer, _ in download.asked.values()), *download.checking.values()]:
         if peer in busy:
-            busy[peer] += 1
+            busy[peer] += 1  # a server can be faster than our disk
     while download.missing:
         free = min(busy, key=lambda peer: (busy[peer], peer), default=None)
         if free is None or busy[free] >= CHUNKS_IN_FLIGHT_PER_PEER:

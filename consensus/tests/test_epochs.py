@@ -171,7 +171,9 @@ class Bench:
         records: tuple[Record, ...] = (),
         decided: bool = False,
         certified: int | None = None,
+        first: int = 1,
     ) -> None:
+        """The blocks below `first` are those of a snapshot: known by their state only."""
         self.node = node
         birth = Birth(chain_id=CHAIN, node_id=ROOT, incarnation=1)
         known = Epochs.of(CHAIN, OLD, records)
@@ -194,9 +196,10 @@ class Bench:
             Timing(),
             boot=77,
             tip=blocks[-1] if blocks else genesis_block(CHAIN, 0, STATE),
-            uncertified=blocks[-2 * WINDOW_BLOCKS :],
+            uncertified=blocks[first - 1 :][-2 * WINDOW_BLOCKS :],
             records=(birth, *records),
             genesis_set=OLD,
+            decided=blocks[DECIDED - 1] if decided else None,
         )
         self.feed(Started())
 
@@ -502,6 +505,15 @@ def test_a_node_starts_in_the_newest_epoch_of_its_records() -> None:
 def test_a_pending_decision_is_known_again_after_a_restart() -> None:
     bench = Bench(1, height=DECIDED + 5, decided=True, certified=DECIDED + 4)
     assert bench.replica.statistics().epoch_last == LAST
+
+
+@pytest.mark.parametrize("first", [DECIDED, DECIDED + 1, DECIDED + 5])
+def test_a_decision_below_a_restored_snapshot_is_known_again_after_a_restart(first: int) -> None:
+    bench = Bench(1, height=DECIDED + 5, decided=True, first=first)
+    assert bench.replica.statistics().epoch_last == LAST
+    bench.vote().execute(LAST)
+    shown = certificate(last_leaf(bench.replica.tip.header_hash))
+    assert entered(bench.hear(2, status(0, LAST, certificate=shown)))
 
 
 def test_a_crash_between_certificate_and_link_is_made_good_at_the_start() -> None:

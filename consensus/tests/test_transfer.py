@@ -90,7 +90,7 @@ def give(bench: Bench, peer: int, index: int, *, valid: bool = True) -> list[Eff
     """A chunk comes and is looked at."""
     chunk = Chunk(snapshot=manifest().id, index=index, data=b"data")
     effects = bench.hear(peer, chunk)
-    assert KeepChunk(peer=ReplicaIndex(peer), chunk=chunk) in effects
+    assert KeepChunk(peer=ReplicaIndex(peer), manifest=manifest(), chunk=chunk) in effects
     return effects + bench.feed(
         ChunkKept(peer=ReplicaIndex(peer), snapshot=chunk.snapshot, index=index, valid=valid)
     )
@@ -296,3 +296,71 @@ def test_runs_that_end_at_other_certificates_are_offers_of_one_snapshot() -> Non
     bench = offered(0)
     bench.hear(2, other)
     assert download(bench).holders == {0, 2}
+
+
+def test_while_one_snapshot_is_fetched_no_other_is_looked_at() -> None:
+    bench = offered(0, 2)
+    for peer, other in ((3, manifest(FAR + 1_024)), (0, manifest(outline=b"a lie"))):
+        effects = bench.hear(peer, other)
+        assert not [effect for effect in effects if isinstance(effect, CheckSnapshot)]
+    assert RestoreSnapshot(manifest=manifest()) in give_all(bench)
+
+
+def test_chunks_that_wait_for_the_disk_count_as_asked() -> None:
+    """A server faster than our disk does not fill the memory with chunks."""
+    bench = offered(0, 2)
+    effects: list[Effect] = []
+    for _ in range(4):
+        for index, (peer, _) in sorted(download(bench).asked.items()):
+            chunk = Chunk(snapshot=manifest().id, index=index, data=b"data")
+            effects += bench.hear(int(peer), chunk)
+    keeps = [effect for effect in effects if isinstance(effect, KeepChunk)]
+    assert len(keeps) == 2 * CHUNKS_IN_FLIGHT_PER_PEER
+    for keep in keeps:
+        kept = ChunkKept(peer=keep.peer, snapshot=manifest().id, index=keep.chunk.index, valid=True)
+        bench.feed(kept)
+    assert len(download(bench).asked) == 2 * CHUNKS_IN_FLIGHT_PER_PEER
+
+
+def test_one_check_serves_all_who_offer_the_same_snapshot() -> None:
+    bench, _ = behind()
+    effects = [effect for peer in (0, 2, 3) for effect in bench.hear(peer, manifest())]
+    assert [e for e in effects if isinstance(e, CheckSnapshot)] == [
+        CheckSnapshot(peer=ReplicaIndex(0), manifest=manifest())
+    ]
+    bench.feed(
+        SnapshotChecked(
+            peer=ReplicaIndex(0),
+            snapshot=manifest().id,
+            valid=True,
+            chunks=40,
+            missing=tuple(range(40)),
+        )
+    )
+    assert download(bench).holders == {0, 2, 3}
+    assert not bench.replica.transfer.checking
+
+
+def test_all_who_offer_the_same_lie_are_blamed() -> None:
+    bench, _ = behind()
+    for peer in (2, 3):
+        bench.hear(peer, manifest())
+    effects = bench.feed(SnapshotChecked(peer=ReplicaIndex(2), snapshot=manifest().id, valid=False))
+    blamed = [int(effect.peer) for effect in effects if isinstance(effect, Misbehaved)]
+    assert blamed == [2, 3]
+
+
+def test_what_nobody_had_time_to_look_at_is_asked_for_again_and_blames_nobody() -> None:
+    bench, _ = behind()
+    bench.hear(0, manifest())
+    effects = bench.feed(SnapshotChecked(peer=ReplicaIndex(0), snapshot=manifest().id, valid=None))
+    effects += bench.hear(0, manifest())
+    assert [effect for effect in effects if isinstance(effect, CheckSnapshot)]
+    bench = offered(0, chunks=1)
+    chunk = Chunk(snapshot=manifest().id, index=0, data=b"data")
+    bench.hear(0, chunk)
+    effects += bench.feed(
+        ChunkKept(peer=ReplicaIndex(0), snapshot=manifest().id, index=0, valid=None)
+    )
+    assert sorted(download(bench).asked) == [0]
+    assert not [effect for effect in effects if isinstance(effect, Misbehaved)]

@@ -475,8 +475,9 @@ def prune(
     """Forget old blocks of a stopped node and write its files anew, as small as they can be.
 
     Without a limit nothing is forgotten, but files that could not shrink can from then on. A
-    running node prunes itself: see storage.retain_blocks. Signing records, certificates and state
-    are never touched.
+    running node prunes itself: see storage.retain_blocks. Blocks from the height of the oldest
+    snapshot on stay, and all of them where there is no snapshot. Signing records, certificates and
+    state are never touched.
     """
     from consensus.runtime import space
     from node.runtime.pruner import Retention, prune_stopped
@@ -491,7 +492,9 @@ def prune(
                 f"Forget old blocks of {found.home.path} for good? Other nodes may still have them",
                 yes=yes,
             )
-        blocks = prune_stopped(retention, found.state, found.store, found.bounds)
+        blocks = prune_stopped(
+            retention, found.state, found.store, found.bounds, snapshots=found.home.snapshots
+        )
         oldest = found.state.oldest
         found.state.close()
         found.store.close()

@@ -68,7 +68,7 @@ from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
-from node.runtime.membership import Membership, genesis_set
+from node.runtime.membership import Membership, decision, genesis_set
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.router import Router
@@ -355,6 +355,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
             store,
             bounds,
             seconds=time.perf_counter,
+            snapshot=snapshots.oldest,
         ),
     )
 
@@ -422,6 +423,7 @@ def _replica(
         uncertified=chain,
         records=records,
         genesis_set=membership.epochs.sets[0],
+        decided=decision(tip, validators),
     )
 
 

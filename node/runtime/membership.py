@@ -5,17 +5,20 @@ It follows consensus and decides nothing. Who reads it keeps no copy of what it 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from consensus.core.types import Epoch
+from consensus.core.types import Epoch, Height
 from consensus.core.validators import Validator, ValidatorSet
 from native import FalconVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from caesar.runtime.validators import ValidatorsApplication
     from consensus.core.epochs import Epochs
     from consensus.core.messages import EpochLink
+    from consensus.core.records import ExecutedBlock
     from native.values import NodeId
     from node.core.genesis import Genesis
 
@@ -52,6 +55,14 @@ class Membership:
             [FalconVerifier(validator.key.raw) for validator in validators.members]
             for validators in self.epochs.sets
         ]
+
+
+def decision(tip: ExecutedBlock, validators: ValidatorsApplication) -> ExecutedBlock | None:
+    """What the state at `tip` says of the next set; its block may be below the oldest held."""
+    pending = validators.registry.pending
+    if pending is None:
+        return None
+    return replace(tip, height=Height(pending.ordered_at), next_validators=pending.next)
 
 
 def genesis_set(genesis: Genesis) -> ValidatorSet:

@@ -2,7 +2,9 @@
 
 Off unless the configuration sets a limit: a network in which everybody forgets has no history, so
 that is a choice of its operators and no default. A block goes when any limit gives it up, but the
-newest `RETAIN_BLOCKS_MIN` always stay: peers that are a little behind are served from them.
+newest `RETAIN_BLOCKS_MIN` always stay: peers that are a little behind are served from them. The
+oldest complete snapshot of this node stays together with every block from its height on: who starts
+from it needs them all. Without a snapshot nothing goes.
 
 Signing records, certificates and application state are never touched. Work is cut into slices with
 pauses, because votes and blocks wait for the same two threads. It may begin late, on any file, and
@@ -19,10 +21,12 @@ import trio
 
 from consensus.core import wire
 from consensus.limits import MESSAGE_BYTES_MAX
+from node.core.snapshotfiles import MANIFEST
 from node.limits import PRUNE_INTERVAL_S, PRUNE_PAUSE_S, PRUNE_SLICE_BLOCKS, RETAIN_BLOCKS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from consensus.core.messages import BlockHeader
     from consensus.core.wire import Bounds
@@ -81,12 +85,15 @@ class PrunerStatistics:
 
 
 def next_slice(
-    retention: Retention, state: StateStore, bounds: Bounds, *, used_bytes: int
+    retention: Retention, state: StateStore, bounds: Bounds, *, used_bytes: int, snapshot: int
 ) -> int | None:
-    """The height up to which the next slice goes, or None when there is nothing to forget."""
+    """The height up to which the next slice goes, or None when there is nothing to forget.
+
+    `snapshot` is the height of the oldest snapshot that is held, 0 if none is.
+    """
     oldest, newest = state.oldest, state.height
     last = oldest + PRUNE_SLICE_BLOCKS - 1
-    if last > newest - retention.blocks_min:
+    if last > newest - retention.blocks_min or last >= snapshot:
         return None
     above, tip = state.block(last), state.block(newest)
     if above is None or tip is None:
@@ -97,17 +104,33 @@ def next_slice(
 
 
 def prune_stopped(
-    retention: Retention, state: StateStore, store: ConsensusStore, bounds: Bounds
+    retention: Retention,
+    state: StateStore,
+    store: ConsensusStore,
+    bounds: Bounds,
+    *,
+    snapshots: Path,
 ) -> int:
     """Forget all that may go, on the files of a stopped node; return how many blocks."""
     pruned = 0
+    snapshot = oldest_snapshot(snapshots)
     while True:
         used = state.usage().used_bytes + store.usage().used_bytes
-        through = next_slice(retention, state, bounds, used_bytes=used)
+        through = next_slice(retention, state, bounds, used_bytes=used, snapshot=snapshot)
         if through is None:
             return pruned
         store.prune(through)
         pruned += state.prune(through)
+
+
+def oldest_snapshot(folder: Path) -> int:
+    """Height of the oldest complete snapshot in a node's folder of snapshots, 0 if there is none.
+
+    The manifest is what completes one, so a cut or a download that has not ended does not count.
+    """
+    paths = folder.iterdir() if folder.is_dir() else ()
+    held = [int(path.name) for path in paths if path.name.isdigit() and (path / MANIFEST).exists()]
+    return min(held, default=0)
 
 
 class Pruner:
@@ -122,8 +145,11 @@ class Pruner:
         bounds: Bounds,
         *,
         seconds: Callable[[], float],
+        snapshot: Callable[[], int],
     ) -> None:
+        """`snapshot` is the height of the oldest snapshot that is held now, 0 if none is."""
         self._retention = retention
+        self._snapshot = snapshot
         self._executor = executor
         self._state = state
         self._store = store
@@ -164,12 +190,14 @@ class Pruner:
         """One slice; False when there is nothing left to do now."""
         state, store = self._state, self._store
         used = await store.run(store.usage)
+        snapshot = self._snapshot()
         through = await self._executor.run(
             lambda: next_slice(
                 self._retention,
                 state,
                 self._bounds,
                 used_bytes=used.used_bytes + state.usage().used_bytes,
+                snapshot=snapshot,
             )
         )
         if through is not None:

@@ -11,6 +11,7 @@ and hashes are made on other threads.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,7 @@ from consensus.errors import MalformedMessage, SnapshotInvalid
 from consensus.limits import CHUNKS_IN_FLIGHT_PER_PEER, MEMBERS_MAX, SNAPSHOTS_KEPT
 from node.core.outlines import Outlines
 from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name
-from node.home import write_replacing
+from node.home import sync_folder, write_replacing
 from node.limits import SNAPSHOT_READ_SHARE, SNAPSHOT_SERVED_S
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Snapshots:
         self._held: dict[Digest, tuple[Path, Manifest]] = {}
         self._served_s: dict[Digest, float] = {}
         self._fetching: tuple[Digest, Outlines] | None = None
+        self._entered = 0  # height of the newest state that was taken over
         self.cut_s = 0.0  # the executor's time in the last cut
         self.written_bytes = 0
 
@@ -133,6 +135,8 @@ class Snapshots:
             with trio.CancelScope(shield=True):
                 await self._executor.end_cut()
         run = await self._run_of(height)
+        if run is None:
+            return  # another state was taken over, which has no certified run from here
         manifest = Manifest(run=run, outline=outlines.encode())
         await trio.to_thread.run_sync(self._finish, folder, manifest, trio.current_time())
         log.info(
@@ -144,23 +148,30 @@ class Snapshots:
         )
 
     def _write_own(self, path: Path, tag: int, chunk: bytes) -> bytes:
-        path.write_bytes(chunk)
+        with path.open("wb") as file:
+            file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())  # the manifest says later that all of them are there
         self.written_bytes += len(chunk)
         return self._router.measure(tag, chunk)
 
-    async def _run_of(self, height: int) -> Blocks:
-        while True:
+    async def _run_of(self, height: int) -> Blocks | None:
+        """The way to a certificate; None once the state was entered at or above the height."""
+        while self._entered < height:
             run = await self._server.blocks(Height(height))
             if run is not None:
                 return run
             await trio.sleep(RUN_RETRY_S)
+        return None
 
     def _finish(self, folder: Path, manifest: Manifest, now_s: float) -> None:
+        sync_folder(folder)
         self._write_links(folder, manifest)
         write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
         target = self._folder / str(int(manifest.height))
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
+        sync_folder(self._folder)
         self._held[manifest.id] = (target, manifest)
         self._drop_old(now_s)
 
@@ -193,6 +204,11 @@ class Snapshots:
             self._held[manifest.id] = (path, manifest)
         self._drop_old(now_s)
 
+    def oldest(self) -> int:
+        """Height of the oldest complete snapshot, 0 while there is none: blocks from it on stay."""
+        held = tuple(self._held.values())  # other threads add and drop
+        return min((int(manifest.height) for _, manifest in held), default=0)
+
     # --- serving (`consensus.runtime.snapshots.SnapshotSource`)
 
     async def newest(self, above: Height) -> Manifest | None:
@@ -212,8 +228,24 @@ class Snapshots:
     # --- fetching
 
     def work_soon(self, work: Work) -> None:
-        """Queue a piece of work that the core asked for."""
-        self._work.send_nowait(work)
+        """Queue a piece of work that the core asked for, or say that too much is waiting.
+
+        The core bounds what it asks for, but work of a transfer that it gave up may wait as well.
+        The last place is for a restore, of which there is only one.
+        """
+        full = self._work.statistics().current_buffer_used >= WORK_WAITING_MAX - 1
+        match work:
+            case CheckSnapshot() if full:
+                self._done(SnapshotChecked(peer=work.peer, snapshot=work.manifest.id, valid=None))
+            case KeepChunk() if full:
+                chunk = work.chunk
+                self._done(
+                    ChunkKept(
+                        peer=work.peer, snapshot=chunk.snapshot, index=chunk.index, valid=None
+                    )
+                )
+            case _:
+                self._work.send_nowait(work)
 
     async def _transfer(self) -> None:
         async for work in self._todo:
@@ -235,15 +267,7 @@ class Snapshots:
         except SnapshotInvalid as error:
             log.warning("snapshot.refused", peer=work.peer, reason=str(error))
             return SnapshotChecked(peer=work.peer, snapshot=manifest.id, valid=False)
-        folder = self._part_folder(manifest.id)
-        if self._fetching is None or self._fetching[0] != manifest.id:
-            for other in self._folder.glob(f"*{PART_SUFFIX}"):
-                if other != folder:
-                    shutil.rmtree(other, ignore_errors=True)
-            folder.mkdir(exist_ok=True)
-            write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
-            self._fetching = (manifest.id, outlines)
-        missing = missing_chunks(folder, outlines, self._router)
+        missing = missing_chunks(self._part_folder(manifest.id), outlines, self._router)
         return SnapshotChecked(
             peer=work.peer,
             snapshot=manifest.id,
@@ -252,14 +276,26 @@ class Snapshots:
             missing=tuple(missing),
         )
 
+    def _begin(self, manifest: Manifest) -> Outlines:
+        """The outlines of what is fetched; its folder is made, those of others go."""
+        if self._fetching is not None and self._fetching[0] == manifest.id:
+            return self._fetching[1]
+        folder = self._part_folder(manifest.id)
+        for other in self._folder.glob(f"*{PART_SUFFIX}"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        write_replacing(folder / MANIFEST, wire.encode_manifest(manifest))
+        outlines = Outlines.decode(manifest.outline)
+        self._fetching = (manifest.id, outlines)
+        return outlines
+
     def _keep(self, work: KeepChunk) -> ChunkKept:
         chunk = work.chunk
-        valid = False
-        if self._fetching is not None and self._fetching[0] == chunk.snapshot:
-            valid = belongs(self._fetching[1], chunk.index, chunk.data, self._router)
-            if valid:
-                path = self._part_folder(chunk.snapshot) / chunk_name(chunk.index)
-                path.write_bytes(chunk.data)
+        valid = belongs(self._begin(work.manifest), chunk.index, chunk.data, self._router)
+        if valid:
+            path = self._part_folder(chunk.snapshot) / chunk_name(chunk.index)
+            path.write_bytes(chunk.data)
         return ChunkKept(peer=work.peer, snapshot=chunk.snapshot, index=chunk.index, valid=valid)
 
     async def _restore(self, manifest: Manifest) -> None:
@@ -275,6 +311,7 @@ class Snapshots:
             ),
         )
         self._fetching = None
+        self._entered = int(manifest.height)
         await trio.to_thread.run_sync(self._adopt, folder, manifest)
         log.info(
             "snapshot.restored",

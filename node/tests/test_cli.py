@@ -386,6 +386,30 @@ def test_config_check_lists_every_check(made_cluster: Cluster, tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("lines", "state", "words"),
+    [
+        ("", "ok", "every block is kept"),
+        ("retain_blocks = 8192", "ok", "below the oldest snapshot"),
+        ("retain_days = 9", "ok", "below the oldest snapshot"),
+        ("retain_blocks = 2047", "warn", "keep up to 2,048 blocks"),
+        ("retain_days = 9\nsnapshot_blocks = 0", "warn", "snapshot_blocks is 0"),
+    ],
+)
+def test_config_check_warns_of_limits_that_snapshots_override(
+    made_cluster: Cluster, tmp_path: Path, lines: str, state: str, words: str
+) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(f"[storage]\n{lines}\n")
+    home = made_cluster.members[1].home.path
+    shown = json.loads(
+        run("config", "check", "--home", home, "--config", path, "--output", "json").stdout
+    )
+    [check] = [check for check in shown["checks"] if check["name"] == "pruning"]
+    assert check["state"] == state
+    assert words in check["detail"]
+
+
 def test_config_show_names_origins_and_explains_keys(tmp_path: Path) -> None:
     path = tmp_path / "node.toml"
     path.write_text('[log]\nlevel = "debug"\n')

@@ -1,6 +1,8 @@
 """Pruning: what goes, what stays, and that the files really become smaller."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -20,6 +22,7 @@ from native import Completions
 from native.batches import Batch
 from native.codec import encode
 from native.values import Digest
+from node.core.snapshotfiles import MANIFEST
 from node.limits import PRUNE_SLICE_BLOCKS, RETAIN_BLOCKS_MIN
 from node.runtime.executor import Executor
 from node.runtime.pruner import DAY_MS, Pruner, Retention, next_slice, prune_stopped
@@ -30,6 +33,7 @@ CHAIN = Digest(b"c" * 32)
 BOUNDS = Bounds(chain_id=CHAIN, members=4)
 HOUR_MS = 3_600_000
 BODY_SIZE_BYTES = 20_000
+FAR = 1_000_000  # a snapshot that stands in nobody's way
 KEPT = 32  # instead of the 1,024 blocks of a real node
 
 
@@ -63,7 +67,17 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.consensus, self.state = folder / "consensus.db", folder / "state.db"
         create_consensus_store(self.consensus, chain_id=CHAIN, node_id=Digest(b"n" * 32))
+        self.snapshots = folder / "snapshots"
+        self.hold(FAR)
         self.top = 0
+
+    def hold(self, *heights: int) -> None:
+        """What a node leaves there: complete snapshots of these heights, and unfinished ones."""
+        shutil.rmtree(self.snapshots, ignore_errors=True)
+        for name in ("cutting", "3", "ab.part", *map(str, heights)):
+            (self.snapshots / name).mkdir(parents=True)
+        for name in ("ab.part", *map(str, heights)):
+            (self.snapshots / name / MANIFEST).touch()
 
     def open(self) -> tuple[StateStore, ConsensusStore]:
         self.completions = Completions()
@@ -94,12 +108,17 @@ def files(tmp_path: Path) -> Files:
 
 
 def pruner(
-    state: StateStore, store: ConsensusStore, retention: Retention
+    state: StateStore,
+    store: ConsensusStore,
+    retention: Retention,
+    *,
+    snapshot: Callable[[], int] = lambda: FAR,
 ) -> tuple[Pruner, Executor]:
     executor = Executor(Router([]), state, Completions(), token=2, clock=lambda: 0.0)
     executor.start()
     store.start()
-    return Pruner(retention, executor, state, store, BOUNDS, seconds=lambda: 0.0), executor
+    work = Pruner(retention, executor, state, store, BOUNDS, seconds=lambda: 0.0, snapshot=snapshot)
+    return work, executor
 
 
 # --- what goes
@@ -148,13 +167,54 @@ def test_each_limit_alone_decides_what_goes(
     state.close()
     store.stop()
     state, store = files.open()
-    assert prune_stopped(retention, state, store, BOUNDS) == oldest - 1
+    assert prune_stopped(retention, state, store, BOUNDS, snapshots=files.snapshots) == oldest - 1
     assert state.oldest == oldest
     assert state.height == 300
     assert [at for at, _ in store.bodies(0)] == list(range(oldest, 301))
-    assert next_slice(retention, state, BOUNDS, used_bytes=1) is None
+    assert next_slice(retention, state, BOUNDS, used_bytes=1, snapshot=FAR) is None
     state.close()
     store.stop()
+
+
+@pytest.mark.parametrize(
+    ("heights", "oldest"),
+    [((), 1), ((128, 200), 113), ((129, 200), 129), ((16,), 1), ((17,), 17)],
+)
+def test_blocks_from_the_oldest_snapshot_on_stay_on_a_stopped_node(
+    files: Files, heights: tuple[int, ...], oldest: int
+) -> None:
+    """Who starts from the snapshot of 129 needs 130 and all that follow."""
+    state, store = files.open()
+    store.start()
+    files.grow(state, store, 300)
+    state.close()
+    store.stop()
+    files.hold(*heights)
+    state, store = files.open()
+    retention = Retention(size_bytes=1, blocks_min=KEPT)
+    pruned = prune_stopped(retention, state, store, BOUNDS, snapshots=files.snapshots)
+    assert pruned == oldest - 1
+    assert [at for at, _ in store.bodies(0)] == list(range(oldest, 301))
+    state.close()
+    store.stop()
+
+
+async def test_a_running_node_forgets_no_block_from_its_oldest_snapshot_on(files: Files) -> None:
+    state, store = files.open()
+    held = [0]
+    retention = Retention(blocks=KEPT, blocks_min=KEPT)
+    work, executor = pruner(state, store, retention, snapshot=lambda: held[0])
+    oldest = []
+    with trio.fail_after(60):
+        await executor.run(lambda: files.grow(state, store, 200))
+        for snapshot in (0, 100, 129):
+            held[0] = snapshot
+            while await work.step():
+                pass
+            oldest.append(work.oldest)
+    executor.stop()
+    store.stop()
+    assert oldest == [1, 97, 129]
 
 
 def test_a_limit_on_bytes_is_kept_as_far_as_the_newest_blocks_allow(files: Files) -> None:
@@ -165,7 +225,8 @@ def test_a_limit_on_bytes_is_kept_as_far_as_the_newest_blocks_allow(files: Files
     store.stop()
     state, store = files.open()
     limit = (state.usage().used_bytes + store.usage().used_bytes) // 2
-    prune_stopped(Retention(size_bytes=limit, blocks_min=KEPT), state, store, BOUNDS)
+    retention = Retention(size_bytes=limit, blocks_min=KEPT)
+    prune_stopped(retention, state, store, BOUNDS, snapshots=files.snapshots)
     left = state.usage().used_bytes + store.usage().used_bytes
     slice_bytes = 2 * PRUNE_SLICE_BLOCKS * BODY_SIZE_BYTES
     assert limit - slice_bytes < left <= limit
@@ -186,7 +247,8 @@ def test_records_and_certificates_are_never_pruned(files: Files) -> None:
     store.stop()
     state, store = files.open()
     before = store.load(BOUNDS)
-    assert prune_stopped(Retention(size_bytes=1, blocks_min=KEPT), state, store, BOUNDS) == 64
+    retention = Retention(size_bytes=1, blocks_min=KEPT)
+    assert prune_stopped(retention, state, store, BOUNDS, snapshots=files.snapshots) == 64
     assert store.load(BOUNDS) == before
     assert all(record in before for record in records)
     state.close()

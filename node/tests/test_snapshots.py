@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,7 +34,7 @@ from node.core.outlines import Outlines
 from node.core.snapshotfiles import MANIFEST, chunk_name
 from node.runtime.executor import Executor, open_state
 from node.runtime.router import Router
-from node.runtime.snapshots import Done, Snapshots
+from node.runtime.snapshots import WORK_WAITING_MAX, Done, Snapshots
 from node.runtime.store import StateStore
 from trustchain import client
 from trustchain.core.oids import KeyAlgorithm
@@ -116,8 +117,8 @@ class Node:
     async def blocks(self, first: Height) -> Blocks | None:
         """Stands in for the block server: a run of two headers."""
         await trio.lowlevel.checkpoint()
-        one, two = self.headers[first], self.headers.get(first + 1)
-        if two is None:
+        one, two = self.headers.get(first), self.headers.get(first + 1)
+        if one is None or two is None:
             return None
         return Blocks(
             headers=(one, two),
@@ -137,9 +138,9 @@ class Node:
 
     async def keep(self, manifest: Manifest, index: int, data: bytes) -> bool:
         chunk = Chunk(snapshot=manifest.id, index=index, data=data)
-        done = await self.work(KeepChunk(peer=PEER, chunk=chunk))
+        done = await self.work(KeepChunk(peer=PEER, manifest=manifest, chunk=chunk))
         assert isinstance(done, ChunkKept)
-        return done.valid
+        return done.valid is True
 
     async def fetch_from(self, other: Node, manifest: Manifest, *indexes: int) -> None:
         for index in indexes:
@@ -249,6 +250,50 @@ async def test_a_restarted_node_fetches_only_what_is_missing_or_damaged(tmp_path
             nursery.cancel_scope.cancel()
 
 
+async def test_another_offer_costs_nothing_of_what_is_being_fetched(tmp_path: Path) -> None:
+    """The check of a newer snapshot is queued before, between and after chunks of the first."""
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            nursery.start_soon(new.snapshots.run)
+            manifest = await filled(old)
+            while old.executor.height <= 2 * EVERY:
+                await old.execute()
+            newer = await wait_newest(old, EVERY)
+            checked = await new.check(manifest)
+            for index in checked.missing:
+                assert (await new.check(newer)).valid
+                await new.fetch_from(old, manifest, index)
+            assert (await new.check(newer)).valid
+            await new.work(RestoreSnapshot(manifest=manifest))
+            assert new.router.state_root == manifest.state_root
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_full_queue_refuses_work_and_has_room_for_a_restore(tmp_path: Path) -> None:
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            manifest = await filled(old)
+            chunk = Chunk(snapshot=manifest.id, index=0, data=b"data")
+            keep = KeepChunk(peer=PEER, manifest=manifest, chunk=chunk)
+            check = CheckSnapshot(peer=PEER, manifest=manifest)
+            for _ in range(WORK_WAITING_MAX - 1):
+                new.snapshots.work_soon(keep)
+            new.snapshots.work_soon(keep)
+            new.snapshots.work_soon(check)
+            assert new.results.receive_nowait() == ChunkKept(
+                peer=PEER, snapshot=manifest.id, index=0, valid=None
+            )
+            assert new.results.receive_nowait() == SnapshotChecked(
+                peer=PEER, snapshot=manifest.id, valid=None
+            )
+            new.snapshots.work_soon(RestoreSnapshot(manifest=manifest))
+            with pytest.raises(trio.WouldBlock):
+                new.results.receive_nowait()
+            nursery.cancel_scope.cancel()
+
+
 async def test_false_manifests_and_chunks_are_recognised_on_arrival(tmp_path: Path) -> None:
     with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
         async with trio.open_nursery() as nursery:
@@ -298,6 +343,7 @@ async def test_the_newest_two_are_kept_and_an_unfinished_cut_is_thrown_away(tmp_
                 await wait_newest(node, height - 1)
             nursery.cancel_scope.cancel()
     assert sorted(path.name for path in folder.iterdir()) == ["12", "8"]
+    assert node.snapshots.oldest() == 2 * EVERY
     (folder / "cutting").mkdir()
     (folder / "99").mkdir()
     (folder / "99" / MANIFEST).write_bytes(b"junk")
@@ -308,6 +354,56 @@ async def test_the_newest_two_are_kept_and_an_unfinished_cut_is_thrown_away(tmp_
             assert await node.snapshots.chunk(Digest(bytes(32)), 0) is None
             assert not (folder / "cutting").exists()
             nursery.cancel_scope.cancel()
+
+
+async def test_a_state_taken_over_while_a_cut_waits_for_its_certificate_ends_that_cut(
+    tmp_path: Path,
+) -> None:
+    """The block above the cut never comes here, so nothing ever certifies it here."""
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            nursery.start_soon(new.snapshots.run)
+            for height in (EVERY, 2 * EVERY):
+                while old.executor.height <= height:
+                    await old.execute()
+                manifest = await wait_newest(old, height - 1)
+            while new.executor.height < EVERY:
+                await new.execute()
+            await eventually(lambda: new.executor.cut_height is None)
+            checked = await new.check(manifest)
+            await new.fetch_from(old, manifest, *checked.missing)
+            await new.work(RestoreSnapshot(manifest=manifest))
+            new.headers = {2 * EVERY: old.headers[2 * EVERY]}
+            while new.executor.height <= 3 * EVERY:
+                await new.execute()
+            assert (await wait_newest(new, 2 * EVERY)).height == 3 * EVERY
+            assert new.executor.cut_height is None
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_a_manifest_promises_is_durable_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with running(tmp_path / "a") as node:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.snapshots.run)
+            manifest = await filled(node)
+            nursery.cancel_scope.cancel()
+    count = Outlines.decode(manifest.outline).chunk_count
+    written = synced.index(next(name for name in synced if MANIFEST in name))
+    before = synced[:written]
+    assert set(before) >= {"cutting", *(chunk_name(index) for index in range(count))}
+    assert before.index("cutting") > before.index(chunk_name(count - 1))
+    assert synced[-1] == "snapshots", "the rename"
 
 
 async def test_a_cut_that_the_disk_refuses_costs_that_snapshot_only(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from caesar.runtime.validators import ValidatorsApplication
 from caesar.tests.validator_worlds import RegistryWorld, key, lie, node, nodes
 from caesar.tests.worlds import CHAIN, genesis, pay
 from consensus.application import Block
+from consensus.core.replica import genesis_block
 from native.batches import Batch
 from native.codec import encode
 from node.limits import ACCUSATIONS_WAITING_MAX, ACCUSE_INTERVAL_S
 from node.runtime.accuser import Accuser
 from node.runtime.api import Outcome, Submission, Unavailable
-from node.runtime.executor import open_state
+from node.runtime.executor import all_rows, open_state
+from node.runtime.membership import decision
 from node.runtime.receipts import find_receipt, pack_receipts
 from node.runtime.router import Router
 from node.runtime.service import validators_view
@@ -105,6 +107,35 @@ def test_the_router_hands_on_the_next_set_and_the_outcome_of_each_payload() -> N
     receipt = find_receipt(blob, evidence, 3)
     assert receipt is not None
     assert (receipt.tag, receipt.code) == (registry.tag, 0)
+
+
+def test_the_state_alone_says_what_was_decided(tmp_path: Path) -> None:
+    """A node that starts on a restored state never held the block that decided."""
+    store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
+    running, _ = router()
+    open_state(running, store)
+    tip = genesis_block(CHAIN, 0, running.state_root)
+    for block in BLOCKS[:5]:
+        outcome = running.execute(block)
+        if outcome.next_validators is not None:
+            chosen = outcome.next_validators
+        stored = StoredBlock(
+            height=int(block.header.height),
+            header=encode(block.header.value()),
+            batch=b"",
+            state_root=outcome.state_root,
+            receipts=b"",
+        )
+        if block is BLOCKS[4]:
+            store.enter(stored, all_rows(running))
+    again, restored = router()
+    nothing = decision(tip, restored)
+    open_state(again, store)
+    store.close()
+    assert nothing is None
+    found = decision(tip, restored)
+    assert found is not None
+    assert (found.height, found.next_validators) == (3, chosen)
 
 
 def test_only_well_formed_payloads_of_this_chain_come_into_custody() -> None:
