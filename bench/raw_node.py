@@ -25,11 +25,11 @@ import trio
 from consensus.core import wire
 from consensus.core.effects import Fault
 from consensus.core.frames import FrameType
-from consensus.core.messages import BatchHeader, BlockHeader, FetchBlocks, FetchBodies
+from consensus.core.messages import BatchHeader, BlockHeader, FetchBodies
 from consensus.core.records import Birth, Record
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, ReplicaIndex, Timing
-from consensus.runtime.driver import Driver
+from consensus.runtime.driver import Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import Completions, FalconVerifier, Mempool
@@ -189,7 +189,7 @@ class RawNode:
         if len(self.links.connected) == self.driver.replica.members - 1:
             self.whole.set()
 
-    def serve(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
+    def serve(self, peer: int, request: Request) -> None:
         """Give bodies that are still held; nobody catches up in a benchmark."""
         if isinstance(request, FetchBodies):
             for root in request.payload_roots:

@@ -93,7 +93,7 @@ def _frames() -> Table:
     from consensus.tests.samples import messages
 
     carried = {frames.encode(message)[1]: frames.encode(message)[0] for message in messages()}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for frame in frames.FrameType:
         channel = carried.get(frame, frames.Channel.BULK)
         size_max = VOTES_FRAME_BYTES_MAX if frame in frames.SMALL else MESSAGE_BYTES_MAX

@@ -178,8 +178,8 @@ def test_keys_of_another_validator_are_refused(
     assert codes(home)["validator keys"] == "HM-D-204"
 
 
-def test_there_is_no_role_but_validator(home: Home) -> None:
-    text = home.config.read_text().replace('"validator"', '"observer"')
+def test_a_role_that_does_not_exist_is_refused(home: Home) -> None:
+    text = home.config.read_text().replace('"validator"', '"sentry"')
     home.config.write_text(text)
     assert codes(home)["configuration"] == "HM-D-101"
 
