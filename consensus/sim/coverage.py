@@ -53,7 +53,6 @@ SWARM: Final = (
     "fault bad_new_view",
     "fault equivocation",
     "lies: NEW-VIEW with null for a batch",
-    "lies: NEW-VIEW without its last batch",
     "lies: VIEW-CHANGE without certificates",
     "lies: both votes to one peer",
     "lies: two batches for one place",
@@ -100,7 +99,7 @@ CRASHES: Final = (
     "NEW-VIEW with a null batch",
     "VIEW-CHANGE with prepared batches",
 )
-TRANSFER: Final = ("blocks pruned", "chunks served", "snapshots restored", "transfers resumed")
+TRANSFER: Final = ("blocks pruned", "chunks served", "snapshots restored")
 SOMETIMES: Final = {
     Kind.SWARM: VIEW_CHANGES + DISKS + SWARM + TRANSFER,
     Kind.DISK: VIEW_CHANGES + DISKS,
