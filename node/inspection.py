@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from consensus.core.epochs import Epochs
 from consensus.core.light import falcon_check
-from consensus.core.messages import UNSIGNED, BlockCertificate, EpochJob, signatures
+from consensus.core.messages import UNSIGNED, EpochJob, certificate_signatures, signatures
 from consensus.core.records import (
     Accepted,
     Anchor,
@@ -32,7 +32,6 @@ from node.errors import DatabaseInvalid
 
 if TYPE_CHECKING:
     from consensus.runtime.space import Usage
-    from native.values import Digest
     from node.stopped import StoppedNode
 
 
@@ -142,9 +141,9 @@ def _jobs(record: Record, node: StoppedNode) -> Iterable[EpochJob]:
         case NewViewHeld():
             return signatures(record.new_view, chain_id)
         case Tip() | Anchor():
-            return _certificate_jobs(record.certificate, chain_id)
+            return certificate_signatures(record.certificate, chain_id)
         case EpochBegun():
-            return _certificate_jobs(record.link.certificate, chain_id)
+            return signatures(record.link, chain_id)
         case Prepared():
             leaf = record.certificate.leaf()
             return [
@@ -156,11 +155,6 @@ def _jobs(record: Record, node: StoppedNode) -> Iterable[EpochJob]:
             return [(stamp.epoch, stamp.signer, stamp.signed_bytes(chain_id), stamp.signature)]
         case _:
             return []
-
-
-def _certificate_jobs(certificate: BlockCertificate, chain_id: Digest) -> list[EpochJob]:
-    claim = certificate.checkpoint
-    return [(claim.epoch, *vote.job(chain_id, claim)) for vote in certificate.votes]
 
 
 def _one(records: Iterable[Record], kind: type, name: str, default: int) -> Any:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from consensus.core import wire
 from consensus.core.messages import EMPTY_ROOT, Checkpoint
 from consensus.core.records import OwnVotes, Tip
-from consensus.core.validators import Validator
 from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from node.errors import RollbackUnsafe
 from node.runtime.executor import open_state
+from node.runtime.membership import genesis_set
 from node.runtime.store import StateStoreError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def roll_back(node: StoppedNode) -> int:
                 LogApplication(genesis.chain_id, genesis.log),
                 ValidatorsApplication(
                     genesis.chain_id,
-                    [Validator(name=each.name, key=each.key) for each in genesis.validators],
+                    genesis_set(genesis).members,
                 ),
             ]
         )

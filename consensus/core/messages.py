@@ -689,6 +689,12 @@ def signatures(message: Message, chain_id: Digest) -> list[EpochJob]:
     return jobs
 
 
+def certificate_signatures(certificate: BlockCertificate, chain_id: Digest) -> list[EpochJob]:
+    """The signature of every vote in a block certificate."""
+    leaf = certificate.checkpoint
+    return [(leaf.epoch, *vote.job(chain_id, leaf)) for vote in certificate.votes]
+
+
 def _own(jobs: list[EpochJob], message: Signed, chain_id: Digest) -> None:
     signed = message.signed_bytes(chain_id)
     jobs.append((message.epoch, message.signer, signed, message.signature))
@@ -698,8 +704,7 @@ def _block_certificate(
     jobs: list[EpochJob], certificate: BlockCertificate | None, chain_id: Digest
 ) -> None:
     if certificate is not None:
-        leaf = certificate.checkpoint
-        jobs.extend((leaf.epoch, *vote.job(chain_id, leaf)) for vote in certificate.votes)
+        jobs.extend(certificate_signatures(certificate, chain_id))
 
 
 def _view_change(jobs: list[EpochJob], message: ViewChange, chain_id: Digest) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from consensus.core.epochs import Epochs
-from consensus.core.messages import BlockCertificate, EpochLink, signatures
+from consensus.core.messages import BlockCertificate, certificate_signatures
 from consensus.core.quorum import faults
 from consensus.core.records import EpochBegun, Tip
 from consensus.core.types import Phase
@@ -154,29 +154,18 @@ def convince(cluster: Cluster, node: Node) -> None:
     )
     epochs = Epochs(chain_id=cluster.chain_id, sets=(cluster.genesis_set,))
     for link in links:
-        _certified(cluster, epochs, link.certificate, link)
+        _certified(cluster, epochs, link.certificate)
         decision = cluster.checker.log[link.base - WINDOW_BLOCKS].block.next_validators
         require(decision == link.validators, f"epoch {link.epoch} is not what was decided")
         epochs = epochs.extended(link)
     for record in records:
         if isinstance(record, Tip):
-            _certified(cluster, epochs, record.certificate, record.certificate)
+            _certified(cluster, epochs, record.certificate)
 
 
-def _certified(
-    cluster: Cluster,
-    epochs: Epochs,
-    certificate: BlockCertificate,
-    message: EpochLink | BlockCertificate,
-) -> None:
-    link = message if isinstance(message, EpochLink) else None
+def _certified(cluster: Cluster, epochs: Epochs, certificate: BlockCertificate) -> None:
     claim = certificate.checkpoint
-    jobs = (
-        signatures(link, cluster.chain_id)
-        if link is not None
-        else [(claim.epoch, *vote.job(cluster.chain_id, claim)) for vote in certificate.votes]
-    )
-    for epoch, signer, signed, signature in jobs:
+    for epoch, signer, signed, signature in certificate_signatures(certificate, cluster.chain_id):
         key = int(epochs.sets[epoch].members[signer].name)
         require(sign(key, signed) == signature, f"a forged certificate of block {claim.height}")
     stored = cluster.checker.log.get(claim.height)

@@ -15,7 +15,6 @@ from caesar.runtime.application import LedgerApplication
 from caesar.runtime.validators import ValidatorsApplication
 from consensus.core.epochs import Epochs
 from consensus.core.light import Lineage
-from consensus.core.validators import Validator
 from consensus.errors import SnapshotInvalid
 from consensus.runtime.store import adopt_certificate
 from native.codec import encode
@@ -61,9 +60,7 @@ def router_of(genesis: Genesis) -> Router:
         [
             LedgerApplication(chain_id, genesis.ledger),
             LogApplication(chain_id, genesis.log),
-            ValidatorsApplication(
-                chain_id, [Validator(name=one.name, key=one.key) for one in genesis.validators]
-            ),
+            ValidatorsApplication(chain_id, genesis_set(genesis).members),
         ]
     )
     router.genesis()
