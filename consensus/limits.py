@@ -32,6 +32,7 @@ CLOCK_AHEAD_MS_MAX: Final = 500  # PREPARE waits until our clock is this close t
 CLOCK_STALE_MS_MAX: Final = 5_000  # proposals older than this for longer than T are a complaint
 JUDGED_BATCHES: Final = 64  # how many batches the share of malformed payloads is taken over
 BACKOFF_DOUBLINGS_MAX: Final = 5  # 32 x base caps every view timer
+QUICK_BLOCKS: Final = 4  # in a row, before timers come down: one may be luck, 40 s when idle
 STATUS_STRETCH_MAX: Final = 32  # 10 s between STATUS: 20 peers at 1 % of a core are read in 1 s
 SUSPICIONS_POSTPONED_MAX: Final = 3  # who is late for ever must still depose a dead primary
 VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a signature

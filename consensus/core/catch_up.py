@@ -99,7 +99,11 @@ def _ask_headers(replica: "Replica", first: int) -> None:
 
 
 def _next_peer(replica: "Replica", height: int) -> ReplicaIndex | None:
-    """Another peer each time, first among those known to have got there."""
+    """Another peer each time, first among those known to have got there.
+
+    Who has said nothing since it was last asked comes last: it may have died, and its connection
+    need not have noticed.
+    """
     connected = [peer for peer in replica.others if replica.peers[peer].connected]
     able = [peer for peer in connected if replica.peers[peer].executed >= height]
     if not able:
@@ -108,8 +112,23 @@ def _next_peer(replica: "Replica", height: int) -> ReplicaIndex | None:
     able = able or connected
     if not able:
         return None
+    able = [peer for peer in able if not _owes_an_answer(replica, peer)] or able
     replica.fetch_turn += 1
-    return able[replica.fetch_turn % len(able)]
+    chosen = able[replica.fetch_turn % len(able)]
+    _note_asked(replica, chosen)
+    return chosen
+
+
+def _owes_an_answer(replica: "Replica", peer: ReplicaIndex) -> bool:
+    known = replica.peers.get(peer)
+    if known is None or known.asked_us is None:
+        return False
+    return known.heard_us is None or known.heard_us < known.asked_us
+
+
+def _note_asked(replica: "Replica", peer: ReplicaIndex) -> None:
+    if peer in replica.peers:
+        replica.peers[peer].asked_us = replica.now.monotonic_us
 
 
 def on_timer(replica: "Replica") -> None:
@@ -129,6 +148,7 @@ def on_timer(replica: "Replica") -> None:
             due.append(root)
     if due:
         transfer.unanswered(replica)
+    due = _ask_proposers(replica, due)
     for start in range(0, len(due), BODIES_PER_FETCH_MAX):
         roots = due[start : start + BODIES_PER_FETCH_MAX]
         peer = _next_peer(replica, replica.executed + 1)
@@ -141,6 +161,29 @@ def on_timer(replica: "Replica") -> None:
         arm(replica, soonest if soonest > 0 else retry)
     elif replica.certified > replica.executed and not _decided(replica):
         arm(replica, retry)
+
+
+def _ask_proposers(replica: "Replica", due: list[Digest]) -> list[Digest]:
+    """Ask for the body of a live proposal where it comes from, once; give back what is left."""
+    asked: dict[ReplicaIndex, list[Digest]] = {}
+    for instance in replica.instances.values():
+        accepted = instance.pre_prepare
+        if (
+            accepted is not None
+            and not instance.asked
+            and not instance.reproposed
+            and accepted.signer != replica.me
+            and accepted.header.payload_root in due
+        ):
+            instance.asked = True
+            asked.setdefault(accepted.signer, []).append(accepted.header.payload_root)
+    for peer, roots in asked.items():
+        for root in roots:
+            replica.wanted[root] = replica.now.monotonic_us
+        _note_asked(replica, peer)
+        replica.emit(Send(peer=peer, message=FetchBodies(payload_roots=tuple(roots))))
+    known = {root for roots in asked.values() for root in roots}
+    return [root for root in due if root not in known]
 
 
 def on_blocks(replica: "Replica", sender: ReplicaIndex, message: Blocks) -> None:

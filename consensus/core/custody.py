@@ -1,9 +1,13 @@
 """Custody timers: when to forward payloads to the primary, and when to suspect it (bft.md 3.6.1).
 
-The clock of the oldest payload starts at the later of its forwarding and the entry into the view,
-and runs for T, doubled for each view that failed in a row. T follows the measured time from first
-sight to execution, between a floor and a cap. Nothing here looks at throughput: that deposes honest
-primaries under open-loop load.
+The clock of the oldest payload starts at the later of its first sight and the entry into the view,
+and runs for T, doubled for each view that failed in a row. After a quarter of T it is forwarded, so
+a primary that never saw it has the rest. T follows the measured time from first sight to execution,
+between a floor and a cap. Nothing here looks at throughput: that deposes honest primaries under
+open-loop load.
+
+What views that failed have doubled comes down only with evidence that less is enough: see
+`on_block`. A machine that is slow for a while would else depose each primary after its first block.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +15,13 @@ from typing import TYPE_CHECKING
 from consensus.core.effects import Fault, ForwardCustody
 from consensus.core.inputs import CustodyChanged, Timer
 from consensus.core.phases import propose, view_change
-from consensus.limits import CLOCK_STALE_MS_MAX, JUDGED_BATCHES, SUSPICIONS_POSTPONED_MAX
+from consensus.limits import (
+    BACKOFF_DOUBLINGS_MAX,
+    CLOCK_STALE_MS_MAX,
+    JUDGED_BATCHES,
+    QUICK_BLOCKS,
+    SUSPICIONS_POSTPONED_MAX,
+)
 
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
@@ -26,8 +36,6 @@ def on_changed(replica: "Replica", custody: CustodyChanged) -> None:
     if before is not None and before != custody.oldest_us:
         replica.ages_us.append(replica.now.monotonic_us - before)
         _adapt(replica)
-    if custody.oldest_us is None:
-        replica.forwarded = False
     propose.propose(replica)
     if before != custody.oldest_us:
         arm(replica)
@@ -44,6 +52,39 @@ def _adapt(replica: "Replica") -> None:
         max(measured, timing.request_timeout_ms_min * 1_000),
         timing.request_timeout_ms_max * 1_000,
     )
+
+
+def on_block(replica: "Replica", accepted_us: int) -> None:
+    """A block of this view was executed: how much patience did it need?
+
+    It took the time since its PRE-PREPARE. (How long payloads have waited says nothing: a primary
+    can starve one client and serve all others.) It is quick if that is under a quarter of the
+    present patience. After `QUICK_BLOCKS` quick ones in a row, over no less than that patience, it
+    comes down to the least doubling of T under which all of them would have been quick. Views that
+    fail meanwhile are no slow blocks: in a set that rotates, a dead member fails one every round.
+
+    So on a slow machine the patience stays above four times its slowest block, and on one that has
+    recovered it is back at T within 48 T (32 and 16) and twice `QUICK_BLOCKS` blocks.
+    """
+    now = replica.now.monotonic_us
+    took = now - accepted_us
+    patience = view_change.timeout_us(replica)
+    replica.view_works = 4 * took < patience
+    if not replica.view_works:
+        replica.quick_blocks = 0
+        return
+    if not replica.quick_blocks:
+        replica.quick_since_us = now
+        replica.quick_us_max = 0
+    replica.quick_blocks += 1
+    replica.quick_us_max = max(replica.quick_us_max, took)
+    if replica.quick_blocks < QUICK_BLOCKS or now - replica.quick_since_us < patience:
+        return
+    replica.quick_blocks = 0
+    doublings = min(replica.failed_views, BACKOFF_DOUBLINGS_MAX)
+    while doublings and 4 * replica.quick_us_max < replica.request_timeout_us << (doublings - 1):
+        doublings -= 1
+    replica.failed_views = doublings
 
 
 def arm(replica: "Replica") -> None:
@@ -64,9 +105,15 @@ def _next(replica: "Replica") -> int | None:
     times = [_idle_deadline(replica)]
     if replica.oldest_us is not None:
         times.append(_custody_deadline(replica, replica.oldest_us))
-        if not replica.forwarded and not replica.is_primary:
+        if _to_forward(replica, replica.oldest_us):
             times.append(_forward_at(replica, replica.oldest_us))
     return min(times)
+
+
+def _to_forward(replica: "Replica", oldest_us: int) -> bool:
+    """Whether the oldest payload came after the last forwarding to the primary of this view."""
+    sent = replica.forwarded_us
+    return not replica.is_primary and (sent is None or sent < oldest_us)
 
 
 def _forward_at(replica: "Replica", oldest_us: int) -> int:
@@ -82,8 +129,7 @@ def _patience_us(replica: "Replica") -> int:
 
 
 def _custody_deadline(replica: "Replica", oldest_us: int) -> int:
-    begin = max(_forward_at(replica, oldest_us), replica.entered_us)
-    return begin + _patience_us(replica)
+    return max(oldest_us, replica.entered_us) + _patience_us(replica)
 
 
 def _idle_deadline(replica: "Replica") -> int:
@@ -122,19 +168,21 @@ def on_suspect(replica: "Replica") -> None:
     elif now >= _idle_deadline(replica):
         view_change.start(replica, replica.view + 1, "no block for too long")
     elif (
-        oldest is not None
-        and not replica.forwarded
-        and not replica.is_primary
-        and now >= _forward_at(replica, oldest)
+        oldest is not None and _to_forward(replica, oldest) and now >= _forward_at(replica, oldest)
     ):
-        replica.forwarded = True
-        replica.emit(ForwardCustody(peer=replica.committee.primary(replica.view)))
+        forward(replica)
     if replica.active:
         arm(replica)
         if replica.suspect_at is not None and replica.suspect_at <= now:
             # This replica may not ask for a view (starting, recovering): look again later.
             replica.suspect_at = now + replica.request_timeout_us
             replica.set_timer(Timer.SUSPECT, replica.suspect_at)
+
+
+def forward(replica: "Replica") -> None:
+    """Show the primary of this view what waits here."""
+    replica.forwarded_us = replica.now.monotonic_us
+    replica.emit(ForwardCustody(peer=replica.committee.primary(replica.view)))
 
 
 def remind(replica: "Replica") -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from consensus.core import catch_up, custody, recovery, retransmit, transfer
-from consensus.core.effects import EnterEpoch, Event, ForwardCustody, Persist, ReleaseCustody, Send
+from consensus.core.effects import EnterEpoch, Event, Persist, ReleaseCustody, Send
 from consensus.core.inputs import Timer
 from consensus.core.instance import Instance
 from consensus.core.messages import BlockCertificate, EpochLink, Stamp, Status
@@ -322,8 +322,7 @@ def _begin(replica: "Replica", roots: set[Digest]) -> None:
     if replica.is_primary:
         replica.emit(ReleaseCustody(in_flight=()))
     elif replica.oldest_us is not None:
-        replica.forwarded = True
-        replica.emit(ForwardCustody(peer=replica.committee.primary(View(0))))
+        custody.forward(replica)
     retransmit.send_status_to_all(replica)
     recovery.may_start(replica)
     catch_up.fetch(replica)

@@ -27,6 +27,7 @@ class Instance:
 
     __slots__ = (
         "accepted_durably",
+        "accepted_us",
         "asked",
         "batch",
         "commits",
@@ -57,12 +58,13 @@ class Instance:
         self.pre_prepare: PrePrepare | None = None
         self.reproposed = False
         self.accepted_durably = False
+        self.accepted_us = 0
         self.voted_prepare = False
         self.voted_commit = False
         self.prepared = False
         self.committed = False
         self.conflict_told = 0
-        self.asked = False
+        self.asked = False  # its proposer, for the body
 
     def move_to_view(self, view: View) -> None:
         """Forget everything of lower views but what was committed."""

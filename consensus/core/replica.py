@@ -144,7 +144,7 @@ class Statistics:
     vectors_kept: int
     watermark_high: int  # no batch above it is taken up
     pending: int  # payloads in custody, as last told
-    failed_views: int  # in a row
+    failed_views: int  # doublings of T
     headers_held: int  # certified and not executed yet
     bodies_wanted: int
     peers_behind: int  # more than a window below the newest certificate, or unheard of
@@ -156,11 +156,13 @@ class Peer:
     """What this replica knows of another one."""
 
     __slots__ = (
+        "asked_us",
         "boot",
         "certified",
         "clock_offset_ms",
         "connected",
         "executed",
+        "heard_us",
         "helped_us",
         "holds_ours",
         "hurried_blocks",
@@ -183,6 +185,8 @@ class Peer:
         self.hurried_blocks = 0  # proposed early for its recovery, and not yet made up for
         self.seen_us: int | None = None  # when its last STATUS came
         self.clock_offset_ms: int | None = None  # its clock then, less ours; delay included
+        self.heard_us: int | None = None  # when it last sent anything
+        self.asked_us: int | None = None  # when it was last asked for headers or bodies
         self.helped_us: int | None = None  # when we last re-sent things to it
         self.shown_view: View | None = None  # whose NEW-VIEW it was shown
         self.show_at_us = 0  # when it may be shown that again
@@ -309,8 +313,11 @@ class Replica:
         self.active = True
         self.entered_us = 0
         self.view_base = base  # certified block the view began above
-        self.committed_in_view = False
-        self.failed_views = 0
+        self.view_works = False  # the last block it made was quick
+        self.failed_views = 0  # doublings of T
+        self.quick_blocks = 0  # in a row, in whatever views
+        self.quick_since_us = 0
+        self.quick_us_max = 0
         self.view_changes: dict[ReplicaIndex, ViewChange] = {}
         self.own_view_change: ViewChange | None = None
         self.new_view: NewView | None = None
@@ -329,7 +336,7 @@ class Replica:
         self.next_sequence = Sequence(self.tip.height + 1)
         self.taking = False
         self.proposed_us: int | None = None
-        self.forwarded = False  # custody, to the primary of this view
+        self.forwarded_us: int | None = None  # custody, to the primary of this view
         self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
         self.stale_since_us: int | None = None
 
@@ -393,6 +400,8 @@ class Replica:
     def _receive(self, sender: ReplicaIndex, message: Message) -> None:
         if sender not in self.peers and sender != self.me and not self._may_say(sender, message):
             return
+        if sender in self.peers:
+            self.peers[sender].heard_us = self.now.monotonic_us
         if isinstance(message, VoteVector | PrePrepare | ViewChange | NewView):
             if sender == self.me:
                 self._own(message)

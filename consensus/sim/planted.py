@@ -376,11 +376,7 @@ def _unsigned_payloads(put: Replace) -> None:
 
 def _timer_restarted_by_each_block(put: Replace) -> None:
     def patient(replica: Replica, oldest_us: int) -> int:
-        begin = max(
-            custody._forward_at(replica, oldest_us),
-            replica.entered_us,
-            replica.executed_us or 0,
-        )
+        begin = max(oldest_us, replica.entered_us, replica.executed_us or 0)
         return begin + custody._patience_us(replica)
 
     put(custody, "_custody_deadline", patient)
@@ -574,7 +570,7 @@ def _taking_part_without_checkpoints(replica: Replica) -> None:
 
 def _timer_from_first_sight(put: Replace) -> None:
     def impatient(replica: Replica, oldest_us: int) -> int:
-        return custody._forward_at(replica, oldest_us) + custody._patience_us(replica)
+        return oldest_us + custody._patience_us(replica)
 
     put(custody, "_custody_deadline", impatient)
 

@@ -1,9 +1,9 @@
 """A replica that is behind hands out several certified blocks at once, in order, and compares."""
 
-from consensus.core.effects import Effect, Execute, Halt
-from consensus.core.inputs import Executed
-from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, Blocks
-from consensus.core.types import Height
+from consensus.core.effects import Effect, Execute, Halt, Send
+from consensus.core.inputs import Executed, Timer, TimerFired
+from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, Blocks, FetchBodies
+from consensus.core.types import Height, View
 from consensus.limits import EXECUTE_AHEAD_BLOCKS_MAX
 from consensus.tests import samples
 from consensus.tests.test_replica import Bench
@@ -75,3 +75,34 @@ def test_a_state_that_the_next_certified_header_contradicts_halts_the_node() -> 
     effects = report(bench, waiting[0], Digest(b"x" * 32))
     assert any(isinstance(effect, Halt) and "block 1" in effect.reason for effect in effects)
     assert executes(effects) == []
+
+
+def asked_for_bodies(effects: list[Effect]) -> list[int]:
+    return [
+        effect.peer
+        for effect in effects
+        if isinstance(effect, Send) and isinstance(effect.message, FetchBodies)
+    ]
+
+
+def test_the_body_of_a_live_proposal_is_asked_of_its_proposer_first() -> None:
+    for primary in range(1, 4):
+        bench = Bench(0)
+        bench.replica.view = View(primary)
+        bench.hear(primary, samples.pre_prepare(primary, 1))
+        bench.late_us = 1_000_000
+        assert asked_for_bodies(bench.feed(TimerFired(timer=Timer.FETCH))) == [primary]
+
+
+def test_who_does_not_answer_is_asked_again_after_all_others() -> None:
+    bench = Bench(0)
+    bench.replica.view = View(1)
+    bench.hear(1, samples.pre_prepare(1, 1))
+    asked: list[int] = []
+    for _ in range(8):
+        bench.late_us += 1_000_000
+        for alive in (2, 3):
+            bench.hear(alive, samples.vector(alive, samples.commit(1, 9)))
+        asked += asked_for_bodies(bench.feed(TimerFired(timer=Timer.FETCH)))
+    assert asked[0] == 1  # it proposed that, and has died
+    assert sorted(set(asked[1:])) == [2, 3]

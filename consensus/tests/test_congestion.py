@@ -1,10 +1,14 @@
 """A cluster that is short of processor time: it asks less often, and it still moves."""
 
+import pytest
+
+from consensus.core import custody
 from consensus.core.effects import ChangeView, SetTimer
 from consensus.core.inputs import CustodyChanged, Timer, TimerFired
+from consensus.core.phases.view_change import start, timeout_us
 from consensus.core.retransmit import may_repeat_view
 from consensus.core.types import Instant, ReplicaIndex, Timing, View
-from consensus.limits import STATUS_STRETCH_MAX, SUSPICIONS_POSTPONED_MAX
+from consensus.limits import QUICK_BLOCKS, STATUS_STRETCH_MAX, SUSPICIONS_POSTPONED_MAX
 from consensus.runtime.checked import SIGNATURES_KEPT_MAX, Checked
 from consensus.sim.machine import Costs
 from consensus.sim.scenes.stage import Staged
@@ -19,19 +23,108 @@ MEASURED = Costs(sign_us=200, verify_us=20, frame_us=60, execute_us=500)
 def test_twenty_one_slow_nodes_replace_a_dead_primary() -> None:
     """At a twentieth of the speed, a dead primary is replaced and a block made within 20 s."""
     stage = Staged(1, 21, {})
-    for node in stage.nodes:
-        node.timing = Timing()
-        node.processor.costs = Costs(
-            sign_us=MEASURED.sign_us * SLOW,
-            verify_us=MEASURED.verify_us * SLOW,
-            frame_us=MEASURED.frame_us * SLOW,
-            execute_us=MEASURED.execute_us * SLOW,
-        )
+    _slowed(stage, SLOW)
     stage.start()
     stage.isolate(0)
     stage.pay()
     stage.expect_progress(20_000_000)
     assert stage.views().count(View(0)) == 1
+
+
+def _slowed(stage: Staged, slow: int) -> None:
+    for node in stage.nodes:
+        node.timing = Timing()
+        node.processor.costs = Costs(
+            sign_us=MEASURED.sign_us * slow,
+            verify_us=MEASURED.verify_us * slow,
+            frame_us=MEASURED.frame_us * slow,
+            execute_us=MEASURED.execute_us * slow,
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_four_overloaded_nodes_soon_stay_with_one_primary(seed: int) -> None:
+    """At a 150th of the speed every block takes longer than T: the timers grow, and stay up."""
+    stage = Staged(seed, 4, {})
+    _slowed(stage, 150)
+    stage.start()
+    stage.pay_for(24_000, 20)
+    stage.run(8_000)
+    settled = stage.views()
+    tip = stage.tip()
+    stage.run(16_000)
+    assert stage.views() == settled
+    assert max(settled) <= 3
+    assert stage.tip() > tip + 20
+
+
+def test_a_slow_period_makes_the_next_failover_slow_for_48_timeouts_at_most() -> None:
+    stage = Staged(2, 4, {})
+    stage.by_digest = 0.0
+    _slowed(stage, 150)
+    stage.start()
+    stage.pay_for(90_000, 20)
+    stage.run(15_000)
+    assert stage.stretched()
+    _slowed(stage, 1)
+    base_us = max(node.replica.request_timeout_us for node in stage.nodes)
+    assert stage.run(48 * base_us // 1_000, lambda: not stage.stretched())
+    tip = stage.tip()
+    stage.nodes[stage.views()[0] % 4].crash()
+    assert stage.run(base_us * 12 // 10_000 + 50, lambda: stage.tip() > tip + 5)
+
+
+class Patience:
+    """Blocks of so many milliseconds each, executed by one replica whose views have failed."""
+
+    def __init__(self, failed_views: int) -> None:
+        self.replica = Bench(1).replica
+        self.replica.failed_views = failed_views
+        self.now_ms = 0
+
+    def block(self, took_ms: int, *, every_ms: int) -> int:
+        """What the patience is after one more of them, in milliseconds."""
+        self.now_ms += every_ms
+        self.replica.now = Instant(monotonic_us=self.now_ms * 1_000, unix_ms=0)
+        custody.on_block(self.replica, (self.now_ms - took_ms) * 1_000)
+        return timeout_us(self.replica) // 1_000
+
+
+def test_quick_blocks_bring_the_patience_down_after_one_patience() -> None:
+    bench = Patience(3)
+    found = [bench.block(100, every_ms=1_000) for _ in range(10)]
+    assert found == [8_000] * 8 + [1_000] * 2
+
+
+def test_blocks_in_quick_succession_are_no_evidence_yet() -> None:
+    bench = Patience(2)
+    assert {bench.block(1, every_ms=10) for _ in range(100)} == {4_000}
+
+
+def test_few_blocks_are_no_evidence_however_long_they_are_apart() -> None:
+    bench = Patience(2)
+    found = [bench.block(1, every_ms=60_000) for _ in range(QUICK_BLOCKS)]
+    assert found == [4_000] * (QUICK_BLOCKS - 1) + [1_000]
+
+
+def test_the_patience_comes_down_to_what_the_slowest_block_needs() -> None:
+    bench = Patience(5)
+    found = [bench.block(900 if at == 5 else 10, every_ms=1_000) for at in range(40)]
+    assert found == [32_000] * 32 + [4_000] * 5 + [1_000] * 3
+
+
+def test_one_slow_block_begins_the_count_again() -> None:
+    bench = Patience(1)
+    found = {bench.block(500 if at % 3 == 2 else 10, every_ms=1_000) for at in range(40)}
+    assert found == {2_000}
+
+
+def test_a_view_whose_last_block_was_slow_has_failed() -> None:
+    for took_ms, doublings in ((10, 0), (900, 1)):
+        bench = Patience(0)
+        bench.block(took_ms, every_ms=1_000)
+        start(bench.replica, 1, "test")
+        assert bench.replica.failed_views == doublings
 
 
 def test_a_node_that_is_late_asks_more_rarely_and_recovers_step_by_step() -> None:

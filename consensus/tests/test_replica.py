@@ -376,10 +376,25 @@ def test_a_waiting_payload_is_forwarded_and_then_held_against_the_primary() -> N
     bench.late_us = 250_000
     effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
     assert ForwardCustody(peer=ReplicaIndex(0)) in effects
-    bench.late_us = 1_250_000
+    bench.late_us = 1_000_000
     effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
     (change,) = [effect.view_change for effect in effects if isinstance(effect, ChangeView)]
     assert change.view == 1
+
+
+def test_what_came_after_a_forwarding_is_forwarded_too() -> None:
+    """Under load custody is never empty: a client that leaves the primary out deposes it else."""
+    bench = Bench(1)
+    bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_000_000))
+    bench.late_us = 250_000
+    assert ForwardCustody(peer=ReplicaIndex(0)) in bench.feed(TimerFired(timer=Timer.SUSPECT))
+    bench.late_us = 300_000
+    bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_240_000))
+    bench.late_us = 490_000
+    assert ForwardCustody(peer=ReplicaIndex(0)) not in bench.feed(TimerFired(timer=Timer.SUSPECT))
+    bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_260_000))
+    bench.late_us = 510_000
+    assert ForwardCustody(peer=ReplicaIndex(0)) in bench.feed(TimerFired(timer=Timer.SUSPECT))
 
 
 def test_a_process_that_slept_does_not_blame_the_primary() -> None:

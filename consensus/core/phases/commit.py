@@ -177,8 +177,7 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         recovery.take_part(replica)
     instance = replica.instances.get(header.height)
     if instance is not None and instance.committed:
-        replica.committed_in_view = True
-        replica.failed_views = 0
+        custody.on_block(replica, instance.accepted_us)
     custody.judge_batch(replica, executed.payloads, executed.malformed)
     checkpoint.cast(replica)
     if header.height <= replica.certified:

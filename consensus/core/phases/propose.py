@@ -214,6 +214,7 @@ def accept(replica: "Replica", message: PrePrepare, *, reproposed: bool = False)
     if instance is None:
         return
     instance.pre_prepare = message
+    instance.accepted_us = replica.now.monotonic_us
     instance.reproposed = reproposed
     if message.signer == replica.me:
         replica.next_sequence = max(replica.next_sequence, Sequence(message.sequence + 1))

@@ -17,7 +17,6 @@ from consensus.core.effects import (
     ChangeView,
     Event,
     Fault,
-    ForwardCustody,
     Persist,
     ReleaseCustody,
     Send,
@@ -42,12 +41,15 @@ if TYPE_CHECKING:
     from consensus.core.replica import Replica
 
 
-def start(replica: "Replica", view: int, reason: str) -> None:
-    """Ask for a view above the present one, and stop accepting messages of lower ones."""
+def start(replica: "Replica", view: int, reason: str, *, failed: bool = True) -> None:
+    """Ask for a view above the present one, and stop accepting messages of lower ones.
+
+    The present one has `failed` unless the last block it made was quick, or nothing is wrong.
+    """
     target = View(max(view, replica.first_view))
     if not replica.may_vote(target) or target <= replica.view:
         return
-    if replica.active and not replica.committed_in_view:
+    if replica.active and failed and not replica.view_works:
         replica.failed_views += 1
     _leave_for(replica, target)
     replica.active = False
@@ -84,7 +86,8 @@ def start(replica: "Replica", view: int, reason: str) -> None:
 def _leave_for(replica: "Replica", view: View) -> None:
     replica.view = view
     replica.taking = False
-    replica.forwarded = False
+    replica.forwarded_us = None
+    replica.view_works = False
     replica.stale_since_us = None
     replica.judged.clear()
     for peer in replica.peers.values():
@@ -104,7 +107,7 @@ def rotate(replica: "Replica") -> None:
     """
     turn = replica.committee.rotation_blocks
     if turn and replica.active and replica.certified >= replica.view_base + turn:
-        start(replica, replica.view + 1, "the primary has had its turn")
+        start(replica, replica.view + 1, "the primary has had its turn", failed=False)
 
 
 def resume(replica: "Replica") -> None:
@@ -298,7 +301,6 @@ def enter(replica: "Replica", message: NewView, certificate: BlockCertificate | 
     replica.new_view = message
     replica.entered_us = replica.now.monotonic_us
     replica.view_base = GENESIS_HEIGHT if certificate is None else certificate.height
-    replica.committed_in_view = False
     replica.proposed_us = None
     replica.clear_timer(Timer.VIEW_CHANGE)
     replica.emit(Persist(record=NewViewHeld(new_view=message)))
@@ -324,8 +326,7 @@ def enter(replica: "Replica", message: NewView, certificate: BlockCertificate | 
             )
         )
     elif replica.oldest_us is not None:
-        replica.forwarded = True
-        replica.emit(ForwardCustody(peer=replica.committee.primary(replica.view)))
+        custody.forward(replica)
     catch_up.fetch(replica)
     prepare.progress_all(replica)
     propose.propose(replica)

@@ -65,8 +65,7 @@ def killed_primary(seed: int) -> None:
         if stage.tip() > tip:
             tip, gap_us, since_us = stage.tip(), max(gap_us, world.now_us - since_us), world.now_us
     gap_us = max(gap_us, world.now_us - since_us)
-    # A payload is forwarded to the primary after a quarter of T, and its clock starts there.
-    limit_us = timeout_us * 5 // 4 * 12 // 10 + 50_000
+    limit_us = timeout_us * 12 // 10 + 50_000
     require(
         gap_us <= limit_us,
         f"a gap of {gap_us // 1_000} ms after a killed primary, limit {limit_us // 1_000} ms",
