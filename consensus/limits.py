@@ -13,6 +13,7 @@ VECTORS_KEPT_MAX: Final = 1_024  # own vote vectors kept for re-sending; certifi
 BATCH_PAYLOADS_MAX: Final = 1_000  # where the spike stopped gaining from larger batches
 BATCH_SIZE_BYTES_MAX: Final = 1_048_576  # hard cap of a batch body
 BATCH_SIZE_BYTES_TARGET: Final = 524_288  # the primary closes a batch here
+UNUSED_BODIES_BYTES_MAX: Final = 8_388_608  # what 8 refused proposals leave before it is swept
 EVIDENCE_SIZE_BYTES_MAX: Final = 8_192  # two statements of 0.5 kB, each with its signature
 SIGNATURE_SIZE_BYTES_MAX: Final = 3_309  # ML-DSA-65, the largest algorithm of `native.values`
 PATH_HASHES_MAX: Final = 9  # ceil(log2(LEAVES_PER_VECTOR_MAX)) + 1

@@ -50,6 +50,7 @@ class BodyHeld:
     """The body with this payload root can be executed and served from here."""
 
     payload_root: Digest
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

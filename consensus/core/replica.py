@@ -103,6 +103,7 @@ from consensus.errors import invariant
 from consensus.limits import (
     AHEAD_BLOCKS_MAX,
     JUDGED_BATCHES,
+    UNUSED_BODIES_BYTES_MAX,
     VECTORS_KEPT_MAX,
     WINDOW_BLOCKS,
 )
@@ -253,6 +254,7 @@ class Replica:
         self.links: dict[int, EpochLink] = {}  # how every epoch after genesis began
 
         self.bodies: dict[Digest, None] = {EMPTY_ROOT: None}  # held, in order of arrival
+        self.unswept_bytes = 0  # of bodies that came since unused ones were last forgotten
         self.unwritten: set[Digest] = set()  # bodies that the next draft will write
 
         # Custody.
@@ -505,8 +507,9 @@ class Replica:
                 prepare.progress(self, instance)
         commit.execute_next(self)
         catch_up.fetch(self)
-        if len(self.bodies) > 3 * WINDOW_BLOCKS:
-            self.sweep_bodies(keep=16)
+        self.unswept_bytes += message.size_bytes
+        if len(self.bodies) > 3 * WINDOW_BLOCKS or self.unswept_bytes > UNUSED_BODIES_BYTES_MAX:
+            self.sweep_bodies(keep=1)
 
     def _fire(self, timer: Timer) -> None:
         match timer:
@@ -784,7 +787,11 @@ class Replica:
         return roots
 
     def sweep_bodies(self, *, keep: int) -> None:
-        """Forget bodies nothing refers to, but the newest: their PRE-PREPARE may be on its way."""
+        """Forget bodies nothing refers to, but the newest: their PRE-PREPARE comes next.
+
+        Proposals that are refused leave theirs behind.
+        """
+        self.unswept_bytes = 0
         in_use = self.roots_in_use()
         for root in list(self.bodies)[: len(self.bodies) - keep]:
             if root not in in_use:

@@ -416,15 +416,17 @@ class Driver:
         """Keep the body of an input whose turn has come, if it is of use now.
 
         True if the replica must be told of it before the input. A PRE-PREPARE of another view, or
-        far ahead, is taken without its body, which is fetched when its time comes: otherwise one
-        liar could fill the memory.
+        far ahead (in a view that is only being entered, beyond what may be in flight), is taken
+        without its body, which is fetched when its time comes: otherwise one liar could fill the
+        memory.
         """
         if not isinstance(message, inputs.Received) or not isinstance(message.message, PrePrepare):
             self._bodies[body.root] = body
             return False
         proposal, replica = message.message, self.replica
         ahead = int(proposal.sequence) - int(replica.executed)
-        if proposal.view != replica.view or not 0 < ahead <= WINDOW_BLOCKS:
+        most = WINDOW_BLOCKS if replica.active else IN_FLIGHT_BLOCKS_MAX
+        if proposal.view != replica.view or not 0 < ahead <= most:
             return False
         primary = self._committee.primary(proposal.view)
         if proposal.signer == primary and primary != self._committee.me:
@@ -787,7 +789,7 @@ class Driver:
 
 
 def _body_held(batch: Batch) -> inputs.BodyHeld:
-    return inputs.BodyHeld(payload_root=batch.root)
+    return inputs.BodyHeld(payload_root=batch.root, size_bytes=batch.size)
 
 
 def _bounded(batch: Batch) -> Batch:

@@ -706,7 +706,7 @@ class Node:
         self.bodies[root] = body
         if not unasked:
             self.world.counters["bodies fetched"] += 1
-        self.feed(BodyHeld(payload_root=root))
+        self.feed(BodyHeld(payload_root=root, size_bytes=sum(map(len, body))))
 
     def _body(self, root: Digest) -> Body | None:
         body = self.bodies.get(root)

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from consensus.core import frames, inputs
+from consensus.core import frames, inputs, types
 from consensus.core.effects import Fault
 from consensus.core.epochs import GUEST_FIRST
 from consensus.core.messages import (
@@ -17,13 +17,28 @@ from consensus.core.messages import (
     BlockCertificate,
     BlockHeader,
     FetchBodies,
+    PrePrepare,
 )
 from consensus.core.records import Accepted, Birth, Record
 from consensus.core.replica import Replica, genesis_block
-from consensus.core.types import Committee, Instant, Phase, ReplicaIndex, Timing
+from consensus.core.types import (
+    Committee,
+    Epoch,
+    Instant,
+    Number,
+    Phase,
+    ReplicaIndex,
+    Timing,
+    View,
+)
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
-from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX, WINDOW_BLOCKS
+from consensus.limits import (
+    BATCH_PAYLOADS_MAX,
+    IN_FLIGHT_BLOCKS_MAX,
+    UNUSED_BODIES_BYTES_MAX,
+    WINDOW_BLOCKS,
+)
 from consensus.runtime.driver import MEMBERS_ONLY, PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
@@ -283,6 +298,30 @@ def test_pushed_bodies_are_few() -> None:
     world.hand(2, 1, frames.FrameType.BODY, Batch.of([b"\x01 of no primary"]).body)
     world.nodes[2].driver.turn()
     assert world.nodes[2].driver.statistics().bodies_held <= 1 + IN_FLIGHT_BLOCKS_MAX
+
+
+def test_a_primary_of_the_view_being_entered_fills_a_bounded_part_of_the_memory() -> None:
+    world = World()
+    driver = world.nodes[2].driver
+    driver.replica.view, driver.replica.active = View(1), False
+    places = [*range(2, 60), *[2] * 40]
+    for number, place in enumerate(places):
+        batch = Batch.of([b"\x01%d of %d" % (part, number) + bytes(20_000) for part in range(50)])
+        header = BatchHeader(
+            chain_id=CHAIN,
+            epoch=Epoch(0),
+            sequence=types.Sequence(place),
+            proposed_ms=1_000,
+            payload_root=batch.root,
+        )
+        proposal = PrePrepare(
+            view=View(1), signer=ReplicaIndex(1), number=Number(1 + number), header=header
+        )
+        proposal = proposal.signed(KEYS[1].sign(proposal.signed_bytes(CHAIN)))
+        world.hand(2, 1, frames.FrameType.PROPOSAL, frames.proposal_head(proposal) + batch.body)
+    assert len(driver.replica.early[ReplicaIndex(1)]) == 58
+    most = IN_FLIGHT_BLOCKS_MAX + 1 + UNUSED_BODIES_BYTES_MAX // 1_000_000
+    assert driver.statistics().bodies_held <= 1 + most
 
 
 def test_nothing_signed_leaves_before_its_commit_is_reported() -> None:

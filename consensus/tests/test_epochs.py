@@ -219,13 +219,13 @@ class Bench:
 
     def execute(self, through: int, *, decide: int = DECIDED) -> list[Effect]:
         """Fetch and execute blocks up to this height; one of them changes the set."""
-        self.feed(BodyHeld(payload_root=ROOT))
+        self.feed(BodyHeld(payload_root=ROOT, size_bytes=9))
         effects: list[Effect] = []
         while self.replica.executed < through:
             height = Height(self.replica.executed + 1)
             instance = self.replica.instances.setdefault(height, Instance(height))
             instance.batch = batch(0 if height <= LAST else 1, height)
-            effects += self.feed(BodyHeld(payload_root=ROOT))
+            effects += self.feed(BodyHeld(payload_root=ROOT, size_bytes=9))
             assert self.replica.executing is not None
             header = self.replica.executing[0]
             effects += self.feed(
@@ -383,7 +383,7 @@ def test_old_votes_count_for_nothing_and_blame_nobody() -> None:
     bench = Bench(1).vote()
     bench.hear(2, link())
     bench.execute(LAST)
-    bench.feed(BodyHeld(payload_root=ROOT))
+    bench.feed(BodyHeld(payload_root=ROOT, size_bytes=9))
     old = Prepare(
         epoch=Epoch(0), view=View(0), sequence=Sequence(LAST + 1), digest=batch(0, LAST + 1).digest
     )
@@ -680,7 +680,7 @@ ENTERED = (EpochBegun(link=link()), Tip(certificate=link().certificate))
 
 def test_the_keys_of_a_former_set_certify_nothing_beyond_its_last_block() -> None:
     bench = Bench(1, height=LAST, records=ENTERED, decided=True).vote()
-    bench.feed(BodyHeld(payload_root=ROOT))
+    bench.feed(BodyHeld(payload_root=ROOT, size_bytes=9))
     void = batch(0, LAST + 1)
     header = BlockHeader(
         chain_id=CHAIN,

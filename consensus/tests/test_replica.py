@@ -108,7 +108,7 @@ class Bench:
         return effects
 
     def propose(self, sequence: int, root: bytes = ROOT) -> list[Effect]:
-        effects = self.feed(BodyHeld(payload_root=Digest(root)))
+        effects = self.feed(BodyHeld(payload_root=Digest(root), size_bytes=9))
         return effects + self.hear(0, samples.pre_prepare(0, sequence, root))
 
     def own(self, leaf: Leaf, number: int) -> list[Effect]:
@@ -174,7 +174,7 @@ def test_a_missing_body_is_fetched_and_the_vote_waits_for_it() -> None:
     fetches = [effect.message for effect in asked if isinstance(effect, Send)]
     assert fetches == [FetchBodies(payload_roots=(ROOT,))]
     assert bench.replica.wants_body(ROOT)
-    assert leaves(bench.feed(BodyHeld(payload_root=ROOT))) == [samples.prepare(0, 1)]
+    assert leaves(bench.feed(BodyHeld(payload_root=ROOT, size_bytes=9))) == [samples.prepare(0, 1)]
     assert not bench.replica.wants_body(ROOT)
 
 
@@ -297,7 +297,7 @@ def test_a_proposal_too_far_ahead_waits_for_execution() -> None:
 
 def test_proposals_and_votes_of_a_later_view_are_kept() -> None:
     bench = Bench(2)
-    bench.feed(BodyHeld(payload_root=ROOT))
+    bench.feed(BodyHeld(payload_root=ROOT, size_bytes=9))
     bench.hear_votes(samples.prepare(1, 6), 0)
     bench.hear(1, samples.pre_prepare(1, 9))
     changes = tuple(replace(samples.view_change(1, who), prepared=()) for who in (0, 1, 3))

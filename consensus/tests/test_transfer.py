@@ -185,7 +185,7 @@ def test_nothing_is_executed_while_the_state_is_replaced() -> None:
     bench = offered(0, chunks=1)
     give_all(bench)
     assert bench.replica.transfer.restoring
-    bench.feed(BodyHeld(payload_root=ROOT))
+    bench.feed(BodyHeld(payload_root=ROOT, size_bytes=9))
     first = samples.header(1, samples.CHAIN)
     first = replace(first, time_ms=samples.batch(1).proposed_ms, state_root=ROOT)
     run = Blocks(
