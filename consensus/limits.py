@@ -4,6 +4,7 @@ from typing import Final
 
 MEMBERS_MAX: Final = 64  # bit masks and certificates stay small; 21 is the largest planned set
 GUESTS_MAX: Final = 64  # connected nodes outside the set that are answered at a time
+STRANGERS_MAX: Final = 48  # of the guests; 16 places are left to who joins or has left
 VALIDATOR_NAME_BYTES_MAX: Final = 64  # twice the 32 characters that genesis allows
 WINDOW_BLOCKS: Final = 64  # L of the protocol: how far agreement may run ahead of a certificate
 AHEAD_BLOCKS_MAX: Final = 2 * WINDOW_BLOCKS  # what may wait: a peer's window is at most one ahead

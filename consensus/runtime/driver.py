@@ -696,6 +696,8 @@ class Driver:
                     self._accept(peer, message, body)
                 else:
                     self._refuse(peer, "bad signature")
+                    if peer >= GUEST_FIRST:  # an honest node checks what it sends on
+                        self._links.turn_away_nowait(peer, "bad signature")
             self._checked.keep(job for job in jobs if job not in bad)
 
     def _verify(self, jobs: Sequence[tuple[FalconVerifier, bytes, bytes]]) -> bytes:

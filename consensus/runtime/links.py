@@ -9,15 +9,15 @@ queue is full misses the message, which is counted; STATUS makes it whole later 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from consensus.core.epochs import GUEST_FIRST
-from consensus.limits import GUESTS_MAX
-from transport import ChannelKind, Connection, Endpoint
+from consensus.limits import GUESTS_MAX, STRANGERS_MAX
+from transport import ChannelKind, CloseReason, Connection, Endpoint
 from transport.errors import ChannelFull, TransportError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Links:
 
     Connections outlive epochs: `enter_epoch` only gives the same nodes other indexes. A guest is a
     node outside the set that has said something on our channels (other clients never do); it has
-    one of a bounded number of places while it is connected.
+    one of a bounded number of places while it is connected. Keys cost nothing, so strangers take no
+    more than `STRANGERS_MAX` of them: the others are for nodes that are expected.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Links:
         on_up: Callable[[int], None],
         on_down: Callable[[int], None],
         own: NodeId | None = None,
+        expected: Callable[[], Collection[NodeId]] = tuple,
     ) -> None:
         """`addresses` may lack a member: then that member has to dial us.
 
-        `own` is needed by a node outside the set, whose `me` is negative.
+        `own` is needed by a node outside the set, whose `me` is negative. `expected` names nodes
+        outside it that a place is kept for: who joins, and who has left.
         """
         self._endpoint = endpoint
         self._members = list(members)
@@ -61,6 +64,7 @@ class Links:
         self._guests: dict[NodeId, int] = {}
         self._addresses = addresses
         self._own = members[me] if own is None else own
+        self._expected = expected
         self._on_up = on_up
         self._on_down = on_down
         self._connections: dict[NodeId, Connection] = {}
@@ -97,6 +101,11 @@ class Links:
         if index is not None or self._connections.get(connection.peer) is not connection:
             return index
         taken = set(self._guests.values())
+        expected = self._expected()
+        if connection.peer not in expected:
+            strangers = sum(node_id not in expected for node_id in self._guests)
+            if strangers >= STRANGERS_MAX:
+                return None
         for place in range(GUEST_FIRST, GUEST_FIRST + GUESTS_MAX):
             if place not in taken:
                 self._guests[connection.peer] = place
@@ -116,6 +125,12 @@ class Links:
             if place == index:
                 return self._connections.get(node_id)
         return None
+
+    def turn_away_nowait(self, index: int, detail: str) -> None:
+        """Close the connection to a guest that misbehaves; a member's stays."""
+        connection = self.connection(index)
+        if index >= GUEST_FIRST and connection is not None:
+            connection.close_now(CloseReason.PROTOCOL_VIOLATION, detail)
 
     def send_nowait(
         self, index: int, kind: ChannelKind, frame_type: int, *parts: bytes | Batch

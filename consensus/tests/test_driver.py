@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -42,10 +43,11 @@ from consensus.limits import (
 from consensus.runtime.driver import MEMBERS_ONLY, PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
+from consensus.tests.test_replica import status
 from native import FalconVerifier, Mempool, verify_many
 from native.batches import Batch
 from native.keys import SecretKey, verify
-from native.values import Algorithm, Digest
+from native.values import Algorithm, Digest, Signature
 from transport import ChannelKind, Connection
 
 CHAIN = Digest(b"c" * 32)
@@ -60,6 +62,11 @@ class Wires:
     def __init__(self, me: int, sent: deque[tuple[int, int, int, bytes]]) -> None:
         self.me = me
         self.sent = sent
+        self.turned_away: list[int] = []
+
+    def turn_away_nowait(self, peer: int, _detail: str) -> None:
+        if peer >= GUEST_FIRST:
+            self.turned_away.append(peer)
 
     def take_place(self, connection: object) -> int | None:
         return connection if isinstance(connection, int) else None
@@ -144,6 +151,7 @@ class Node:
         self.disk = Disk()
         self.machine = Machine()
         self.mempool = Mempool(1_000, 10_000_000)
+        self.wires = Wires(me, sent)
         self.served: list[Request] = []
         self.transfers: list[object] = []
         self.certified: list[BlockCertificate] = []
@@ -159,7 +167,7 @@ class Node:
             bounds=Bounds(chain_id=CHAIN, members=MEMBERS),
             secret=KEYS[me],
             verifiers=VERIFIERS,
-            links=cast("Links", Wires(me, sent)),
+            links=cast("Links", self.wires),
             store=self.disk,
             execution=self.machine,
             admission=self.machine,
@@ -461,6 +469,27 @@ def test_what_only_members_say_is_refused_from_a_guest_unread(frame: int) -> Non
     before = node.driver.statistics().frames_refused_total
     WORLD.hand(1, GUEST_FIRST, frame, b"\xc0" * 1_000_000)
     assert node.driver.statistics().frames_refused_total == before + 1
+
+
+def test_a_guest_whose_certificate_has_a_bad_signature_is_turned_away() -> None:
+    world = World()
+    world.submit(0, b"\x01pay")
+    world.settle()
+    certificate = world.nodes[0].certified[-1]
+    vote = certificate.votes[0]
+    damaged = bytes([vote.signature[0] ^ 1]) + vote.signature[1:]
+    votes = (replace(vote, signature=Signature(damaged)), *certificate.votes[1:])
+    driver = world.nodes[1].driver
+    for shown, turned_away in (
+        (certificate, []),
+        (replace(certificate, votes=votes), [GUEST_FIRST]),
+    ):
+        _, frame_type, data = frames.encode(status(2, certificate=shown))
+        world.hand(1, GUEST_FIRST, frame_type, data)
+        assert world.nodes[1].wires.turned_away == turned_away
+    world.hand(1, 2, frame_type, data)
+    assert world.nodes[1].wires.turned_away == [GUEST_FIRST]  # a member stays
+    assert driver.statistics().frames_refused_total == 2
 
 
 def test_a_tick_that_becomes_durable_after_memory_loss_was_found_says_nothing() -> None:

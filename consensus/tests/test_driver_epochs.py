@@ -56,6 +56,9 @@ class Wires:
         self.members = [numbers[node_id] for node_id in members]
         return []
 
+    def turn_away_nowait(self, peer: int, detail: str) -> None:
+        assert peer < GUEST_FIRST, detail
+
     def take_place(self, node: object) -> int:
         assert isinstance(node, int)
         return self.members.index(node) if node in self.members else GUEST_FIRST + node

@@ -68,7 +68,7 @@ from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
-from node.runtime.membership import Membership, decision, genesis_set
+from node.runtime.membership import Membership, decision, expected_nodes, genesis_set
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.router import Router
@@ -203,7 +203,9 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         Identity(secret),
         listen=config.transport.listen,
         hello=HelloOffer(chain_id=chain_id, chain_name=genesis.label, roles=(config.node.role,)),
-        verifier=Doorkeeper(lambda: membership.node_ids, lambda: endpoint),
+        verifier=Doorkeeper(
+            lambda: membership.node_ids, lambda: endpoint, expected=lambda: expected()
+        ),
         config=_transport_config(config.transport),
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
@@ -238,6 +240,11 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     records = signed_again(store.load(bounds), chain_id, secret.sign)
     membership = Membership(Epochs.of(chain_id, first.newest, records), secret.node_id)
     known = membership.epochs
+    peers = {NodeId(bytes.fromhex(node_id)): address for node_id, address in config.peers.items()}
+
+    def expected() -> frozenset[NodeId]:
+        return expected_nodes(peers, validators.registry)
+
     replica = _replica(
         config, genesis, membership, secret.node_id, state, records, root, validators
     )
@@ -245,7 +252,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     links = Links(
         endpoint,
         membership.node_ids,
-        {NodeId(bytes.fromhex(node_id)): address for node_id, address in config.peers.items()},
+        peers,
+        expected=expected,
         me=NOBODY if membership.index is None else membership.index,
         own=secret.node_id,
         on_up=lambda peer: driver.peer_up(peer),

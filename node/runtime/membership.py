@@ -13,8 +13,9 @@ from consensus.core.validators import Validator, ValidatorSet
 from native import FalconVerifier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from caesar.core.validators import Registry
     from caesar.runtime.validators import ValidatorsApplication
     from consensus.core.epochs import Epochs
     from consensus.core.messages import EpochLink
@@ -55,6 +56,18 @@ class Membership:
             [FalconVerifier(validator.key.raw) for validator in validators.members]
             for validators in self.epochs.sets
         ]
+
+
+def expected_nodes(peers: Iterable[NodeId], registry: Registry) -> frozenset[NodeId]:
+    """Nodes that are let in although they need not vote: somebody vouches for them.
+
+    The operator named them, an ordered change lets them in, or they were validators until the last.
+    """
+    sets = [registry.present, registry.previous]
+    if registry.pending is not None:
+        sets.append(registry.pending.next)
+    members = [one.members for one in sets if one is not None]
+    return frozenset(peers).union(member.node_id for found in members for member in found)
 
 
 def decision(tip: ExecutedBlock, validators: ValidatorsApplication) -> ExecutedBlock | None:
