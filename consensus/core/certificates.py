@@ -1,4 +1,4 @@
-"""Making certificates out of votes that were counted.
+"""Making certificates out of votes that were counted, and what blocks they can be of.
 
 Decoded certificates were checked by `wire.py` (distinct signers, a quorum of them) and by the
 runtime (signatures); nothing is left to check here.
@@ -14,7 +14,7 @@ from consensus.core.messages import (
     VoteProof,
     VoteVector,
 )
-from consensus.core.types import ReplicaIndex
+from consensus.core.types import NO_DIGEST, Height, ReplicaIndex
 from native.hashing import inclusion_proof, leaf_hash
 from native.values import Digest
 
@@ -56,6 +56,20 @@ def block_certificate(
         checkpoint=checkpoint,
         votes=tuple([vote_proof(vector, index) for _, vector, index in chosen]),
     )
+
+
+def was_in_epoch(checkpoint: Checkpoint, *, base: Height | None, end: Height | None) -> bool:
+    """Whether the block of a CHECKPOINT was one of its epoch; None where a bound is not known.
+
+    The keys of a set stay good for signatures, but an epoch has no block at or below its base, the
+    last one of the epoch before. Nor has it one above its end, which alone names the next set.
+    """
+    height = checkpoint.height
+    if base is not None and height <= base:
+        return False
+    if end is None:
+        return True
+    return height < end if checkpoint.next_set == NO_DIGEST else height == end
 
 
 def _signer(vote: tuple[ReplicaIndex, VoteVector, int]) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from consensus.core import catch_up, custody, recovery, retransmit, transfer
+from consensus.core.certificates import was_in_epoch
 from consensus.core.effects import EnterEpoch, Event, Persist, ReleaseCustody, Send
 from consensus.core.inputs import Timer
 from consensus.core.instance import Instance
@@ -243,19 +244,15 @@ def on_link(replica: "Replica", link: EpochLink) -> None:
 
 
 def certifies(replica: "Replica", certificate: BlockCertificate) -> bool:
-    """Whether the certificate is of a block that its epoch really had.
-
-    The keys of a former set stay good for signatures, but beyond the last block of their epoch
-    they certify nothing.
-    """
+    """Whether the certificate is of a block that its epoch really had, as far as is known here."""
     claim = certificate.checkpoint
     begun = replica.links.get(int(claim.epoch))
     ended = replica.links.get(claim.epoch + 1)
-    if begun is not None and claim.height <= begun.base:
-        return False
-    if ended is None:
-        return True
-    return claim.height < ended.base if claim.next_set == NO_DIGEST else claim.height == ended.base
+    return was_in_epoch(
+        claim,
+        base=None if begun is None else begun.base,
+        end=None if ended is None else ended.base,
+    )
 
 
 # --- the beginning of the next one

@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Final
 
 from consensus.core import wire
+from consensus.core.certificates import was_in_epoch
 from consensus.core.messages import (
     BlockCertificate,
     BlockHeader,
@@ -135,7 +136,7 @@ class LightClient:
                 f"the certificate is of epoch {checkpoint.epoch}, trusted is epoch "
                 f"{self.validators.epoch}"
             )
-        if checkpoint.height < self.first:
+        if not was_in_epoch(checkpoint, base=Height(self.first - 1), end=None):
             raise ProofInvalid(
                 f"a certificate of epoch {checkpoint.epoch} for block {checkpoint.height}, but "
                 f"that epoch begins at block {self.first}"
@@ -271,11 +272,11 @@ class Lineage:
                 f"the certificate is of epoch {epoch}, proven is epoch {len(self.links)}"
             )
         if epoch < len(self.links):
-            end, height = self.links[epoch].base, checkpoint.height
-            if height > end or (height == end) != (checkpoint.next_set != NO_DIGEST):
+            end = self.links[epoch].base
+            if not was_in_epoch(checkpoint, base=None, end=end):
                 raise ProofInvalid(
-                    f"a certificate of epoch {epoch} for block {height}, but that epoch ends with "
-                    f"block {end}, and only that one names a set"
+                    f"a certificate of epoch {epoch} for block {checkpoint.height}, but that epoch "
+                    f"ends with block {end}, and only that one names a set"
                 )
         return self.clients[epoch]
 

@@ -11,7 +11,8 @@ Life of a tick (the driver and the simulator do exactly this, in this order):
     send(tick.outgoing); execute(tick.executes)
 
 Only one tick is on its way to the disk at a time; what happens meanwhile is gathered for the next.
-A tick without records may skip the disk when no commit is running.
+A tick without records may skip the disk when no commit is running. A draft with
+`votes_and_proposals_only` may be written first (`draft.unsigned`) and signed while the disk works.
 """
 
 from collections.abc import Iterable, Sequence
@@ -337,6 +338,7 @@ class Draft:
         "_records",
         "_restore",
         "_unsigned",
+        "_written",
         "jobs",
     )
 
@@ -358,6 +360,7 @@ class Draft:
         self._outgoing = outgoing
         self._executes = executes
         self._restore = restore
+        self._written = False
         chain_id = author.committee.chain_id
         self.jobs: list[bytes] = []
         """What must be signed, in order."""
@@ -392,42 +395,58 @@ class Draft:
                     return
         self._records[key] = record
 
+    def unsigned(self) -> Tick:
+        """What may be written before anything is signed; it says nothing and has our messages bare.
+
+        Only if they are `votes_and_proposals_only`. `complete` follows and has the same records.
+        """
+        invariant(self.votes_and_proposals_only, "what holds the words of others is signed before")
+        for message in self._unsigned:
+            self._keep(_record(message))
+        self._written = True
+        return self._tick((), ())
+
     def complete(self, signatures: Sequence[Signature]) -> Tick:
-        """Put the signatures in, one for each job; may be done again with others."""
+        """Put the signatures in, one for each job."""
         invariant(len(signatures) == len(self.jobs), "one signature for each job")
         at = iter(signatures)
         own: list[Signed] = []
-        outgoing: list[Outgoing] = []
         for message in self._unsigned:
-            signed: Signed
-            record: Record
-            match message:
-                case PrePrepare():
-                    signed = message.signed(next(at))
-                    record = Accepted(pre_prepare=signed)
-                case VoteVector():
-                    signed = message.signed(next(at))
-                    record = OwnVotes(vector=signed)
-                case ViewChange():
-                    signed = message.signed(next(at))
-                    record = OwnViewChange(view_change=signed)
-                case NewView():
-                    proposals = tuple([entry.signed(next(at)) for entry in message.proposals])
-                    signed = replace(message, proposals=proposals).signed(next(at))
-                    record = NewViewHeld(new_view=signed)
-                case _:
-                    assert_never(message)
-            own.append(signed)
-            self._keep(record)
-            outgoing.append(
-                Outgoing(peer=None, message=signed, with_body=signed.__class__ is PrePrepare)
-            )
+            unsigned: Signed = message
+            if isinstance(message, NewView):
+                proposals = tuple([entry.signed(next(at)) for entry in message.proposals])
+                unsigned = replace(message, proposals=proposals)
+            own.append(unsigned.signed(next(at)))
+            if not self._written:
+                self._keep(_record(own[-1]))
+        outgoing = [
+            Outgoing(peer=None, message=message, with_body=message.__class__ is PrePrepare)
+            for message in own
+        ]
+        return self._tick(tuple(own), tuple(outgoing + self._outgoing))
+
+    def _tick(self, own: tuple[Signed, ...], outgoing: tuple[Outgoing, ...]) -> Tick:
         return Tick(
             epoch=self._epoch,
             records=tuple(self._records.values()),
             drop=self._drop,
-            own=tuple(own),
-            outgoing=tuple(outgoing + self._outgoing),
+            own=own,
+            outgoing=outgoing,
             executes=tuple(self._executes),
             restore=self._restore,
         )
+
+
+def _record(message: Signed) -> Record:
+    """What is written of a message of ours."""
+    match message:
+        case PrePrepare():
+            return Accepted(pre_prepare=message)
+        case VoteVector():
+            return OwnVotes(vector=message)
+        case ViewChange():
+            return OwnViewChange(view_change=message)
+        case NewView():
+            return NewViewHeld(new_view=message)
+        case _:
+            assert_never(message)

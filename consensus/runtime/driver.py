@@ -40,7 +40,6 @@ from consensus.core.effects import (
 from consensus.core.epochs import GUEST_FIRST
 from consensus.core.messages import (
     EMPTY_ROOT,
-    UNSIGNED,
     BatchHeader,
     BlockCertificate,
     BlockHeader,
@@ -452,10 +451,9 @@ class Driver:
         # Votes and proposals are signed while the disk writes them: what is durable is that we say
         # them, and a start signs them again. What holds the words of others is signed before.
         overlapped = draft.votes_and_proposals_only
-        signed = [UNSIGNED] * len(draft.jobs) if overlapped else self._signed(draft.jobs)
-        tick = draft.complete(signed)
+        tick = draft.unsigned() if overlapped else draft.complete(self._signed(draft.jobs))
         if not tick.durable:
-            self._release(tick)
+            self._release(draft.complete([]) if overlapped else tick)
             return True
         self._serial += 1
         for record in tick.records:

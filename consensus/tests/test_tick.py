@@ -1,5 +1,7 @@
 """From effects to one transaction: numbers, signatures, and what waits for the disk."""
 
+import pytest
+
 from consensus.core.effects import (
     AnnounceView,
     Broadcast,
@@ -25,6 +27,7 @@ from consensus.core.messages import (
 from consensus.core.records import Accepted, LastNumber, OwnVotes, Record, ViewEntered
 from consensus.core.tick import Gather, Tick
 from consensus.core.types import Committee, Height, Number, ReplicaIndex, View
+from consensus.errors import InvariantError
 from consensus.limits import LEAVES_PER_VECTOR_MAX
 from consensus.sim.node import sign
 from consensus.tests import samples
@@ -176,6 +179,33 @@ def test_very_many_votes_become_several_vectors() -> None:
     tick = finish(gather)
     sizes = [len(own.leaves) for own in tick.own if isinstance(own, VoteVector)]
     assert sizes == [LEAVES_PER_VECTOR_MAX, 300 - LEAVES_PER_VECTOR_MAX]
+
+
+def test_what_was_written_unsigned_is_signed_once_and_stays_as_it_was_written() -> None:
+    gather = Gather()
+    gather.add([Vote(leaf=samples.commit(0, 1)), Propose(pre_prepare=unsigned_proposal(1))])
+    draft = gather.draft(Author())
+    assert draft is not None
+    written = draft.unsigned()
+    assert (written.own, written.outgoing) == ((), ())
+    for record in written.records:
+        if isinstance(record, Accepted):
+            assert record.pre_prepare.signature == UNSIGNED
+        elif isinstance(record, OwnVotes):
+            assert record.vector.signature == UNSIGNED
+    tick = draft.complete([sign(1, job) for job in draft.jobs])
+    assert all(one is other for one, other in zip(tick.records, written.records, strict=True))
+    assert [message.signature for message in tick.own] == [sign(1, job) for job in draft.jobs]
+    assert [outgoing.message for outgoing in tick.outgoing] == list(tick.own)
+
+
+def test_what_holds_the_words_of_others_is_not_written_unsigned() -> None:
+    gather = Gather()
+    gather.add([ChangeView(view_change=samples.view_change(1, 1))])
+    draft = gather.draft(Author())
+    assert draft is not None
+    with pytest.raises(InvariantError):
+        draft.unsigned()
 
 
 def test_nothing_gathered_is_no_draft() -> None:
