@@ -6,7 +6,7 @@ hashes, bodies are tuples of small byte strings, the application is a hash chain
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, assert_never
@@ -82,6 +82,7 @@ from consensus.core.types import Epoch, Height, Instant, Phase, ReplicaIndex, Ti
 from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, WINDOW_BLOCKS
+from consensus.runtime.checked import SIGNATURES_KEPT_MAX
 from consensus.sim.checker import Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.machine import Clock, DiskFaults, Processor
@@ -144,37 +145,47 @@ def epoch_of(message: Message) -> int:
             assert_never(message)
 
 
-def signature_count(message: Message) -> int:
-    """How many signatures a reader has to look at; a certificate may come many times."""
+def signatures_in(message: Message) -> Iterator[Signature]:
+    """All that a reader has to check; the same ones come in many messages."""
     match message:
         case VoteVector() | PrePrepare():
-            return 1
+            yield message.signature
         case Equivocation():
-            return 2
+            yield from (message.first.signature, message.second.signature)
         case ViewChange():
-            entries = sum(1 + len(entry.votes) for entry in message.prepared)
-            return 1 + entries + _votes(message.certificate)
+            yield message.signature
+            for entry in message.prepared:
+                yield entry.pre_prepare.signature
+                yield from (vote.signature for vote in entry.votes)
+            yield from _votes(message.certificate)
         case NewView():
-            changes = sum(signature_count(change) for change in message.view_changes)
-            return 1 + changes + len(message.proposals)
+            yield message.signature
+            yield from (entry.signature for entry in message.proposals)
+            for change in message.view_changes:
+                yield from signatures_in(change)
         case Status():
-            return _votes(message.certificate) + (message.held is not None)
+            yield from _votes(message.certificate)
+            if message.held is not None:
+                yield message.held.signature
         case RecoveryAnswer():
-            changes = sum(signature_count(change) for change in message.view_changes)
-            shown = 0 if message.new_view is None else signature_count(message.new_view)
-            return changes + shown + _votes(message.certificate)
+            for change in message.view_changes:
+                yield from signatures_in(change)
+            if message.new_view is not None:
+                yield from signatures_in(message.new_view)
+            yield from _votes(message.certificate)
         case Blocks() | EpochLink():
-            return _votes(message.certificate)
+            yield from _votes(message.certificate)
         case Manifest():
-            return _votes(message.run.certificate)
+            yield from _votes(message.run.certificate)
         case FetchBlocks() | FetchBodies() | FetchManifest() | FetchChunk() | Chunk():
-            return 0
+            pass
         case _:
             assert_never(message)
 
 
-def _votes(certificate: BlockCertificate | None) -> int:
-    return 0 if certificate is None else len(certificate.votes)
+def _votes(certificate: BlockCertificate | None) -> Iterator[Signature]:
+    if certificate is not None:
+        yield from (vote.signature for vote in certificate.votes)
 
 
 def sign(signer: int, message: bytes) -> Signature:
@@ -281,6 +292,7 @@ class Node:
             ),
         )
         self.gather = Gather()
+        self.checked: dict[Signature, None] = {}  # newest last
         self.bodies: dict[Digest, Body] = {payload_root(()): ()}
         self.custody = Custody()
         for stored in blocks:
@@ -653,7 +665,7 @@ class Node:
         if not costs.frame_us and processor.idle:
             self.receive(sender, message, body)
             return
-        checks = signature_count(message)
+        checks = self._checks(message) if costs.verify_us else 0
         life = self.life
 
         def work() -> None:
@@ -661,6 +673,14 @@ class Node:
                 self.receive(sender, message, body)
 
         processor.run(work, costs.frame_us + checks * costs.verify_us)
+
+    def _checks(self, message: Message) -> int:
+        """How many signatures in it were not checked before: each is once, as in `runtime`."""
+        fresh = [found for found in signatures_in(message) if found not in self.checked]
+        self.checked.update((found, None) for found in fresh)
+        for _ in range(len(self.checked) - SIGNATURES_KEPT_MAX):
+            del self.checked[next(iter(self.checked))]
+        return len(set(fresh))
 
     def receive(self, sender: ReplicaIndex, message: Message, body: Body | None) -> None:
         """Parse, and feed the core."""
