@@ -63,7 +63,7 @@ def test_four_overloaded_nodes_soon_stay_with_one_primary(seed: int) -> None:
 def test_a_slow_period_makes_the_next_failover_slow_for_48_timeouts_at_most() -> None:
     stage = Staged(2, 4, {})
     stage.by_digest = 0.0
-    _slowed(stage, 150)
+    _slowed(stage, 200)
     stage.start()
     stage.pay_for(90_000, 20)
     stage.run(15_000)
