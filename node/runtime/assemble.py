@@ -107,7 +107,7 @@ SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline 
 COSIGN_CALL_TIMEOUT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
 
-BATCH_INTERVALS_MS: Final = ((4, 5), (7, 15), (13, 30))  # (validators at most, pause)
+BATCH_INTERVALS_MS: Final = ((4, 15), (7, 20), (13, 30))  # (validators at most, pause)
 
 FINAL: Final = bytes(has_receipt(code) for code in range(256))
 
