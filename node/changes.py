@@ -22,6 +22,7 @@ from caesar.runtime.validators import verify
 from consensus.core.quorum import faults, quorum
 from consensus.core.types import Epoch
 from consensus.core.validators import Validator, ValidatorSet
+from consensus.limits import CREDENTIALS_SIZE_BYTES_MAX
 from native.errors import NativeError
 from native.values import Digest, PublicKey, Signature
 from node.errors import (
@@ -35,6 +36,7 @@ from node.home import write_new, write_replacing
 
 if TYPE_CHECKING:
     from native.keys import SecretKey
+    from node.logkeys import Joiner
 
 FILE_VERSION: Final = 1
 FILE_SIZE_BYTES_MAX: Final = 4 * VALIDATOR_PAYLOAD_SIZE_BYTES_MAX  # base64, names, indentation
@@ -73,6 +75,9 @@ class Present:
                     Validator(
                         name=str(member["name"]),
                         key=PublicKey.from_spki(base64.b64decode(member["key"], validate=True)),
+                        credentials=base64.b64decode(
+                            member.get("credentials") or "", validate=True
+                        ),
                     )
                     for member in document["members"]
                 ),
@@ -218,28 +223,47 @@ class ChangeFile:
         return tuple(found[index] for index in sorted(found))
 
     def signed(
-        self, present: Present, joiners: Sequence[SecretKey], *, height: int, header_hash: Digest
+        self,
+        present: Present,
+        joiners: Sequence[Joiner],
+        *,
+        height: int,
+        header_hash: Digest,
     ) -> SignedChange:
         """Make the payload; every new key signs the block that was just read.
 
-        Raises `NotAMember` for a joiner's home that is missing.
+        Raises `NotAMember` for a joiner's home that is missing, `ChangeImpossible` for a payload
+        that is too big.
         """
-        secrets = {secret.node_id: secret for secret in joiners}
+        homes = {entry.secret.node_id: entry for entry in joiners}
         proofs = []
         for joiner in self.change.joiners:
-            secret = secrets.get(joiner.node_id)
-            if secret is None:
+            home = homes.get(joiner.node_id)
+            if home is None:
                 raise NotAMember(
                     f"{joiner.name} has to show that it follows the chain, and its key is not here",
                     hint=f"submit on the machine of {joiner.name} with --joiner HOME",
                 )
             message = join_bytes(self.change, joiner.node_id, height, header_hash)
             proofs.append(
-                JoinProof(height=height, header_hash=header_hash, signature=secret.sign(message))
+                JoinProof(
+                    height=height,
+                    header_hash=header_hash,
+                    signature=home.secret.sign(message),
+                    evidence=home.evidence(self.change.chain_id, joiner.credentials),
+                )
             )
-        return SignedChange(
+        signed = SignedChange(
             change=self.change, approvals=self.valid_approvals(present), proofs=tuple(proofs)
         )
+        size = len(signed.encode())
+        if size > VALIDATOR_PAYLOAD_SIZE_BYTES_MAX:
+            raise ChangeImpossible(
+                f"the change takes {size:,} bytes, and {VALIDATOR_PAYLOAD_SIZE_BYTES_MAX:,} fit",
+                hint="let fewer validators join at a time: one with an issuing certificate takes "
+                "17,000 bytes",
+            )
+        return signed
 
 
 def propose(
@@ -288,10 +312,13 @@ def explain(present: Present, found: ChangeFile) -> str:
     for name in change.removes:
         lie = ", which provably lied" if name in present.tombstones else ""
         lines.append(f"  remove   {name}  {known[name].node_id.hex()[:16]}{lie}")
-    lines += [f"  add      {entry.name}  {entry.node_id.hex()}" for entry in change.adds]
+    lines += [
+        f"  add      {entry.name}  {entry.node_id.hex()}, {_log_role(entry)}"
+        for entry in change.adds
+    ]
     lines += [
         f"  rotate   {entry.name}  {known[entry.name].node_id.hex()[:16]} becomes "
-        f"{entry.node_id.hex()}"
+        f"{entry.node_id.hex()}, {_log_role(entry)}"
         for entry in change.rotations
     ]
     lines.append(
@@ -313,20 +340,45 @@ def explain(present: Present, found: ChangeFile) -> str:
     return "\n".join(lines)
 
 
+def _log_role(entry: Validator) -> str:
+    """What a new validator does for the certificate log."""
+    from trustchain.core.roster import Credentials
+    from trustchain.errors import MalformedCredentials
+
+    if not entry.credentials:
+        return "votes but does not cosign the log"
+    try:
+        issues = bool(Credentials.decode(entry.credentials).issuing_hash)
+    except MalformedCredentials:
+        return "with log keys that no node accepts"
+    return "cosigns and issues" if issues else "cosigns but does not issue"
+
+
 def _entry(validator: Validator) -> dict[str, str]:
-    return {"name": validator.name, "key": base64.b64encode(validator.key.spki).decode()}
+    return {"name": validator.name, "key": key_text(validator.key, validator.credentials)}
 
 
 def _validator(value: Any) -> Validator:
-    return Validator(name=_text(value["name"]), key=parse_key(_text(value["key"])))
+    return parse_key(_text(value["name"]), _text(value["key"]))
 
 
-def parse_key(text: str) -> PublicKey:
-    """Read a public key as `hypermesh validator key` prints it; raises ValueError."""
-    key = PublicKey.from_spki(_bytes(text))
-    if not key.algorithm.is_falcon:
+def key_text(key: PublicKey, credentials: bytes) -> str:
+    """The key of a node with its credentials, if it has any: base64, a full stop between."""
+    parts = (key.spki, credentials) if credentials else (key.spki,)
+    return ".".join(base64.b64encode(part).decode() for part in parts)
+
+
+def parse_key(name: str, text: str) -> Validator:
+    """Read a key as `hypermesh validator key` prints it; raises ValueError."""
+    spki, _, credentials = text.partition(".")
+    found = Validator(
+        name=name, key=PublicKey.from_spki(_bytes(spki)), credentials=_bytes(credentials)
+    )
+    if not found.key.algorithm.is_falcon:
         raise ValueError("validators have Falcon keys")
-    return key
+    if len(found.credentials) > CREDENTIALS_SIZE_BYTES_MAX:
+        raise ValueError("more credentials than a validator can have")
+    return found
 
 
 def _text(value: Any) -> str:
