@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from caesar.core.addresses import Address
 from caesar.core.changes import Approval, Change, JoinProof, SignedChange, join_bytes
 from caesar.core.genesis import LedgerGenesis
 from caesar.core.validators import Verdict
@@ -53,7 +54,8 @@ from trustchain.core.checkpoint import (
     cosigned_message,
     cosigner_key_id,
 )
-from trustchain.core.keys import KeyAlgorithm
+from trustchain.core.oids import KeyAlgorithm
+from trustchain.core.roster import Succession
 from trustchain.errors import QuorumMissing
 from trustchain.runtime.application import LogApplication
 from trustchain.runtime.authority import Authority
@@ -117,7 +119,7 @@ class Chain:
                 for name, secret in zip(names, secrets, strict=True)
             ),
             log=ceremony.genesis,
-            ledger=LedgerGenesis(allocations=((bytes(32), Amount(SUPPLY)),)),
+            ledger=LedgerGenesis(allocations=((Address(bytes(32)), Amount(SUPPLY)),)),
         )
         machines = {
             name: Machine(name=name, secret=secret, log_keys=keys, certificate=certificate)
@@ -318,7 +320,7 @@ class Chain:
         return block_certificate(leaf, votes, needed)
 
 
-def proven(chain: Chain) -> tuple[dict[str, Any], succession.Succession]:
+def proven(chain: Chain) -> tuple[dict[str, Any], Succession]:
     return succession.fetch(cast("NodeClient", chain), chain.genesis)
 
 
@@ -420,7 +422,7 @@ def test_before_any_change_genesis_tells_all() -> None:
     document, known = proven(chain)
     assert document["links"] == document["ends"] == []
     assert known == succession.read(json.dumps(document), chain.genesis)
-    assert known == succession.Succession.of_genesis(chain.genesis.log)
+    assert known == Succession.of_genesis(chain.genesis.log)
 
 
 def test_keys_that_the_joiner_does_not_hold_are_not_ordered() -> None:
