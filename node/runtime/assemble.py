@@ -373,12 +373,12 @@ def _authority(
     home: Home, genesis: Genesis, issuance: LogApplication, roster: Roster, *, observer: bool
 ) -> Authority | None:
     """The issuing key of a founder, or of a home that has a certificate for it."""
+    if not observer:
+        return Authority.load(home.issuing_key, issuance, roster=roster)
     certificate = issuing_certificate(home, genesis.log)
-    if observer and not certificate:
+    if not certificate:
         return None
-    return Authority.load(
-        home.issuing_key, issuance, certificate=certificate or None, roster=roster
-    )
+    return Authority.load(home.issuing_key, issuance, certificate=certificate, roster=roster)
 
 
 def _cosigner(

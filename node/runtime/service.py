@@ -28,7 +28,7 @@ from caesar.errors import AddressInvalid, TransactionMalformed
 from consensus.application import CODE_APPLIED
 from consensus.core import wire
 from consensus.core.light import HeaderProof
-from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
+from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, EpochLink
 from consensus.core.quorum import faults, quorum
 from consensus.core.types import Height, Phase
 from consensus.core.validators import ValidatorSet
@@ -511,13 +511,12 @@ class NodeService:
                 if certificate is None:
                     continue
             links = [link for link in parts.membership.epochs.links if link.base <= height]
+            ends = await trio.to_thread.run_sync(self._epoch_ends, links, opening.size)
             return CosignersView(
                 height=height,
                 certificate=None if certificate is None else encode(certificate.value()),
                 state=encode((roots, opening.encode())),
-                ends=tuple(
-                    parts.log.epoch_end(int(link.base), of=opening.size).encode() for link in links
-                ),
+                ends=ends,
             )
         raise Unavailable(
             "no certificate for the newest block came in time",
@@ -702,6 +701,11 @@ class NodeService:
                 if wanted in (transaction.sender, operation.recipient)
             ]
         return items
+
+    def _epoch_ends(self, links: Sequence[EpochLink], size: int) -> tuple[bytes, ...]:
+        """What proves the size at the end of each epoch, in a log of this size. Any thread."""
+        log = self._parts.log
+        return tuple(log.epoch_end(int(link.base), of=size).encode() for link in links)
 
     async def _bundle(self, index: int) -> str:
         parts = self._parts

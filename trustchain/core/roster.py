@@ -53,7 +53,9 @@ class Credentials:
             case (1, bytes(key), bytes(issuing)) if len(key) == _COSIGNER_KEY_SIZE_BYTES and len(
                 issuing
             ) in (0, HASH_SIZE_BYTES):
-                return Credentials(cosigner_key=key, issuing_hash=issuing)
+                found = Credentials(cosigner_key=key, issuing_hash=issuing)
+                if found.encode() == data:
+                    return found
         raise MalformedCredentials("credentials: fields are not those of version 1")
 
 
@@ -80,11 +82,13 @@ class Evidence:
             ) == SIGNATURE_SIZE_BYTES and len(issuing) == (
                 _ISSUING_SIGNATURE_SIZE_BYTES if certificate else 0
             ):
-                return Evidence(
+                found = Evidence(
                     cosigner_signature=cosigner,
                     issuing_certificate=certificate,
                     issuing_signature=issuing,
                 )
+                if found.encode() == data:
+                    return found
         raise MalformedCredentials("evidence: fields are not those of version 1")
 
 

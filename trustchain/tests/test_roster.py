@@ -10,6 +10,8 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consensus.core.quorum import weak_quorum
 from native import codec
@@ -35,6 +37,7 @@ from trustchain.tests.network import CHAIN_ID, NOW_S, Network, ceremony
 CEREMONY = ceremony()
 GENESIS = CEREMONY.genesis
 FOUNDERS = (0, 1, 2, 3)
+EVIDENCE = joiner("n4", CEREMONY).evidence()
 
 
 def admitted(
@@ -110,9 +113,32 @@ def test_credentials_have_one_encoding() -> None:
         (2, key, b""),
         (1, key),
         (1, key, b"", b""),
+        (True, key, b""),
     ):
         with pytest.raises(MalformedCredentials):
             Credentials.decode(codec.encode(wrong))
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_damaged_evidence_is_refused_and_never_raises(data: st.DataObject) -> None:
+    new = joiner("n4", CEREMONY)
+    field = data.draw(st.sampled_from(("evidence", "credentials", "certificate")))
+    whole = {
+        "evidence": EVIDENCE,
+        "credentials": new.credentials,
+        "certificate": new.certificate,
+    }[field]
+    at = data.draw(st.integers(0, len(whole) - 1))
+    flipped = whole[at] ^ data.draw(st.integers(1, 255))
+    damaged = whole[:at] + bytes((flipped,)) + whole[at + 1 :]
+    if field == "certificate":  # a hash and a proof that fit it
+        damaged_node = replace(new, certificate=damaged)
+        assert not admitted(damaged_node)
+    elif field == "evidence":
+        assert not admitted(new, evidence=damaged)
+    else:
+        assert not admitted(new, evidence=EVIDENCE, credentials=damaged)
 
 
 # --- rosters
