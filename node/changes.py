@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +36,7 @@ from node.home import write_new, write_replacing
 
 if TYPE_CHECKING:
     from native.keys import SecretKey
+    from node.core.genesis import Genesis
     from node.logkeys import Joiner
 
 FILE_VERSION: Final = 1
@@ -298,8 +299,11 @@ def propose(
     return ChangeFile(change=change)
 
 
-def explain(present: Present, found: ChangeFile) -> str:
-    """What a change means, for the person who is to approve it."""
+def explain(present: Present, found: ChangeFile, genesis: Genesis | None = None) -> str:
+    """What a change means, for the person who is to approve it.
+
+    With genesis also for the certificate log: the log keys of founders stand there.
+    """
     change = found.change
     members = present.after(change)
     before, after = len(present.members.members), len(members)
@@ -327,6 +331,8 @@ def explain(present: Present, found: ChangeFile) -> str:
     )
     if after < 4:
         lines.append("           with fewer than 4 validators no lie is tolerated")
+    if genesis is not None:
+        lines += _log_lines(present, members, genesis)
     approved = {approval.index for approval in found.valid_approvals(present)}
     names = [
         validator.name
@@ -338,6 +344,24 @@ def explain(present: Present, found: ChangeFile) -> str:
         + (f": {', '.join(names)}" if names else "")
     )
     return "\n".join(lines)
+
+
+def _log_lines(present: Present, members: Sequence[Validator], genesis: Genesis) -> Iterator[str]:
+    """Who would be left for the certificate log; a quorum can take its last issuer away."""
+    from node.core.rosters import roster_of
+
+    following = ValidatorSet(epoch=Epoch(present.members.epoch + 1), members=tuple(members))
+    roster = roster_of(genesis, following)
+    seats = [seat for seat in roster.seats if seat is not None]
+    issuers = sum(1 for seat in seats if seat.issuing_hash)
+    yield (
+        f"log        {len(seats)} of {len(members)} would cosign, {roster.needed} are needed; "
+        f"{issuers} would issue"
+    )
+    if len(seats) < roster.needed:
+        yield "           NO CHECKPOINT would count any more"
+    if not issuers:
+        yield "           NOBODY would issue certificates any more"
 
 
 def _log_role(entry: Validator) -> str:

@@ -159,13 +159,14 @@ def approve(
     secret = _secret(home)
     with connect(node, cluster, home) as client:
         present = _present(client)
-    if _genesis(home).chain_id != present.chain_id:
+    genesis = _genesis(home)
+    if genesis.chain_id != present.chain_id:
         raise ChangeOutdated(
             f"{present.chain} is another network than that of this home",
             hint="approve with the home folder of a validator of that network",
         )
     approved = found.approved_by(present, secret)
-    note(explain(present, found))
+    note(explain(present, found, genesis))
     confirm("Approve this change?", yes=yes)
     approved.write(file, new=False)
     count, needed = len(approved.valid_approvals(present)), _needed(present)

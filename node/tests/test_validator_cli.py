@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ import pytest
 
 from caesar.core.changes import APPROVAL_DOMAIN, Accusation
 from caesar.tests.validator_worlds import lie
+from consensus.core.types import Epoch
+from consensus.core.validators import Validator, ValidatorSet
 from native.hashing import sha256
 from native.keys import SecretKey
 from native.values import Algorithm
-from node.changes import ChangeFile, Present
+from node.changes import ChangeFile, Present, explain, propose
 from node.cluster.create import create_cluster
 from node.cluster.manifest import Cluster
+from node.core.genesis import Genesis
 from node.errors import UnexpectedAnswer
+from node.home import Home
+from node.logkeys import credentials_of
 from node.runtime.api import Outcome
 from node.tests.conftest import PASSPHRASE, free_base_port
 from node.tests.fake_node import Served
@@ -466,3 +472,63 @@ def test_only_an_issuing_key_is_certified(made_cluster: Cluster, tmp_path: Path)
     refused("ca", "sign-issuer", text, *words, offline, code=1, error="HM-A-008")
     refused("ca", "sign-issuer", text, *words, tmp_path, code=1, error="HM-A-008")
     assert not out.exists()
+
+
+def test_who_approves_is_told_what_is_left_of_the_log(
+    net: RegisteringNode,
+    at: list[str],
+    homes: list[Path],
+    newcomer: Path,
+    joiner: Path,
+    tmp_path: Path,
+    made_cluster: Cluster,
+) -> None:
+    def told(name: str, *words: object) -> str:
+        file = tmp_path / f"{name}.json"
+        answer("validator", "propose", file, *words, *at)
+        return run("validator", "approve", file, "--home", homes[0], "--yes", *at).stderr
+
+    (joiner / "genesis.json").write_text(made_cluster.genesis.read_text())
+    without = told("without", "--remove", "n3", "--add", f"n4={joiner}")
+    assert "3 of 4 would cosign, 2 are needed; 3 would issue" in without
+    cosigns = told("cosigns", "--remove", "n3", "--add", f"n4={newcomer}")
+    assert "4 of 4 would cosign, 2 are needed; 3 would issue" in cosigns
+    assert "NOBODY" not in cosigns
+    genesis = net.genesis
+    members = [replace(newcomer_of(newcomer, genesis), name="m0")]
+    present = Present.of(
+        {
+            "chain": "demo",
+            "chain_id": genesis.chain_id.hex(),
+            "epoch": 3,
+            "height": 9,
+            "hash": ValidatorSet(epoch=Epoch(3), members=tuple(members)).hash.hex(),
+            "members": [
+                {
+                    "name": entry.name,
+                    "key": base64.b64encode(entry.key.spki).decode(),
+                    "credentials": base64.b64encode(entry.credentials).decode(),
+                    "tombstone": False,
+                }
+                for entry in members
+            ],
+            "pending": None,
+        },
+        "here",
+    )
+    stranger = Validator(name="m1", key=SecretKey.generate(Algorithm.FALCON_512).public)
+    change = propose(present, removes=["m0"], adds=[stranger], rotations=[], valid_for=100)
+    text = explain(present, change, genesis)
+    assert "0 of 1 would cosign, 1 are needed; 0 would issue" in text
+    assert "NO CHECKPOINT" in text
+    assert "NOBODY" in text
+
+
+def newcomer_of(home: Path, genesis: Genesis) -> Validator:
+    """The node of a home, as it is proposed."""
+    found = Home(home)
+    return Validator(
+        name="n4",
+        key=SecretKey.load(found.node_key).public,
+        credentials=credentials_of(found, genesis.log),
+    )
