@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -139,6 +140,22 @@ def test_damaged_evidence_is_refused_and_never_raises(data: st.DataObject) -> No
         assert not admitted(new, evidence=damaged)
     else:
         assert not admitted(new, evidence=EVIDENCE, credentials=damaged)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 1 << 60) | st.binary(max_size=80) | st.text(),
+    lambda inner: st.lists(inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(st.binary(max_size=200) | VALUES.map(codec.encode))
+def test_decoders_of_what_strangers_send_raise_their_own_errors_only(data: bytes) -> None:
+    for decode in (Credentials.decode, Evidence.decode):
+        with pytest.raises(MalformedCredentials):
+            decode(data)
+    with suppress(EpochEndUnproven):
+        assert EpochEnd.decode(data).encode() == data
 
 
 # --- rosters
