@@ -224,6 +224,10 @@ class NodeClient:
         """Return the newest cosigned checkpoint."""
         return self._ok("GET", "/api/v1/ctlog/checkpoint").text
 
+    def log_cosigners(self) -> dict[str, Any]:
+        """Return what proves how long the log was when each epoch ended."""
+        return self._json("GET", "/api/v1/ctlog/cosigners")
+
     def log_inclusion(self, index: int, size: int | None = None) -> dict[str, Any]:
         """Return an inclusion proof."""
         query = f"?index={index}" + (f"&size={size}" if size else "")

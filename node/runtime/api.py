@@ -311,6 +311,7 @@ class ValidatorView:
     name: str
     node_id: bytes
     key: bytes  # SPKI
+    credentials: bytes  # log keys of one that joined; empty for founders
     tombstone: bool  # a lie of this name or key was proven
 
 
@@ -352,6 +353,16 @@ class ValidatorsView:
     members: tuple[ValidatorView, ...]
     pending: PendingView | None
     offences: tuple[OffenceView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosignersView:
+    """What proves, to who follows the epochs, which cosigners speak for which trees."""
+
+    height: int  # of the block that the state is after
+    certificate: bytes | None  # of that block; None before the first one
+    state: bytes  # canonical `[application roots, opening of the log's root]`
+    ends: tuple[bytes, ...]  # encoded `EpochEnd` of every epoch that is over, from genesis on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -453,6 +464,10 @@ class NodeAPI(Protocol):
 
     async def log_checkpoint(self) -> str:
         """Return the newest cosigned checkpoint as a signed note."""
+        ...
+
+    async def log_cosigners(self) -> CosignersView:
+        """Prove how long the log was when each epoch ended, from a certified state."""
         ...
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:

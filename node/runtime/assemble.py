@@ -60,6 +60,7 @@ from node.core.genesis import Genesis
 from node.errors import KeyMismatch
 from node.home import Home, write_replacing
 from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
+from node.logkeys import issuing_certificate, voucher
 from node.metrics import Metrics
 from node.runtime.accuser import Accuser
 from node.runtime.alarm import Alarm
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
 
     from native.values import NodeId
     from node.config.schema import NodeConfig, TransportSection
+    from trustchain.core.roster import Roster
 
 OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 STORE_TOKEN: Final = 1  # completions of consensus.db
@@ -148,8 +150,8 @@ class Parts:
     intake: Intake
     submissions: Submissions
     accuser: Accuser
-    authority: Authority | None  # only founders of the chain issue and cosign
-    cosigner: Cosigner | None
+    authority: Authority | None  # None for a home without an issuing certificate
+    cosigner: Cosigner | None  # None for a home without a cosigner key
     pruner: Pruner
     stall: StallWatch
 
@@ -212,7 +214,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
     issuance = LogApplication(chain_id, genesis.log)
-    validators = ValidatorsApplication(chain_id, first.newest.members)
+    validators = ValidatorsApplication(chain_id, first.newest.members, vouch=voucher(genesis))
     router = Router([ledger, issuance, validators])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
@@ -270,8 +272,17 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     board = CertificateBoard()
     keys = membership.verifiers()
 
+    roster = membership.roster(genesis)
+    authority = _authority(home, genesis, issuance, roster, observer=observer)
+    cosigner = _cosigner(home, issuance, roster, links, observer=observer)
+
     def entered(link: EpochLink) -> None:
         membership.enter(link)
+        following = membership.roster(genesis)
+        if authority is not None:
+            authority.enter(following)
+        if cosigner is not None:
+            cosigner.enter(following)
         server.enter_epoch(len(link.validators.members))
         log.warning(
             "epoch.entered",
@@ -350,10 +361,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         intake=intake,
         submissions=submissions,
         accuser=accuser,
-        authority=None if observer else Authority.load(home.issuing_key, issuance),
-        cosigner=None
-        if observer
-        else Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+        authority=authority,
+        cosigner=cosigner,
         stall=StallWatch(replica, membership, _now),
         pruner=Pruner(
             Retention.of(config.storage),
@@ -364,6 +373,29 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
             seconds=time.perf_counter,
             snapshot=snapshots.oldest,
         ),
+    )
+
+
+def _authority(
+    home: Home, genesis: Genesis, issuance: LogApplication, roster: Roster, *, observer: bool
+) -> Authority | None:
+    """The issuing key of a founder, or of a home that has a certificate for it."""
+    if not observer:
+        return Authority.load(home.issuing_key, issuance, roster=roster)
+    certificate = issuing_certificate(home, genesis.log)
+    if not certificate:
+        return None
+    return Authority.load(home.issuing_key, issuance, certificate=certificate, roster=roster)
+
+
+def _cosigner(
+    home: Home, issuance: LogApplication, roster: Roster, links: Links, *, observer: bool
+) -> Cosigner | None:
+    """The cosigner key; a home made by an older version may have none."""
+    if observer and not home.cosigner_key.exists():
+        return None
+    return Cosigner.load(
+        home.cosigner_key, issuance, broadcast=_Everybody(links).call, roster=roster
     )
 
 
@@ -647,8 +679,8 @@ def _serve_status(service: NodeService) -> Handler:
 
 def _serve_cosign(parts: Parts) -> Handler:
     async def cosign(connection: Connection, request: bytes) -> bytes:
-        if parts.cosigner is None or parts.genesis.validator_index(connection.peer) is None:
-            raise RPCError("not-a-validator", "only founders of the chain exchange cosignatures")
+        if parts.cosigner is None or connection.peer not in parts.membership.node_ids:
+            raise RPCError("not-a-validator", "only validators exchange cosignatures")
         return await parts.cosigner.on_cosign(connection.peer, request)
 
     return cosign

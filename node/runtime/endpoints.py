@@ -330,7 +330,11 @@ ENDPOINTS: Final = (
             ("hash", "of the present set: what a change names as its base"),
             ("quorum", "approvals that a change needs"),
             ("removals_max", "keys that may leave with one change"),
-            ("members", "name, node_id, key (SPKI, base64), tombstone; in replica order"),
+            (
+                "members",
+                "name, node_id, key (SPKI, base64), credentials (log keys of one that joined, "
+                "base64), tombstone; in replica order",
+            ),
             (
                 "pending",
                 "epoch, hash, ordered_at, effective_after (last block of the present epoch), "
@@ -366,6 +370,22 @@ ENDPOINTS: Final = (
         handler="log_checkpoint",
         answer_type=TEXT,
         errors=(("HM-D-604", "nothing is cosigned yet"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/ctlog/cosigners",
+        handler="log_cosigners",
+        answer=(
+            _HEIGHT,
+            ("certificate", "of that block, base64; null while there was no block"),
+            (
+                "state",
+                "canonical `[application roots, opening of the log's root]` after that block, "
+                "base64",
+            ),
+            ("ends", "for each epoch that is over: what proves the log's size then, base64"),
+        ),
+        errors=(("HM-D-608", "no block was certified in time"),),
     ),
     Endpoint(
         method="GET",

@@ -414,6 +414,19 @@ class Routes:
         """The newest cosigned checkpoint, a signed note."""
         return PlainTextResponse(await self._node.log_checkpoint())
 
+    async def log_cosigners(self, _request: Request) -> Response:
+        """What proves how long the log was when each epoch ended."""
+        view = await self._node.log_cosigners()
+        return _json(
+            {
+                "height": view.height,
+                "certificate": _base64(view.certificate),
+                "state": _base64(view.state),
+                "ends": [_base64(end) for end in view.ends],
+            },
+            height=view.height,
+        )
+
     async def log_inclusion(self, request: Request) -> Response:
         """Proof that an entry is in the log."""
         index = _number(request, "index", None, least=0, most=2**48 - 1)
@@ -614,6 +627,7 @@ def _members(members: Sequence[ValidatorView]) -> list[dict[str, Any]]:
             "name": member.name,
             "node_id": member.node_id.hex(),
             "key": _base64(member.key),
+            "credentials": _base64(member.credentials),
             "tombstone": member.tombstone,
         }
         for member in members

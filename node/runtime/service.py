@@ -28,7 +28,7 @@ from caesar.errors import AddressInvalid, TransactionMalformed
 from consensus.application import CODE_APPLIED
 from consensus.core import wire
 from consensus.core.light import HeaderProof
-from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
+from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, EpochLink
 from consensus.core.quorum import faults, quorum
 from consensus.core.types import Height, Phase
 from consensus.core.validators import ValidatorSet
@@ -48,6 +48,7 @@ from node.runtime.api import (
     BlockView,
     CodeText,
     Conflict,
+    CosignersView,
     Freshness,
     HeadersView,
     HistoryItem,
@@ -492,6 +493,36 @@ class NodeService:
             )
         return checkpoint.encode()
 
+    async def log_cosigners(self) -> CosignersView:
+        """Prove how long the log was when each epoch ended, from a certified state."""
+        parts = self._parts
+        for _ in range(PROOF_ATTEMPTS_MAX):
+            height, opening, roots = await parts.executor.run(
+                lambda: (
+                    parts.validators.registry.height,
+                    parts.log.opening(),
+                    tuple(parts.router.roots),
+                )
+            )
+            certificate = None
+            if height > 0:
+                with trio.move_on_after(CERTIFICATE_TIMEOUT_S):
+                    certificate = await parts.board.wait(height)
+                if certificate is None:
+                    continue
+            links = [link for link in parts.membership.epochs.links if link.base <= height]
+            ends = await trio.to_thread.run_sync(self._epoch_ends, links, opening.size)
+            return CosignersView(
+                height=height,
+                certificate=None if certificate is None else encode(certificate.value()),
+                state=encode((roots, opening.encode())),
+                ends=ends,
+            )
+        raise Unavailable(
+            "no certificate for the newest block came in time",
+            hint="try again; without a quorum there is no proof",
+        )
+
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
         """Prove that entry `index` is in the log of `size` entries (None: newest checkpoint)."""
         log = self._parts.log
@@ -671,13 +702,23 @@ class NodeService:
             ]
         return items
 
+    def _epoch_ends(self, links: Sequence[EpochLink], size: int) -> tuple[bytes, ...]:
+        """What proves the size at the end of each epoch, in a log of this size. Any thread."""
+        log = self._parts.log
+        return tuple(log.epoch_end(int(link.base), of=size).encode() for link in links)
+
     async def _bundle(self, index: int) -> str:
         parts = self._parts
         parts.log.entry(index)
-        if parts.cosigner is None or parts.authority is None:
+        if (
+            parts.cosigner is None
+            or parts.authority is None
+            or not (parts.cosigner.is_seated and parts.authority.is_seated)
+        ):
             raise Unavailable(
-                "this node holds no issuing key: only founders of the chain hand out certificates",
-                hint="ask a node that genesis names; the entry is in the log",
+                "this node hands out no certificates: it is no validator now, or holds no issuing "
+                "key that the validators agreed on",
+                hint="ask a validator with an issuing certificate; the entry is in the log",
             )
         try:
             with trio.fail_after(COSIGN_TIMEOUT_S):
@@ -738,6 +779,7 @@ def _members(registry: Registry, known: ValidatorSet) -> tuple[ValidatorView, ..
             name=entry.name,
             node_id=entry.node_id,
             key=entry.key.spki,
+            credentials=entry.credentials,
             tombstone=registry.has_tombstone(entry),
         )
         for entry in known.members

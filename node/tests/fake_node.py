@@ -21,6 +21,7 @@ from node.runtime.api import (
     BlocksPage,
     BlockView,
     CodeText,
+    CosignersView,
     Freshness,
     HeadersView,
     HistoryItem,
@@ -270,7 +271,13 @@ class FakeNode:
 
     async def validators(self) -> ValidatorsView:
         members = tuple(
-            ValidatorView(name=f"n{at}", node_id=bytes([at]) * 32, key=b"key", tombstone=at == 2)
+            ValidatorView(
+                name=f"n{at}",
+                node_id=bytes([at]) * 32,
+                key=b"key",
+                credentials=b"",
+                tombstone=at == 2,
+            )
             for at in range(4)
         )
         return ValidatorsView(
@@ -311,6 +318,9 @@ class FakeNode:
 
     async def log_checkpoint(self) -> str:
         return self.checkpoint
+
+    async def log_cosigners(self) -> CosignersView:
+        return CosignersView(height=0, certificate=None, state=b"state", ends=())
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
         if index >= self.now.log_size:
