@@ -241,7 +241,9 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     replica = _replica(
         config, genesis, membership, secret.node_id, state, records, root, validators
     )
-    mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
+    mempool = Mempool(
+        config.mempool.count_max, config.mempool.size_bytes_max, sender_at=router.sender_at
+    )
     links = Links(
         endpoint,
         membership.node_ids,

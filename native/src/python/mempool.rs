@@ -57,10 +57,19 @@ impl Mempool {
 #[pymethods]
 impl Mempool {
     #[new]
-    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536))]
-    fn new(count_max: usize, bytes_max: usize, recent_max: usize) -> Self {
+    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536, *, sender_at = vec![]))]
+    fn new(
+        count_max: usize,
+        bytes_max: usize,
+        recent_max: usize,
+        sender_at: Vec<(u8, u16)>,
+    ) -> Self {
+        let mut pool = mempool::Mempool::new(count_max, bytes_max, recent_max);
+        for (tag, offset) in sender_at {
+            pool.name_senders(tag, usize::from(offset));
+        }
         Self {
-            pool: Mutex::new(mempool::Mempool::new(count_max, bytes_max, recent_max)),
+            pool: Mutex::new(pool),
         }
     }
 
@@ -101,6 +110,24 @@ impl Mempool {
             self.locked().oldest_batch(count_max, bytes_max)
         })
         .map(Batch::wrap)
+    }
+
+    /// The batch, and `(arrival, source, since ms, proposed)` of each of its payloads.
+    fn page(
+        &self,
+        py: Python<'_>,
+        first: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Option<(Batch, Vec<(u64, u32, u64, bool)>)> {
+        let (batch, waiting) = released(py, count_max > LARGE_BATCH_PAYLOADS, || {
+            self.locked().page(first, count_max, bytes_max)
+        })?;
+        let waiting = waiting
+            .into_iter()
+            .map(|item| (item.arrival, item.source, item.since_ms, item.proposed))
+            .collect();
+        Some((Batch::wrap(batch), waiting))
     }
 
     fn mark_proposed(&self, py: Python<'_>, batch: &Batch) {
