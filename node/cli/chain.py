@@ -77,20 +77,22 @@ def head(
 
 @app.command(
     epilog=examples(
-        "hypermesh chain block 42 --cluster demo", "hypermesh chain block latest --output json"
+        "hypermesh chain block 42 --cluster demo",
+        "hypermesh chain block 3f… --cluster demo",
+        "hypermesh chain block latest --output json",
     )
 )
 def block(
-    height: Annotated[str, typer.Argument(metavar="HEIGHT|latest", help="Which block.")],
+    height: Annotated[str, typer.Argument(metavar="HEIGHT|HASH|latest", help="Which block.")],
     node: NodeURL = None,
     cluster: ClusterName = None,
     home: HomeFolder = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Show one block: its header, its certificate and what is in it."""
-    number = _height(height)
+    which = height if _is_digest(height) else _height(height)
     with connect(node, cluster, home) as client:
-        data = client.block(number)
+        data = client.block(which)
 
     def text() -> str:
         names = ("height", "hash", "parent", "batch_digest", "time_ms", "state_root", "payloads")
@@ -544,6 +546,10 @@ def rollback(
         f"the newest block is now {height:,}; it goes on from there when the node starts",
     )
     note("next: start the node; it executes the block again from what was agreed")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
 
 
 def _height(text: str) -> int | None:

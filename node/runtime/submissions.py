@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from node.runtime.executor import ExecutedBlock, Executor
     from node.runtime.router import Router
 
+OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 CODE_MEMPOOL_FULL: Final = 254  # refused: this node holds as many payloads as it may
 CHECK_INLINE_PAYLOADS_MAX: Final = 8  # 8 signatures take less time than a thread hand-over and back
 WAITERS_MAX: Final = 100_000  # receipts waited for at once on this node

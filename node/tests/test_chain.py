@@ -60,7 +60,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     for member in made.members:
         text = member.home.config.read_text()
         assert "idle_block_interval_ms = 2000" in text
-        member.home.config.write_text(text.replace("interval_ms = 2000", "interval_ms = 500"))
+        text = text.replace("interval_ms = 2000", "interval_ms = 500")
+        member.home.config.write_text(text.replace("[http]\n", "[http]\ndebug = true\n"))
     yield made
     operate.stop(made.members, timeout_s=10)
 
@@ -73,10 +74,15 @@ def url(live: Cluster) -> str:
 
 
 @pytest.fixture(scope="module")
-def payment(live: Cluster, url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    secret = tmp_path_factory.mktemp("secret") / "passphrase"
-    secret.write_text(f"{PASSPHRASE}\n")
-    secret.chmod(0o600)
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("secret") / "passphrase"
+    path.write_text(f"{PASSPHRASE}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def payment(live: Cluster, url: str, secret: Path) -> dict[str, Any]:
     words = ("wallet", "send", "--from", "treasury", "--amount", "12.5", "--node", url)
     more = ("--passphrase-file", secret, "--wallets", live.wallets, "--to", ADDRESS)
     made: dict[str, Any] = answer(*words, *more)
@@ -259,6 +265,55 @@ def test_nodes_that_agree_have_one_chain(live: Cluster) -> None:
     urls = [member.url for member in live.members]
     words = ("chain", "forensics", *urls, "--genesis", live.genesis)
     assert answer(*words) == {"fork": None}
+
+
+@pytest.mark.usefixtures("payment")
+def test_a_block_is_found_by_its_hash_on_a_real_node(url: str) -> None:
+    by_height = answer("chain", "block", 2, "--node", url)
+    assert answer("chain", "block", by_height["hash"], "--node", url) == by_height
+    refused("chain", "block", "00" * 32, "--node", url, code=1, error="HM-D-604")
+
+
+def test_what_waits_and_what_is_missing_is_shown_while_a_validator_is_paused(
+    live: Cluster, url: str, secret: Path
+) -> None:
+    operate.perturb(live.members[1], operate.Action.PAUSE)
+    try:
+        words = ("wallet", "send", "--from", "treasury", "--to", ADDRESS, "--amount", "1")
+        more = ("--passphrase-file", secret, "--wallets", live.wallets, "--node", url)
+        sent = answer(*words, *more, "--no-wait")
+        assert sent["outcome"] == "pending"
+        page = answer("node", "mempool", "--node", url)
+        (waiting,) = page["items"]
+        assert (waiting["id"], waiting["source"]) == (sent["id"], "n0")
+        assert page["size_bytes"] == waiting["size_bytes"] > 700
+        with NodeClient(url) as client:
+            now, _ = client.status()
+        assert now.mempool_oldest_ms >= waiting["age_ms"] > 0
+        shown = answer("node", "agreement", "--node", url)
+        while not (
+            "n1" in _missing(shown) or shown["view_changes"]
+        ):  # the primary may be the paused one
+            shown = answer("node", "agreement", "--node", url)
+        assert (shown["quorum"], shown["members"]) == (2, 2)
+        assert [change["name"] for change in shown["view_changes"]] in ([], ["n0"])
+        assert shown["timers"]
+        assert sent["id"] in run("node", "mempool", "--node", url).stdout
+        assert "timers" in run("node", "agreement", "--node", url).stdout
+    finally:
+        operate.perturb(live.members[1], operate.Action.RESUME)
+    with NodeClient(url) as client:
+        for block in client.follow(shown["executed"] + 1):
+            if sent["id"] in block["payload_ids"]:
+                break
+        executed = client.receipt(sent["id"])
+        assert executed is not None
+        assert executed["outcome"] == "applied"
+        assert client.waiting(0, limit=10)["items"] == []
+
+
+def _missing(shown: dict[str, Any]) -> list[str]:
+    return [name for place in shown["places"] for name in place["missing"]]
 
 
 @pytest.mark.usefixtures("url")

@@ -37,6 +37,9 @@ fn is_large(batch: &PureBatch) -> bool {
     batch.len() > LARGE_BATCH_PAYLOADS
 }
 
+/// Arrival, source, since ms, proposed.
+type Place = (u64, u32, u64, bool);
+
 /// Any thread may call it; calls take turns.
 #[pyclass(frozen, module = "native._native")]
 struct Mempool {
@@ -119,7 +122,7 @@ impl Mempool {
         first: u64,
         count_max: usize,
         bytes_max: usize,
-    ) -> Option<(Batch, Vec<(u64, u32, u64, bool)>)> {
+    ) -> Option<(Batch, Vec<Place>)> {
         let (batch, waiting) = released(py, count_max > LARGE_BATCH_PAYLOADS, || {
             self.locked().page(first, count_max, bytes_max)
         })?;
