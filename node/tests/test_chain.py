@@ -268,6 +268,17 @@ def test_nodes_that_agree_have_one_chain(live: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("payment")
+def test_a_witness_that_certifies_the_same_chain_is_named_with_its_height(live: Cluster) -> None:
+    one, other = (member.url for member in live.members)
+    words = ("chain", "follow", "--from", 1, "--count", 12, "--node", one, "--genesis")
+    result = run(*words, live.genesis, "--witness", other)
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 12
+    assert f"{other} certifies the same chain up to block" in result.stderr
+    assert "up to block 0" not in result.stderr
+
+
+@pytest.mark.usefixtures("payment")
 def test_a_block_is_found_by_its_hash_on_a_real_node(url: str) -> None:
     by_height = answer("chain", "block", 2, "--node", url)
     assert answer("chain", "block", by_height["hash"], "--node", url) == by_height
