@@ -135,11 +135,7 @@ class Routes:
     async def openapi(self, _request: Request) -> Response:
         """This interface as an OpenAPI 3.1 document."""
         if not self._openapi:
-            summaries = {
-                endpoint.handler: inspect.cleandoc(getattr(self, endpoint.handler).__doc__ or "")
-                for endpoint in ENDPOINTS
-            }
-            self._openapi = _json(openapi_document(summaries)).body
+            self._openapi = _json(openapi_document(summaries())).body
         return Response(self._openapi, media_type="application/json")
 
     # --- ledger ---
@@ -589,6 +585,14 @@ class Routes:
             "results": results,
         }
         return _json(document, status=202 if document["pending"] else 200)
+
+
+def summaries() -> dict[str, str]:
+    """What each route does, by its handler."""
+    return {
+        endpoint.handler: inspect.cleandoc(getattr(Routes, endpoint.handler).__doc__ or "")
+        for endpoint in ENDPOINTS
+    }
 
 
 def _only_known(endpoint: Endpoint, handler: Handler) -> Handler:

@@ -46,6 +46,7 @@ from node.rollback import roll_back
 from node.stopped import StoppedNode, stopped_node
 from node.tests.conftest import PASSPHRASE, free_base_port
 from node.tests.test_cli import answer, refused, run
+from node.tests.test_openapi import faults
 
 ADDRESS = address_text(Address(bytes(range(32))))  # well-formed; nobody has its key
 
@@ -265,6 +266,38 @@ def test_nodes_that_agree_have_one_chain(live: Cluster) -> None:
     urls = [member.url for member in live.members]
     words = ("chain", "forensics", *urls, "--genesis", live.genesis)
     assert answer(*words) == {"fork": None}
+
+
+def test_answers_of_a_real_node_have_the_forms_of_its_document(
+    url: str, payment: dict[str, Any]
+) -> None:
+    block = f"/api/v1/blocks/{payment['height']}"
+    paths = {
+        "/status": "/status",
+        "/readyz": "/readyz?verbose",
+        "/debug/agreement": "/debug/agreement",
+        "/api/v1/mempool": "/api/v1/mempool",
+        "/api/v1/ledger": "/api/v1/ledger",
+        "/api/v1/validators": "/api/v1/validators",
+        "/api/v1/accounts/{address}": f"/api/v1/accounts/{ADDRESS}?prove=1",
+        "/api/v1/accounts/{address}/history": f"/api/v1/accounts/{ADDRESS}/history",
+        "/api/v1/receipts/{id}": f"/api/v1/receipts/{payment['id']}",
+        "/api/v1/transactions/{id}/proof": f"/api/v1/transactions/{payment['id']}/proof",
+        "/api/v1/blocks": "/api/v1/blocks?from=1",
+        "/api/v1/blocks/{height}": block,
+        "/api/v1/headers/{height}": "/api/v1/headers/1",
+        "/api/v1/epochs/{first}": "/api/v1/epochs/1",
+        "/api/v1/state/{key}": f"/api/v1/state/{'00' * 32}",
+        "/api/v1/openapi.json": "/api/v1/openapi.json",
+    }
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        document = client.get("/api/v1/openapi.json").json()
+        for path, asked in paths.items():
+            good = document["paths"][path]["get"]["responses"]["200"]
+            answered = client.get(asked)
+            assert answered.status_code == 200, asked
+            schema = good["content"]["application/json"]["schema"]
+            assert faults(answered.json(), schema) == [], asked
 
 
 @pytest.mark.usefixtures("payment")
