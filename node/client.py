@@ -177,9 +177,17 @@ class NodeClient:
         """Return the proof that a payload is in a block."""
         return self._json("GET", f"/api/v1/transactions/{identifier}/proof")
 
-    def block(self, height: int | None = None) -> dict[str, Any]:
-        """Return a block, the newest for None."""
+    def block(self, height: int | str | None = None) -> dict[str, Any]:
+        """Return a block by height or hash, the newest for None."""
         return self._json("GET", f"/api/v1/blocks/{'latest' if height is None else height}")
+
+    def waiting(self, first: int, *, limit: int) -> dict[str, Any]:
+        """Return a page of the payloads that wait."""
+        return self._json("GET", f"/api/v1/mempool?from={first}&limit={limit}")
+
+    def agreement(self) -> dict[str, Any]:
+        """Return what the node holds of the agreement."""
+        return self._json("GET", "/debug/agreement")
 
     def blocks(self, first: int, *, timeout_s: float, limit: int) -> dict[str, Any]:
         """Return a page of blocks from a height on, waiting for the first of them."""

@@ -79,6 +79,7 @@ class ValidatorsApplication:
 
     name: Final = "validators"
     tag: Final = TAG
+    sender_at: Final = None
     repeated_codes: Final = validators.REPEATED
     malformed_codes: Final = frozenset((int(Verdict.MALFORMED), int(Verdict.WRONG_CHAIN)))
 

@@ -15,6 +15,7 @@ from node.errors import NodeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from consensus.core.dump import AgreementDump
     from native.batches import Batch
     from node.health import Finding
     from node.status import Status
@@ -293,6 +294,28 @@ class PayloadProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingPayload:
+    """One payload in custody: admitted here or at another validator, and not executed yet."""
+
+    id: bytes  # what its receipt will be found by
+    age_ms: int
+    size_bytes: int
+    source: str  # the validator that handed it over, this node included
+    proposed: bool  # in a batch that is being agreed on, as far as this node knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingPage:
+    """Payloads in custody, oldest first; `next_from` continues, or is None at the end."""
+
+    items: tuple[WaitingPayload, ...]
+    next_from: int | None
+    count: int  # in custody altogether
+    size_bytes: int
+    oldest_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
     """What a wallet must know before it signs."""
 
@@ -421,6 +444,18 @@ class NodeAPI(Protocol):
 
     async def block(self, height: int | None) -> BlockView | None:
         """Return one block, the newest for None; None when it does not exist or was pruned."""
+        ...
+
+    async def height_of(self, header_hash: bytes) -> int | None:
+        """Return the height of the block with this hash; None when it is not held, or too old."""
+        ...
+
+    async def waiting(self, first: int, *, limit: int) -> WaitingPage:
+        """Return payloads in custody from number `first` on."""
+        ...
+
+    def agreement(self) -> tuple[AgreementDump, dict[str, int]]:
+        """Return what this node holds of the agreement, and its running timers."""
         ...
 
     async def blocks(self, first: int, *, limit: int, timeout_s: float) -> BlocksPage:

@@ -79,7 +79,7 @@ from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
 from node.runtime.stall import StallWatch
 from node.runtime.store import StateStore
-from node.runtime.submissions import Submissions
+from node.runtime.submissions import OWN_SOURCE, Submissions
 from node.status import to_json
 from transport import Connection, Endpoint, HelloOffer, Identity, TransportConfig
 from transport.errors import RPCError
@@ -96,7 +96,6 @@ if TYPE_CHECKING:
     from node.config.schema import NodeConfig, TransportSection
     from trustchain.core.roster import Roster
 
-OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 STORE_TOKEN: Final = 1  # completions of consensus.db
 EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
 SWITCH_INTERVAL_S: Final = 0.0005  # a database thread gets the interpreter back within this
@@ -247,7 +246,9 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     replica = _replica(
         config, genesis, membership, secret.node_id, state, records, root, validators
     )
-    mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
+    mempool = Mempool(
+        config.mempool.count_max, config.mempool.size_bytes_max, sender_at=router.sender_at
+    )
     links = Links(
         endpoint,
         membership.node_ids,

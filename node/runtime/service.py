@@ -27,6 +27,7 @@ from caesar.core.validators import Registry, Verdict
 from caesar.errors import AddressInvalid, TransactionMalformed
 from consensus.application import CODE_APPLIED
 from consensus.core import wire
+from consensus.core.dump import AgreementDump, dump
 from consensus.core.light import HeaderProof
 from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, EpochLink
 from consensus.core.quorum import faults, quorum
@@ -36,6 +37,7 @@ from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from native.codec import encode
 from native.hashing import inclusion_proof, leaf_hash
+from native.limits import BATCH_SIZE_BYTES_MAX
 from node.health import Finding, findings
 from node.limits import HTTP_FOLLOWERS_MAX, HTTP_IDS_PER_PAGE_MAX, LINEARIZABLE_MARGIN_MS
 from node.runtime.api import (
@@ -71,12 +73,14 @@ from node.runtime.api import (
     Unavailable,
     ValidatorsView,
     ValidatorView,
+    WaitingPage,
+    WaitingPayload,
 )
 from node.runtime.executor import SearchBusy
-from node.runtime.receipts import find_receipt, receipt_codes, receipt_ids
+from node.runtime.receipts import find_receipt, id_at, receipt_codes, receipt_ids
 from node.runtime.router import CODE_NO_APPLICATION, state_root
 from node.runtime.store import FORMAT_VERSION, StoredBlock
-from node.runtime.submissions import CODE_MEMPOOL_FULL, outcome_of
+from node.runtime.submissions import CODE_MEMPOOL_FULL, OWN_SOURCE, outcome_of
 from node.status import PeerStatus, Status
 from node.version import version
 from transport.core.events import key_exchange_name, signature_name
@@ -173,6 +177,7 @@ class NodeService:
             mempool_count=len(parts.mempool),
             mempool_count_max=parts.config.mempool.count_max,
             mempool_bytes=parts.mempool.bytes,
+            mempool_oldest_ms=self._oldest_ms(),
             log_size=parts.log.size,
             supply=int(parts.ledger.supply().supply),
             conservation_error=ledger.conservation_error,
@@ -342,6 +347,52 @@ class NodeService:
             certificate=None if certificate is None else encode(certificate.value()),
             payload_ids=receipt_ids(found.receipts),
         )
+
+    async def height_of(self, header_hash: bytes) -> int | None:
+        """Return the height of the block with this hash; None when it is not held, or too old."""
+        try:
+            return await self._parts.executor.height_of(header_hash)
+        except SearchBusy:
+            raise Overloaded(
+                "others are looking for old blocks", hint="try again in a second"
+            ) from None
+
+    async def waiting(self, first: int, *, limit: int) -> WaitingPage:
+        """Return payloads in custody from number `first` on."""
+        parts = self._parts
+        await trio.lowlevel.checkpoint()
+        page = parts.mempool.page(first, limit, BATCH_SIZE_BYTES_MAX)
+        items: list[WaitingPayload] = []
+        next_from = None
+        if page is not None:
+            batch, places = page
+            ids = (await trio.to_thread.run_sync(parts.router.check, batch)).ids
+            now_ms = parts.clock().monotonic_us // 1_000
+            for at, (_, source, since_ms, proposed) in enumerate(places):
+                payload = WaitingPayload(
+                    id=id_at(ids, at),
+                    age_ms=max(0, now_ms - since_ms),
+                    size_bytes=len(batch.payload(at)),
+                    source=parts.config.node.name if source == OWN_SOURCE else self._name(source),
+                    proposed=proposed,
+                )
+                items.append(payload)
+            following = places[-1][0] + 1
+            next_from = (
+                following if parts.mempool.page(following, 1, BATCH_SIZE_BYTES_MAX) else None
+            )
+        return WaitingPage(
+            items=tuple(items),
+            next_from=next_from,
+            count=len(parts.mempool),
+            size_bytes=parts.mempool.bytes,
+            oldest_ms=self._oldest_ms(),
+        )
+
+    def agreement(self) -> tuple[AgreementDump, dict[str, int]]:
+        """Return what this node holds of the agreement, and its running timers."""
+        driver = self._parts.driver
+        return dump(driver.replica, self._name, self._parts.clock()), driver.timers()
 
     async def blocks(self, first: int, *, limit: int, timeout_s: float) -> BlocksPage:
         """Return blocks from `first` on; above the tip wait for it, then return an empty page.
@@ -613,6 +664,14 @@ class NodeService:
             else f"no block proposed after the question was executed within {fresh.timeout_s:g} s",
             hint="ask again with a longer timeout_ms, or another node; see `stall` in /status",
         )
+
+    def _oldest_ms(self) -> int:
+        oldest = self._parts.mempool.oldest_ms()
+        return 0 if oldest is None else max(0, self._parts.clock().monotonic_us // 1_000 - oldest)
+
+    def _name(self, index: int) -> str:
+        members = self._parts.membership.validators
+        return members[index].name if index < len(members) else f"validator {index}"
 
     def _view_change_ms(self, *, active: bool) -> int:
         if not active:

@@ -98,7 +98,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
     for noun, verb in commands():
         found.setdefault(noun, set()).add(verb)
     assert found == {
-        "node": {"init", "run", "status", "wait"},
+        "node": {"init", "run", "status", "wait", "mempool", "agreement"},
         "config": {"check", "show"},
         "store": {"inspect", "verify"},
         "chain": {

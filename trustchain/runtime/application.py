@@ -63,6 +63,7 @@ class LogApplication:
 
     name: Final = "trustchain"
     tag: Final = PAYLOAD_TAG
+    sender_at: Final = None
 
     def __init__(self, chain_id: bytes, genesis: LogGenesis) -> None:
         self._chain_id = chain_id
