@@ -155,9 +155,8 @@ def decided(replica: "Replica", epoch: Epoch, block: ExecutedBlock) -> None:
     link = replica.links.get(int(validators.epoch))
     if link is not None:
         if (link.base, link.validators.hash) != (last, validators.hash):
-            replica.halt(
-                f"block {block.height} decided on another validator set than the certified one: "
-                "this node's data is damaged or its software differs"
+            replica.diverge(
+                f"block {block.height} decided on another validator set than the certified one"
             )
         return
     invariant(epoch == replica.committee.epoch, "blocks of later epochs are not executed")
@@ -176,9 +175,9 @@ def cut_at(replica: "Replica", last: int) -> None:
     """The epoch ends with this block; whatever was agreed on beyond it is void."""
     if replica.cut is not None:
         if replica.cut != last:
-            replica.halt(
+            replica.diverge(
                 f"epoch {replica.committee.epoch} ends with block {last} for others, with block "
-                f"{replica.cut} here: this node's data is damaged or its software differs"
+                f"{replica.cut} here"
             )
         return
     replica.cut = Height(last)
@@ -216,9 +215,8 @@ def enter_if_due(replica: "Replica") -> None:
     ):
         return
     if certificate.checkpoint.next_set != validators.hash:
-        replica.halt(
-            f"block {certificate.height} names another validator set than this node executed: "
-            "this node's data is damaged or its software differs"
+        replica.diverge(
+            f"block {certificate.height} names another validator set than this node executed"
         )
         return
     enter(replica, EpochLink(certificate=certificate, validators=validators))
@@ -230,10 +228,7 @@ def on_link(replica: "Replica", link: EpochLink) -> None:
         return
     known = replica.next_set
     if known is not None and known.hash != link.validators.hash:
-        replica.halt(
-            f"block {link.base} names another validator set than this node executed: "
-            "this node's data is damaged or its software differs"
-        )
+        replica.diverge(f"block {link.base} names another validator set than this node executed")
         return
     replica.next_set = link.validators
     cut_at(replica, link.base)

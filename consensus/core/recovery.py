@@ -13,6 +13,7 @@ from consensus.core import catch_up, custody, epochs, retransmit
 from consensus.core.effects import Event, Persist, Retract
 from consensus.core.instance import Ballot
 from consensus.core.messages import (
+    BlockCertificate,
     Checkpoint,
     NewView,
     Prepare,
@@ -98,6 +99,7 @@ def restore(
                 replica.certified = record.certificate.height
             case Anchor():
                 replica.anchor = max(replica.anchor, record.certificate.height // ANCHOR_BLOCKS)
+                _restore_confirmed(replica, record.certificate)
             case Recovery():
                 _restore_recovery(replica, record)
             case EpochBegun():
@@ -122,7 +124,20 @@ def restore(
     _restore_epoch(replica, stamps, decided)
     _restore_view(replica, entered, held)
     _restore_votes(replica, accepted, sorted(vectors, key=_number))
+    own = replica.uncertified.get(replica.certified)
+    if own is not None:
+        checkpoint.agrees(replica, own)  # an earlier life may have halted here
     replica.drop_below_floor()
+
+
+def _restore_confirmed(replica: "Replica", certificate: BlockCertificate) -> None:
+    claim = certificate.checkpoint
+    own = replica.uncertified.get(certificate.height)
+    if own is not None and (claim.header_hash, claim.state_root) == (
+        own.header_hash,
+        own.state_root,
+    ):
+        replica.confirm(own.height)
 
 
 def _restore_epoch(replica: "Replica", stamps: list[Stamp], known: ExecutedBlock | None) -> None:

@@ -238,6 +238,8 @@ class Replica:
 
         # The executed chain.
         self.tip = tip
+        self.confirmed = GENESIS_HEIGHT  # newest own block known to be the certified one
+        self.sound_through: Height | None = None  # set once our state is known to differ above it
         self.uncertified = {block.height: block for block in uncertified}
         self.executing: tuple[BlockHeader, BatchHeader] | None = None
         self.executing_after: deque[tuple[BlockHeader, BatchHeader]] = deque()
@@ -711,6 +713,32 @@ class Replica:
         """Stop for good, keep everything, say why."""
         self.phase = Phase.HALTED
         self.effects.append(Halt(reason=reason))
+
+    def diverge(self, reason: str, *, below: int | None = None) -> None:
+        """Stop because our state is not the certified one.
+
+        With `below`, the blocks below it are known to be the certified ones; else only those that
+        were compared. Nothing of a later block may be told to anybody.
+        """
+        if below is not None:
+            self.confirm(below - 1)
+        self.sound_through = self.confirmed
+        self.halt(f"{reason}: this node's data is damaged or its software differs")
+
+    def confirm(self, height: int) -> None:
+        """Our block of this height, and with it all before it, is the certified one."""
+        if height > self.confirmed:
+            self.confirmed = Height(height)
+
+    @property
+    def acknowledged(self) -> Height:
+        """The newest block whose outcomes may be told: executed, durable, and not known to differ.
+
+        It falls when our state turns out to differ from the certified one.
+        """
+        if self.sound_through is None:
+            return self.executed
+        return min(self.sound_through, self.executed)
 
     def set_timer(self, timer: Timer, at_us: int) -> None:
         self.effects.append(SetTimer(timer=timer, at_us=at_us))

@@ -255,6 +255,7 @@ def on_restored(replica: "Replica", restored: SnapshotRestored) -> None:
         time_ms=header.time_ms,
         state_root=manifest.state_root,
     )
+    replica.confirm(header.height)
     replica.executed_us = replica.now.monotonic_us
     for height in [height for height in replica.fetched if height <= header.height]:
         del replica.fetched[height]

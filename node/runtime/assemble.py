@@ -62,6 +62,7 @@ from node.home import Home, write_replacing
 from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
 from node.metrics import Metrics
 from node.runtime.accuser import Accuser
+from node.runtime.acknowledged import Acknowledged
 from node.runtime.alarm import Alarm
 from node.runtime.api import APIError
 from node.runtime.certificates import CertificateBoard
@@ -142,6 +143,7 @@ class Parts:
     driver: Driver
     alarm: Alarm
     board: CertificateBoard
+    acknowledged: Acknowledged
     submissions: Submissions
     accuser: Accuser
     authority: Authority | None  # only founders of the chain issue and cosign
@@ -297,9 +299,10 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         certified=board.post,
         accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
+    acknowledged = Acknowledged(replica, executor)
     submissions = Submissions(
         router=router,
-        executor=executor,
+        receipts=acknowledged,
         mempool=mempool,
         driver=driver,
         links=links,
@@ -341,6 +344,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         driver=driver,
         alarm=alarm,
         board=board,
+        acknowledged=acknowledged,
         submissions=submissions,
         accuser=accuser,
         authority=None if observer else Authority.load(home.issuing_key, issuance),
@@ -472,6 +476,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
         )
     )
     endpoint.on_turn(driver.turn)
+    endpoint.on_turn(lambda: _acknowledge(parts, service))
     endpoint.watch(parts.completions.fileno(), lambda: _drain(parts, service))
     endpoint.serve(COSIGN_METHOD, _serve_cosign(parts))
     endpoint.serve("caesar.submit", _serve_submit(parts))
@@ -504,7 +509,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     await nursery.start(parts.endpoint.run)
     parts.driver.start(held)
     if parts.cosigner is not None:
-        parts.cosigner.on_block_committed(parts.executor.height)
+        parts.cosigner.on_block_committed(parts.acknowledged.height)
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
     nursery.start_soon(parts.snapshots.run, name="snapshots")
@@ -552,7 +557,6 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     outcome = block.outcome
     service.state_root = outcome.state_root
     service.last_block_ms = parts.clock().unix_ms
-    service.block_executed()
     final = outcome.codes.translate(FINAL)
     service.transactions_total += final.count(1)
     parts.metrics.consensus_phase_seconds.labels("execute").observe(block.execute_s)
@@ -573,16 +577,28 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
             epoch=int(outcome.next_validators.epoch),
             members=[validator.name for validator in outcome.next_validators.members],
         )
-    parts.submissions.on_block(block)
+    parts.acknowledged.executed(block)
     parts.snapshots.executed()
-    if parts.cosigner is not None:
-        parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(
         "block.executed",
         height=int(block.header.height),
         payloads=len(block.batch),
         applied=outcome.codes.count(CODE_APPLIED),
     )
+
+
+def _acknowledge(parts: Parts, service: NodeService) -> None:
+    """Tell whoever waits for a block, now that the replica has compared what it can."""
+    taken = parts.acknowledged.take()
+    sound = parts.driver.replica.sound_through
+    if sound is not None and parts.cosigner is not None:
+        parts.cosigner.on_state_differs(int(sound))
+    for block in taken:
+        parts.submissions.on_block(block)
+    if taken:
+        service.block_executed()
+        if parts.cosigner is not None:
+            parts.cosigner.on_block_committed(parts.acknowledged.height)
 
 
 Handler = Callable[[Connection, bytes], Awaitable[bytes]]

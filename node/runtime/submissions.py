@@ -16,6 +16,7 @@ from consensus.application import CODE_APPLIED, Advice, has_receipt
 from consensus.core.frames import FrameType
 from consensus.core.types import Phase
 from native.batches import ADDED, DUPLICATE, RECENT, Batch
+from node.runtime.acknowledged import HeldBack
 from node.runtime.api import Outcome, Overloaded, Submission, Unavailable
 from node.runtime.executor import SearchBusy
 from node.runtime.receipts import Receipt, id_at
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from consensus.runtime.links import Links
     from native.batches import Mempool
     from node.metrics import Metrics
-    from node.runtime.executor import ExecutedBlock, Executor
+    from node.runtime.acknowledged import Acknowledged
+    from node.runtime.executor import ExecutedBlock
     from node.runtime.router import Router
 
 CODE_MEMPOOL_FULL: Final = 254  # refused: this node holds as many payloads as it may
@@ -59,7 +61,7 @@ class Submissions:
         self,
         *,
         router: Router,
-        executor: Executor,
+        receipts: Acknowledged,
         mempool: Mempool,
         driver: Driver,
         links: Links,
@@ -68,7 +70,7 @@ class Submissions:
         now_ms: Callable[[], int],
     ) -> None:
         self._router = router
-        self._executor = executor
+        self._receipts = receipts
         self._mempool = mempool
         self._driver = driver
         self._links = links
@@ -85,13 +87,18 @@ class Submissions:
     async def submit(self, batch: Batch, *, wait: bool, timeout_s: float) -> Submission:
         """Admit what may be admitted; with `wait`, return when all of it is executed or time is up.
 
-        Raises `Unavailable` while the node catches up, `Overloaded` when nothing could be taken
-        because a bound is reached.
+        Raises `Unavailable` while the node catches up or when it has halted, `Overloaded` when
+        nothing could be taken because a bound is reached.
         """
         if self._driver.replica.phase is Phase.OBSERVING:
             raise Unavailable(
                 "this node observes and takes no payloads",
                 hint="submit to a validator: `hypermesh validator status` names them",
+            )
+        if self._driver.replica.phase is Phase.HALTED:
+            raise Unavailable(
+                "this node has stopped for good and takes no payloads",
+                hint="use another node; the log of this one says what it found",
             )
         if self._driver.replica.statistics().catching_up:
             raise Unavailable(
@@ -190,9 +197,11 @@ class Submissions:
                 continue
             lookups -= 1
             try:
-                found = await self._executor.receipt(id_at(ids, at))
+                found = await self._receipts.receipt(id_at(ids, at))
             except SearchBusy:
                 lookups = 0
+                continue
+            except HeldBack:
                 continue
             if found is not None:
                 waiter.answer(at, found)
@@ -200,8 +209,11 @@ class Submissions:
                 waiter.outcomes[at] = Outcome.REFUSED
 
     def _known(self, waiter: _Waiter, at: int, ids: bytes) -> bool:
-        key = id_at(ids, at)
-        found = self._executor.receipt_nowait(key)
+        try:
+            found = self._receipts.receipt_nowait(id_at(ids, at))
+        except HeldBack:
+            waiter.outcomes[at] = Outcome.PENDING
+            return True
         if found is None:
             return False
         waiter.answer(at, found)

@@ -85,7 +85,7 @@ class Deaf:
 def opened(driver: Driver, *, places: int) -> Submissions:
     return Submissions(
         router=cast(Any, Open()),
-        executor=cast(Any, Executor(unknown=b"")),
+        receipts=cast(Any, Executor(unknown=b"")),
         mempool=Mempool(places, 100_000),
         driver=cast(Any, driver),
         links=cast(Any, Deaf()),
@@ -127,7 +127,7 @@ async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes
     executor = Executor(unknown=bytes(sha256(payloads[0])))
     submissions = Submissions(
         router=cast(Any, Router()),
-        executor=cast(Any, executor),
+        receipts=cast(Any, executor),
         mempool=Mempool(100, 100_000),
         driver=cast(Any, Driver()),
         links=cast(Any, None),

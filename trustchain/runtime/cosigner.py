@@ -139,6 +139,17 @@ class Cosigner:
             self._height = height
             self._wake.set()
 
+    def on_state_differs(self, height: int) -> None:
+        """Say that the state after this block is not the agreed one.
+
+        No later head is signed, and no signature on one is offered again.
+        """
+        if height >= self._height:
+            return
+        self._height = height
+        self._outbox.clear()
+        self._signed = None
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sign and push until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -219,6 +230,8 @@ class Cosigner:
         heads = self._application.heads_since(signed, height_max=self._height)
         for head in heads[-limits.COSIGN_HEADS_COUNT_MAX :]:  # a newer head covers the older
             await trio.lowlevel.checkpoint()  # a signature takes half a millisecond
+            if head.height > self._height:
+                break  # its state turned out to differ meanwhile
             item = _Item(
                 self._place,
                 head.size,

@@ -98,11 +98,10 @@ def execute_next(replica: "Replica") -> None:
         state_root=parent.state_root,
     )
     if fetched is not None and fetched[0].hash != header.hash:
-        replica.halt(
-            f"block {height} of this node differs from the certified one: "
-            "its state is damaged or its software differs"
-        )
+        replica.diverge(f"block {height} of this node differs from the certified one")
         return
+    if fetched is not None:
+        replica.confirm(parent.height)
     committed = instance is not None and instance.batch is not None
     at_once = committed and instance is not None and replica.me in instance.commits
     if instance is not None:
@@ -166,9 +165,9 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
     if replica.phase is Phase.HALTED or not checkpoint.agrees(replica, block):
         return
     if replica.executing is not None and replica.executing[0].state_root != block.state_root:
-        replica.halt(
-            f"the state after block {block.height} differs from the certified one: "
-            "this node's data is damaged or its software differs"
+        replica.diverge(
+            f"the state after block {block.height} differs from the certified one",
+            below=block.height,
         )
         return
     if header.height > replica.certified:
