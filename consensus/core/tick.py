@@ -11,6 +11,7 @@ Life of a tick (the driver and the simulator do exactly this, in this order):
     send(tick.outgoing); execute(tick.executes)
 
 Only one tick is on its way to the disk at a time; what happens meanwhile is gathered for the next.
+After a `Halt` there is one more at most, `gather.last_tick`, which releases nothing.
 A tick without records may skip the disk when no commit is running.
 """
 
@@ -64,6 +65,7 @@ from consensus.core.records import (
     OwnViewChange,
     OwnVotes,
     Record,
+    Recovery,
     Tip,
     record_key,
 )
@@ -291,6 +293,24 @@ class Gather:
         self._clear()
         author.drafted()
         return draft
+
+    def last_tick(self, author: Author) -> Tick | None:
+        """What must be durable of a replica that halted: that it lost memory of its votes.
+
+        It says nothing any more, so of all else that was gathered nothing is written.
+        """
+        records = tuple([found for found in self._records.values() if isinstance(found, Recovery)])
+        self._clear()
+        if not records:
+            return None
+        return Tick(
+            epoch=author.committee.epoch,
+            records=records,
+            drop=None,
+            own=(),
+            outgoing=(),
+            executes=(),
+        )
 
     def _numbered(self, author: Author) -> list[Signed]:
         committee = author.committee

@@ -496,7 +496,13 @@ class Node:
         self.world.after(int(self.world.random.random() * 300), lambda: self.processor.run(turn))
 
     def _tick(self) -> None:
-        if self.committing is not None or self.halted:
+        if self.committing is not None:
+            return
+        if self.halted:
+            last = self.gather.last_tick(self.replica)
+            if last is not None:
+                self.committing = last, accepted_bodies(last, self._body)
+                self._commit(last, 0)
             return
         draft = self.gather.draft(self.replica)
         if draft is None:

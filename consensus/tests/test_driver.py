@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -18,15 +19,16 @@ from consensus.core.messages import (
     BlockHeader,
     FetchBodies,
 )
-from consensus.core.records import Accepted, Birth, Record
+from consensus.core.records import Accepted, Birth, Record, Recovery
 from consensus.core.replica import Replica, genesis_block
-from consensus.core.types import Committee, Instant, Phase, ReplicaIndex, Timing
+from consensus.core.types import Committee, Instant, Number, Phase, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX, WINDOW_BLOCKS
 from consensus.runtime.driver import MEMBERS_ONLY, PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
+from consensus.tests import samples
 from native import FalconVerifier, Mempool, verify_many
 from native.batches import Batch
 from native.keys import SecretKey, verify
@@ -124,7 +126,12 @@ class Node:
     """One driver and its fakes."""
 
     def __init__(
-        self, me: int, now: Callable[[], Instant], sent: deque[tuple[int, int, int, bytes]]
+        self,
+        me: int,
+        now: Callable[[], Instant],
+        sent: deque[tuple[int, int, int, bytes]],
+        *,
+        members: int = MEMBERS,
     ) -> None:
         self.disk = Disk()
         self.machine = Machine()
@@ -135,15 +142,15 @@ class Node:
         birth = Birth(chain_id=CHAIN, node_id=Digest(KEYS[me].node_id), incarnation=1)
         self.driver = Driver(
             Replica(
-                Committee(chain_id=CHAIN, members=MEMBERS, me=ReplicaIndex(me)),
+                Committee(chain_id=CHAIN, members=members, me=ReplicaIndex(me)),
                 Timing(),
                 boot=me + 1,
                 tip=genesis_block(CHAIN, 1_000, self.machine.root),
                 records=[birth],
             ),
-            bounds=Bounds(chain_id=CHAIN, members=MEMBERS),
+            bounds=Bounds(chain_id=CHAIN, members=members),
             secret=KEYS[me],
-            verifiers=VERIFIERS,
+            verifiers=VERIFIERS[:members],
             links=cast("Links", Wires(me, sent)),
             store=self.disk,
             execution=self.machine,
@@ -434,6 +441,35 @@ def test_a_tick_that_becomes_durable_after_memory_loss_was_found_says_nothing() 
     node.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
     said = {frames.FrameType.PROPOSAL, frames.FrameType.PRE_PREPARE, frames.FrameType.VOTES}
     assert not [frame for sender, _, frame, _ in world.sent if sender == 0 and frame in said]
+
+
+@pytest.mark.parametrize("commit_runs", [False, True])
+def test_what_was_found_out_just_before_a_halt_is_written_and_nothing_else(
+    commit_runs: bool,
+) -> None:
+    sent: deque[tuple[int, int, int, bytes]] = deque()
+    now = Instant(monotonic_us=1_000_000, unix_ms=1_000)
+    node = Node(0, lambda: now, sent, members=2)
+    node.driver.start([])
+    node.mempool.add(Batch.of([b"\x01pay"]), None, 0, 1)
+    if commit_runs:
+        node.driver.replica.phase = Phase.VOTING
+        node.driver.custody_changed()
+        assert node.disk.waiting
+    shown = samples.vector(0, samples.prepare(0, 1))
+    lost = replace(shown, number=Number(900))
+    lost = lost.signed(KEYS[0].sign(lost.signed_bytes(CHAIN)))
+    _, frame_type, data = frames.encode(lost)
+    sent.clear()
+    node.driver.frame_received(cast("Connection", 1), int(frame_type), data)
+    node.driver.turn()
+    assert node.driver.halted is not None
+    while node.disk.waiting:
+        serial = node.disk.waiting.pop(0)
+        node.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
+        node.driver.turn()
+    assert isinstance(node.disk.records[-1], Recovery)
+    assert not sent
 
 
 def test_fetches_are_served_outside_the_core() -> None:
