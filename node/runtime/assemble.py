@@ -492,6 +492,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     if parts.cosigner is not None:
         parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
     parts.metrics.watch("node_pruner", parts.pruner.statistics)
+    parts.metrics.watch("node_snapshots", parts.snapshots.statistics)
     parts.metrics.watch("consensus_sync", parts.server.statistics)
 
 
