@@ -25,6 +25,7 @@ from consensus.core.messages import (
 from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
 from consensus.core.records import (
     Accepted,
+    Agreed,
     Anchor,
     Birth,
     EpochBegun,
@@ -106,6 +107,8 @@ def restore(
                 replica.links[int(record.link.epoch)] = record.link
             case Retired():
                 replica.retired = max(replica.retired, record.epoch)
+            case Agreed():
+                pass  # only to execute blocks again
     if replica.first_sequence and replica.phase is Phase.STARTING:
         # Recovered in an earlier life: numbers went on above everything that was lost.
         replica.last_number = Number(

@@ -59,6 +59,7 @@ from consensus.core.messages import (
 )
 from consensus.core.records import (
     Accepted,
+    Agreed,
     Anchor,
     LastNumber,
     NewViewHeld,
@@ -194,7 +195,7 @@ class Gather:
 
     @property
     def patient(self) -> bool:
-        """Whether nobody waits for what is gathered: CHECKPOINT leaves and certificates.
+        """Whether nobody waits for what is gathered: CHECKPOINT leaves, certificates, old batches.
 
         They may ride on the next tick, which saves a signature and a commit for each block.
         """
@@ -206,7 +207,9 @@ class Gather:
             or self._executes
             or self._restore is not None
             or any(not isinstance(leaf, Checkpoint) for leaf in self._leaves)
-            or any(not isinstance(record, Tip | Anchor) for record in self._records.values())
+            or any(
+                not isinstance(record, Tip | Anchor | Agreed) for record in self._records.values()
+            )
         )
 
     def add(self, effects: Iterable[Effect]) -> list[Urgent]:

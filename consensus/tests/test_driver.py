@@ -19,7 +19,7 @@ from consensus.core.messages import (
     BlockHeader,
     FetchBodies,
 )
-from consensus.core.records import Accepted, Birth, Record, Recovery
+from consensus.core.records import Accepted, Agreed, Birth, Record, Recovery
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import Committee, Instant, Number, Phase, ReplicaIndex, Timing
 from consensus.core.wire import Bounds
@@ -165,6 +165,18 @@ class Node:
             certified=self.certified.append,
         )
 
+    def settle(self) -> None:
+        """Commit and execute what waits, and fire what is due."""
+        while self.disk.waiting:
+            serial = self.disk.waiting.pop(0)
+            self.driver.committed(Committed(serial=serial, commit_s=0.001, group=1))
+            self.driver.turn()
+        while self.machine.waiting:
+            header, batch = self.machine.execute()
+            self.driver.executed(header, batch, self.machine.root, b"\1" * len(batch))
+            self.driver.turn()
+        self.driver.timers_due()
+
 
 class World:
     """Delivers frames, commits and executions until nothing happens any more."""
@@ -190,16 +202,7 @@ class World:
                     continue
                 self.hand(peer, sender, frame_type, data)
             for node in self.nodes:
-                while node.disk.waiting:
-                    serial = node.disk.waiting.pop(0)
-                    node.driver.committed(Committed(serial=serial, commit_s=0.001, group=1))
-                    node.driver.turn()
-                while node.machine.waiting:
-                    header, batch = node.machine.execute()
-                    final = b"\1" * len(batch)
-                    node.driver.executed(header, batch, node.machine.root, final)
-                    node.driver.turn()
-                node.driver.timers_due()
+                node.settle()
 
     def hand(self, peer: int, sender: object, frame_type: int, data: bytes) -> None:
         driver = self.nodes[peer].driver
@@ -470,6 +473,39 @@ def test_what_was_found_out_just_before_a_halt_is_written_and_nothing_else(
         node.driver.turn()
     assert isinstance(node.disk.records[-1], Recovery)
     assert not sent
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_validator_that_is_alone_keeps_the_batches_of_its_blocks(members: int) -> None:
+    us = 1_000_000
+    sent: deque[tuple[int, int, int, bytes]] = deque()
+
+    def now() -> Instant:
+        return Instant(monotonic_us=us, unix_ms=us // 1_000)
+
+    nodes = [Node(me, now, sent, members=members) for me in range(members)]
+    for node in nodes:
+        node.driver.start([])
+    payload = Batch.of([b"\x01pay"])
+    for _ in range(200):
+        us += 1_000
+        if not nodes[0].mempool.statistics().added:
+            nodes[0].mempool.add(payload, None, 0, us // 1_000)
+            nodes[0].driver.custody_changed()
+        while sent:
+            sender, peer, frame_type, data = sent.popleft()
+            if peer < members:
+                nodes[peer].driver.frame_received(cast("Connection", sender), frame_type, data)
+                nodes[peer].driver.turn()
+        for node in nodes:
+            node.settle()
+    assert nodes[0].machine.payloads == [b"\x01pay"]
+    assert nodes[0].driver.replica.certified >= 1
+    kept = [found.header for found in nodes[0].disk.records if isinstance(found, Agreed)]
+    executed = int(nodes[0].driver.replica.executed) if members == 1 else 0
+    assert [int(header.sequence) for header in kept] == list(range(1, executed + 1))
+    if members == 1:
+        assert payload.root in {header.payload_root for header in kept}
 
 
 def test_fetches_are_served_outside_the_core() -> None:

@@ -30,7 +30,7 @@ from consensus.core.effects import Fault
 from consensus.core.epochs import Epochs
 from consensus.core.inputs import SnapshotRestored
 from consensus.core.messages import EpochLink, FetchChunk, FetchManifest
-from consensus.core.records import Birth, Record, signed_again
+from consensus.core.records import Birth, Record, Tip, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import NOBODY, Height, Instant, Timing
@@ -72,6 +72,7 @@ from node.runtime.http import create_app, serve
 from node.runtime.membership import Membership, decision, genesis_set
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
+from node.runtime.replay import execute_again, keep_agreed
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
@@ -215,16 +216,6 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
     preparation = Preparation(router)
-    executor = Executor(
-        router,
-        state,
-        completions,
-        token=EXECUTOR_TOKEN,
-        clock=time.perf_counter,
-        stagger_blocks=(0 if founder is None else founder) * STAGGER_BLOCKS,
-        settle=preparation.settle,
-        snapshot_blocks=config.storage.snapshot_blocks,
-    )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
         recreate_consensus_store(
@@ -240,6 +231,18 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     records = signed_again(store.load(bounds), chain_id, secret.sign)
     membership = Membership(Epochs.of(chain_id, first.newest, records), secret.node_id)
     known = membership.epochs
+    if len(membership.validators) == 1 and membership.index is not None:
+        root = _alone(router, state, store, records, known.bounds(), genesis, root)
+    executor = Executor(
+        router,
+        state,
+        completions,
+        token=EXECUTOR_TOKEN,
+        clock=time.perf_counter,
+        stagger_blocks=(0 if founder is None else founder) * STAGGER_BLOCKS,
+        settle=preparation.settle,
+        snapshot_blocks=config.storage.snapshot_blocks,
+    )
     replica = _replica(
         config, genesis, membership, secret.node_id, state, records, root, validators
     )
@@ -386,6 +389,30 @@ def _transport_config(section: TransportSection) -> TransportConfig:
         key_log_path=section.key_log_path,
         qlog_folder=section.qlog_folder,
     )
+
+
+def _alone(
+    router: Router,
+    state: StateStore,
+    store: ConsensusStore,
+    records: Sequence[Record],
+    bounds: wire.Bounds,
+    genesis: Genesis,
+    root: Digest,
+) -> Digest:
+    """What a chain of one can do without peers: lost blocks are executed again."""
+    keep_agreed(state, store, bounds)
+    through = max(
+        (int(record.certificate.height) for record in records if isinstance(record, Tip)), default=0
+    )
+    if through <= state.height:
+        return root
+    tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
+    stored = state.block(state.height)
+    if stored is not None:
+        header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), bounds)
+        tip = replace(tip, height=header.height, header_hash=header.hash, time_ms=header.time_ms)
+    return execute_again(router, state, store, tip, through=through, bounds=bounds)
 
 
 def _replica(

@@ -142,6 +142,11 @@ class StateStore:
             )
 
     @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
+    @property
     def height(self) -> int:
         """Height of the newest executed block; 0 is genesis."""
         found = self._db.execute("SELECT max(height) FROM block").fetchone()
