@@ -45,7 +45,7 @@ from consensus.core.types import (
 from consensus.core.validators import ValidatorSet
 from consensus.core.wire import Bounds
 from consensus.errors import CorruptRecord, invariant
-from consensus.limits import GUESTS_MAX, MEMBERS_MAX, WINDOW_BLOCKS
+from consensus.limits import GUESTS_MAX, MEMBERS_MAX, RETIRED_SERVES_EPOCHS, WINDOW_BLOCKS
 from native.values import Digest, NodeId
 
 if TYPE_CHECKING:
@@ -304,6 +304,12 @@ def enter(replica: "Replica", link: EpochLink) -> None:
         f"epoch {link.epoch} after block {link.base}: {len(link.validators.members)} validators, "
         f"this node is {role}",
     )
+    if not replica.serves and link.epoch == replica.retired + RETIRED_SERVES_EPOCHS:
+        replica.note(
+            Event.SERVING_ENDED,
+            f"this node votes no more since epoch {replica.retired}: it observes, and peers fetch "
+            "nothing from it any more; stop it when nobody reads from it",
+        )
     _begin(replica, roots)
 
 

@@ -12,7 +12,7 @@ How the runtime drives it, in the order safety needs:
    from inside the handling of its own effects.
 3. Give every list of effects to `tick.Gather` and follow the life of a tick in `tick.py`.
 4. Serve `FetchBlocks`, `FetchBodies`, `FetchManifest` and `FetchChunk` from the stores without
-   asking the core.
+   asking the core, as long as it `serves`.
 """
 
 from collections import deque
@@ -87,6 +87,7 @@ from consensus.core.records import ExecutedBlock, PeerStamp, Record
 from consensus.core.types import (
     GENESIS_HEIGHT,
     NO_DIGEST,
+    NOBODY,
     Committee,
     Epoch,
     Height,
@@ -103,6 +104,7 @@ from consensus.errors import invariant
 from consensus.limits import (
     AHEAD_BLOCKS_MAX,
     JUDGED_BATCHES,
+    RETIRED_SERVES_EPOCHS,
     VECTORS_KEPT_MAX,
     WINDOW_BLOCKS,
 )
@@ -612,6 +614,15 @@ class Replica:
     def executed(self) -> Height:
         """Height of the newest durable block."""
         return self.tip.height
+
+    @property
+    def serves(self) -> bool:
+        """Whether peers are answered that fetch blocks and state (bft.md 3.8).
+
+        A removed member does so for two epochs and then only observes. Who never was one may.
+        """
+        over = self.committee.epoch >= self.retired + RETIRED_SERVES_EPOCHS
+        return not (self.retired and self.me == NOBODY and over)
 
     @property
     def floor(self) -> int:

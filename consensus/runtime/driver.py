@@ -764,7 +764,10 @@ class Driver:
             case _:
                 message = frames.decode(frame_type, payload, self._bounds)
                 if isinstance(message, FetchBlocks | FetchBodies | FetchManifest | FetchChunk):
-                    self._serve(peer, message)
+                    if self.replica.serves:
+                        self._serve(peer, message)
+                    else:
+                        self._frames_skipped_total += 1
                     return None
                 return message, None
 

@@ -678,6 +678,11 @@ class Node:
             return
         if self.check_wire:
             message = self._through_the_wire(message)
+        if (
+            isinstance(message, FetchBlocks | FetchBodies | FetchManifest | FetchChunk)
+            and not self.replica.serves
+        ):
+            return
         if isinstance(message, FetchBlocks):
             self._serve_blocks(sender, message)
             return

@@ -21,7 +21,16 @@ from consensus.core.messages import (
 )
 from consensus.core.records import Accepted, Agreed, Birth, Record, Recovery
 from consensus.core.replica import Replica, genesis_block
-from consensus.core.types import Committee, Instant, Number, Phase, ReplicaIndex, Timing
+from consensus.core.types import (
+    NOBODY,
+    Committee,
+    Epoch,
+    Instant,
+    Number,
+    Phase,
+    ReplicaIndex,
+    Timing,
+)
 from consensus.core.wire import Bounds
 from consensus.errors import InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, IN_FLIGHT_BLOCKS_MAX, WINDOW_BLOCKS
@@ -514,6 +523,19 @@ def test_fetches_are_served_outside_the_core() -> None:
     _, frame_type, data = frames.encode(request)
     WORLD.hand(1, 0, frame_type, data)
     assert node.served[-1] == request
+
+
+def test_who_was_removed_long_ago_serves_nothing_and_counts_it() -> None:
+    node = World().nodes[1]
+    replica = node.driver.replica
+    replica.retired, replica.me = Epoch(1), NOBODY
+    replica.committee = replace(replica.committee, epoch=Epoch(3), me=NOBODY)
+    before = node.driver.statistics().frames_skipped_total
+    _, frame_type, data = frames.encode(FetchBodies(payload_roots=(EMPTY_ROOT,)))
+    node.driver.frame_received(cast("Connection", 0), int(frame_type), data)
+    node.driver.turn()
+    assert not node.served
+    assert node.driver.statistics().frames_skipped_total == before + 1
 
 
 def test_after_a_bug_of_ours_nothing_more_is_said() -> None:
