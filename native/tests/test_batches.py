@@ -39,6 +39,13 @@ def test_a_selection_is_a_batch_of_the_chosen(payloads: list[bytes], data: st.Da
         Batch.of(payloads).select(mask + b"\1")
 
 
+@given(st.lists(payload_lists, max_size=4))
+def test_batches_are_joined_in_order(parts: list[list[bytes]]) -> None:
+    joined = Batch.join([Batch.of(part) for part in parts])
+    whole = Batch.of([payload for part in parts for payload in part])
+    assert (joined.body, joined.hashes, joined.root) == (whole.body, whole.hashes, whole.root)
+
+
 @given(st.binary(max_size=60) | payload_lists.map(twins.batch_body))
 def test_only_what_the_twin_parses_is_parsed(body: bytes) -> None:
     payloads = twins.parse_batch(body)

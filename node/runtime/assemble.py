@@ -52,7 +52,7 @@ from consensus.runtime.store import (
 from consensus.runtime.sync import BlockServer
 from native import Completions, Mempool
 from native.batches import Batch, MempoolStatistics
-from native.codec import encode
+from native.codec import CodecError, decode, encode
 from native.errors import NativeError
 from native.keys import SecretKey
 from native.values import Digest, NodeId
@@ -64,14 +64,16 @@ from node.metrics import Metrics
 from node.runtime.accuser import Accuser
 from node.runtime.acknowledged import Acknowledged
 from node.runtime.alarm import Alarm
-from node.runtime.api import APIError
+from node.runtime.api import APIError, Submission
 from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
+from node.runtime.intake import Intake
 from node.runtime.membership import Membership, decision, genesis_set
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
+from node.runtime.receipts import ID_SIZE_BYTES
 from node.runtime.replay import execute_again, keep_agreed
 from node.runtime.router import Router
 from node.runtime.service import NodeService
@@ -102,6 +104,7 @@ GC_THRESHOLDS: Final = (10_000, 50, 1_000)  # messages die young; old ones are f
 STAGGER_BLOCKS: Final = (
     128  # between two nodes' write-back cycles, so that they never stall together
 )
+OUTCOMES_SIZE_BYTES_MAX: Final = 16 + ID_SIZE_BYTES * HTTP_PAYLOADS_PER_CALL_MAX
 SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline is usually shorter
 COSIGN_CALL_TIMEOUT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
@@ -145,6 +148,7 @@ class Parts:
     alarm: Alarm
     board: CertificateBoard
     acknowledged: Acknowledged
+    intake: Intake
     submissions: Submissions
     accuser: Accuser
     authority: Authority | None  # only founders of the chain issue and cosign
@@ -303,15 +307,17 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
     acknowledged = Acknowledged(replica, executor)
-    submissions = Submissions(
+    intake = Intake(
         router=router,
-        receipts=acknowledged,
         mempool=mempool,
         driver=driver,
         links=links,
         me=OWN_SOURCE,
-        metrics=metrics,
         now_ms=lambda: _monotonic_us() // 1_000,
+        pause_s=batch_interval_ms(len(membership.validators)) / 1_000,
+    )
+    submissions = Submissions(
+        router=router, receipts=acknowledged, driver=driver, intake=intake, metrics=metrics
     )
     accuser = Accuser(
         submissions,
@@ -348,6 +354,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         alarm=alarm,
         board=board,
         acknowledged=acknowledged,
+        intake=intake,
         submissions=submissions,
         accuser=accuser,
         authority=None if observer else Authority.load(home.issuing_key, issuance),
@@ -507,6 +514,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     endpoint.watch(parts.completions.fileno(), lambda: _drain(parts, service))
     endpoint.serve(COSIGN_METHOD, _serve_cosign(parts))
     endpoint.serve("caesar.submit", _serve_submit(parts))
+    endpoint.serve("node.outcomes", _serve_outcomes(parts))
     endpoint.serve("node.status", _serve_status(service))
     parts.metrics.watch_status(lambda: (service.status(), service.findings()))
     TransportMetrics(endpoint.statistics, parts.metrics.registry)
@@ -546,6 +554,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.pruner.run, name="pruner")
     nursery.start_soon(parts.stall.run, name="stall")
     nursery.start_soon(parts.accuser.run, name="accuser")
+    nursery.start_soon(parts.intake.run, name="intake")
     if parts.cosigner is not None:
         await nursery.start(parts.cosigner.run)
     url = ""
@@ -634,7 +643,7 @@ Handler = Callable[[Connection, bytes], Awaitable[bytes]]
 
 def _serve_submit(parts: Parts) -> Handler:
     async def submit(_connection: Connection, request: bytes) -> bytes:
-        """Answer `[height, codes]` once all is executed, `outcomes` telling what is final."""
+        """Answer `[height, codes, outcomes, ids]` once all is executed; `outcomes` says what is."""
         try:
             batch = Batch.parse(request)
         except NativeError as error:
@@ -645,9 +654,31 @@ def _serve_submit(parts: Parts) -> Handler:
             answer = await parts.submissions.submit(batch, wait=True, timeout_s=SUBMIT_TIMEOUT_S)
         except APIError as error:
             raise RPCError(error.stable_code, str(error)) from error
-        return encode((max(answer.heights, default=0), answer.codes, answer.outcomes))
+        return _submission(answer)
 
     return submit
+
+
+def _serve_outcomes(parts: Parts) -> Handler:
+    async def outcomes(_connection: Connection, request: bytes) -> bytes:
+        """Answer as `caesar.submit` does for `[height, ids]`, once that block is executed here."""
+        try:
+            question = decode(request, size_max=OUTCOMES_SIZE_BYTES_MAX)
+        except CodecError as error:
+            raise RPCError("malformed", str(error)) from error
+        match question:
+            case (int(height), bytes(ids)) if ids and not len(ids) % ID_SIZE_BYTES:
+                timeout_s = SUBMIT_TIMEOUT_S
+                answer = await parts.submissions.outcomes(ids, height=height, timeout_s=timeout_s)
+                return _submission(answer)
+        raise RPCError("malformed", "wanted: [height, the ids of 32 bytes each]")
+
+    return outcomes
+
+
+def _submission(answer: Submission) -> bytes:
+    height = max(answer.heights, default=0)
+    return encode((height, answer.codes, answer.outcomes, answer.ids))
 
 
 def _serve_status(service: NodeService) -> Handler:

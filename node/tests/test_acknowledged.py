@@ -12,16 +12,15 @@ from consensus.core.records import ExecutedBlock
 from consensus.core.types import Phase
 from consensus.tests import samples
 from consensus.tests.test_replica import Bench, agreed_block, claim, executed
-from native.batches import Batch, Mempool
+from native.batches import Batch
 from native.hashing import sha256
 from native.values import Digest
-from node.metrics import Metrics
 from node.runtime.acknowledged import Acknowledged, HeldBack
 from node.runtime.api import Outcome, Unavailable
 from node.runtime.executor import ExecutedBlock as DurableBlock
 from node.runtime.receipts import Receipt
 from node.runtime.submissions import Submissions
-from node.tests.test_submissions import Deaf, Driver, Open, Router
+from node.tests.test_submissions import Driver, Open, Router, submissions_of
 
 PAYLOAD = b"\x01payment"
 KEY = bytes(sha256(PAYLOAD))
@@ -75,19 +74,10 @@ class Node:
     def told(self) -> list[int]:
         return [int(block.header.height) for block in self.acknowledged.take()]
 
-    def submissions(self, router: object) -> Submissions:
+    def submissions(self, nursery: trio.Nursery, router: object) -> Submissions:
         driver = Driver()
         driver.phase = self.replica.phase
-        return Submissions(
-            router=cast("Any", router),
-            receipts=self.acknowledged,
-            mempool=Mempool(10, 100_000),
-            driver=cast("Any", driver),
-            links=cast("Any", Deaf()),
-            me=0,
-            metrics=Metrics(),
-            now_ms=lambda: 0,
-        )
+        return submissions_of(nursery, router, self.acknowledged, driver, places=10)
 
 
 def differing(at: int, through: int) -> Node:
@@ -154,11 +144,13 @@ async def test_no_receipt_is_found_at_or_above_a_state_that_differs(
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-async def test_what_the_replica_has_not_taken_yet_is_pending_and_not_refused(on_disk: bool) -> None:
+async def test_what_the_replica_has_not_taken_yet_is_pending_and_not_refused(
+    nursery: trio.Nursery, on_disk: bool
+) -> None:
     node = Node()
     node.executor.on_disk, node.executor.height = on_disk, 1
     execute = node.agree(1)
-    submissions = node.submissions(Router())
+    submissions = node.submissions(nursery, Router())
     answer = await submissions.submit(Batch.of([PAYLOAD]), wait=True, timeout_s=0)
     assert answer.outcomes == bytes([Outcome.PENDING])
     node.bench.feed(executed(execute))
@@ -166,7 +158,20 @@ async def test_what_the_replica_has_not_taken_yet_is_pending_and_not_refused(on_
     assert answer.outcomes == bytes([Outcome.APPLIED])
 
 
-async def test_a_halted_node_takes_no_payload() -> None:
-    submissions = differing(1, 2).submissions(Open())
+async def test_a_halted_node_takes_no_payload(nursery: trio.Nursery) -> None:
+    submissions = differing(1, 2).submissions(nursery, Open())
     with pytest.raises(Unavailable, match="stopped for good"):
         await submissions.submit(Batch.of([PAYLOAD]), wait=False, timeout_s=0)
+
+
+@pytest.mark.parametrize(
+    ("height", "outcome"), [(2, Outcome.APPLIED), (3, Outcome.PENDING), (4, Outcome.PENDING)]
+)
+async def test_what_another_node_says_was_executed_is_not_confirmed_from_there_on(
+    nursery: trio.Nursery, height: int, outcome: Outcome
+) -> None:
+    node = differing(3, 4)
+    node.executor.height = height
+    submissions = node.submissions(nursery, Open())
+    answer = await submissions.outcomes(KEY, height=height, timeout_s=0)
+    assert answer.outcomes == bytes([outcome])

@@ -11,6 +11,7 @@ from native.batches import Batch, Mempool
 from native.hashing import sha256
 from node.metrics import Metrics
 from node.runtime.api import Outcome, Overloaded, Unavailable
+from node.runtime.intake import Intake
 from node.runtime.receipts import Receipt
 from node.runtime.submissions import CODE_MEMPOOL_FULL, DISK_LOOKUPS_MAX, Submissions
 
@@ -82,21 +83,37 @@ class Deaf:
         pass
 
 
-def opened(driver: Driver, *, places: int) -> Submissions:
-    return Submissions(
-        router=cast(Any, Open()),
-        receipts=cast(Any, Executor(unknown=b"")),
+def opened(nursery: trio.Nursery, driver: Driver, *, places: int) -> Submissions:
+    return submissions_of(nursery, Open(), Executor(unknown=b""), driver, places=places)
+
+
+def submissions_of(
+    nursery: trio.Nursery, router: object, receipts: object, driver: object, *, places: int
+) -> Submissions:
+    """Submissions with an intake that runs, and waits for no other call."""
+    intake = Intake(
+        router=cast(Any, router),
         mempool=Mempool(places, 100_000),
         driver=cast(Any, driver),
         links=cast(Any, Deaf()),
         me=0,
-        metrics=Metrics(),
         now_ms=lambda: 0,
+        pause_s=0.0,
+    )
+    nursery.start_soon(intake.run)
+    return Submissions(
+        router=cast(Any, router),
+        receipts=cast(Any, receipts),
+        driver=cast(Any, driver),
+        intake=intake,
+        metrics=Metrics(),
     )
 
 
-async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_silence() -> None:
-    submissions = opened(Driver(), places=2)
+async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_silence(
+    nursery: trio.Nursery,
+) -> None:
+    submissions = opened(nursery, Driver(), places=2)
     payloads = [b"\x01payment %d" % at for at in range(3)]
     answer = await submissions.submit(Batch.of(payloads), wait=False, timeout_s=0)
     assert answer.outcomes == bytes([Outcome.PENDING, Outcome.PENDING, Outcome.REFUSED])
@@ -109,12 +126,12 @@ async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_sil
     assert submissions.waiting == 0
 
 
-async def test_a_node_that_catches_up_or_observes_takes_no_payload() -> None:
+async def test_a_node_that_catches_up_or_observes_takes_no_payload(nursery: trio.Nursery) -> None:
     late, observer = Driver(), Driver()
     late.catching_up = True
     observer.phase = Phase.OBSERVING
     for driver in (late, observer):
-        submissions = opened(driver, places=2)
+        submissions = opened(nursery, driver, places=2)
         with pytest.raises(Unavailable, match="takes no payloads"):
             await submissions.submit(Batch.of([b"\x01payment"]), wait=False, timeout_s=0)
         driver.catching_up, driver.phase = False, Phase.VOTING
@@ -122,19 +139,12 @@ async def test_a_node_that_catches_up_or_observes_takes_no_payload() -> None:
         assert answer.outcomes == bytes([Outcome.PENDING])  # the refusal left nothing behind
 
 
-async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes_again() -> None:
+async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes_again(
+    nursery: trio.Nursery,
+) -> None:
     payloads = [b"\x01payment %d" % at for at in range(DISK_LOOKUPS_MAX + 3)]
     executor = Executor(unknown=bytes(sha256(payloads[0])))
-    submissions = Submissions(
-        router=cast(Any, Router()),
-        receipts=cast(Any, executor),
-        mempool=Mempool(100, 100_000),
-        driver=cast(Any, Driver()),
-        links=cast(Any, None),
-        me=0,
-        metrics=Metrics(),
-        now_ms=lambda: 0,
-    )
+    submissions = submissions_of(nursery, Router(), executor, Driver(), places=100)
     answer = await submissions.submit(Batch.of(payloads), wait=True, timeout_s=1.0)
     assert executor.searches == DISK_LOOKUPS_MAX
     assert answer.outcomes[0] == Outcome.REFUSED
