@@ -255,9 +255,19 @@ class MempoolStatistics:
 
 @final
 class Mempool:
-    """Custody table and proposal queue, first in first out; see `native/batches.py`."""
+    """Custody table and proposal queue; see `native/batches.py`.
 
-    def __new__(cls, count_max: int, bytes_max: int, recent_max: int = 65536) -> Mempool: ...
+    `sender_at` holds (first byte of a payload, where 8 bytes of it name its sender).
+    """
+
+    def __new__(
+        cls,
+        count_max: int,
+        bytes_max: int,
+        recent_max: int = 65536,
+        *,
+        sender_at: Sequence[tuple[int, int]] = (),
+    ) -> Mempool: ...
     def add(
         self,
         batch: Batch,
@@ -269,6 +279,9 @@ class Mempool:
     ) -> bytes: ...
     def take(self, count_max: int, bytes_max: int) -> Batch | None: ...
     def pending_batch(self, count_max: int, bytes_max: int) -> Batch | None: ...
+    def page(
+        self, first: int, count_max: int, bytes_max: int
+    ) -> tuple[Batch, list[tuple[int, int, int, bool]]] | None: ...
     def mark_proposed(self, batch: Batch) -> None: ...
     def remove(self, batch: Batch, remember: bytes | None = None) -> int: ...
     def release(self) -> None: ...

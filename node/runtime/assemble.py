@@ -60,6 +60,7 @@ from node.core.genesis import Genesis
 from node.errors import KeyMismatch
 from node.home import Home, write_replacing
 from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
+from node.logkeys import issuing_certificate, voucher
 from node.metrics import Metrics
 from node.runtime.accuser import Accuser
 from node.runtime.acknowledged import Acknowledged
@@ -80,7 +81,7 @@ from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
 from node.runtime.stall import StallWatch
 from node.runtime.store import StateStore
-from node.runtime.submissions import Submissions
+from node.runtime.submissions import OWN_SOURCE, Submissions
 from node.status import to_json
 from transport import Connection, Endpoint, HelloOffer, Identity, TransportConfig
 from transport.errors import RPCError
@@ -95,8 +96,8 @@ if TYPE_CHECKING:
 
     from native.values import NodeId
     from node.config.schema import NodeConfig, TransportSection
+    from trustchain.core.roster import Roster
 
-OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 STORE_TOKEN: Final = 1  # completions of consensus.db
 EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
 SWITCH_INTERVAL_S: Final = 0.0005  # a database thread gets the interpreter back within this
@@ -109,7 +110,7 @@ SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline 
 COSIGN_CALL_TIMEOUT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
 
-BATCH_INTERVALS_MS: Final = ((4, 5), (7, 15), (13, 30))  # (validators at most, pause)
+BATCH_INTERVALS_MS: Final = ((4, 15), (7, 20), (13, 30))  # (validators at most, pause)
 
 FINAL: Final = bytes(has_receipt(code) for code in range(256))
 
@@ -151,8 +152,8 @@ class Parts:
     intake: Intake
     submissions: Submissions
     accuser: Accuser
-    authority: Authority | None  # only founders of the chain issue and cosign
-    cosigner: Cosigner | None
+    authority: Authority | None  # None for a home without an issuing certificate
+    cosigner: Cosigner | None  # None for a home without a cosigner key
     pruner: Pruner
     stall: StallWatch
 
@@ -215,7 +216,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
     issuance = LogApplication(chain_id, genesis.log)
-    validators = ValidatorsApplication(chain_id, first.newest.members)
+    validators = ValidatorsApplication(chain_id, first.newest.members, vouch=voucher(genesis))
     router = Router([ledger, issuance, validators])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
@@ -250,7 +251,9 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     replica = _replica(
         config, genesis, membership, secret.node_id, state, records, root, validators
     )
-    mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
+    mempool = Mempool(
+        config.mempool.count_max, config.mempool.size_bytes_max, sender_at=router.sender_at
+    )
     links = Links(
         endpoint,
         membership.node_ids,
@@ -275,8 +278,17 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     board = CertificateBoard()
     keys = membership.verifiers()
 
+    roster = membership.roster(genesis)
+    authority = _authority(home, genesis, issuance, roster, observer=observer)
+    cosigner = _cosigner(home, issuance, roster, links, observer=observer)
+
     def entered(link: EpochLink) -> None:
         membership.enter(link)
+        following = membership.roster(genesis)
+        if authority is not None:
+            authority.enter(following)
+        if cosigner is not None:
+            cosigner.enter(following)
         server.enter_epoch(len(link.validators.members))
         log.warning(
             "epoch.entered",
@@ -357,10 +369,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         intake=intake,
         submissions=submissions,
         accuser=accuser,
-        authority=None if observer else Authority.load(home.issuing_key, issuance),
-        cosigner=None
-        if observer
-        else Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+        authority=authority,
+        cosigner=cosigner,
         stall=StallWatch(replica, membership, _now),
         pruner=Pruner(
             Retention.of(config.storage),
@@ -371,6 +381,29 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
             seconds=time.perf_counter,
             snapshot=snapshots.oldest,
         ),
+    )
+
+
+def _authority(
+    home: Home, genesis: Genesis, issuance: LogApplication, roster: Roster, *, observer: bool
+) -> Authority | None:
+    """The issuing key of a founder, or of a home that has a certificate for it."""
+    if not observer:
+        return Authority.load(home.issuing_key, issuance, roster=roster)
+    certificate = issuing_certificate(home, genesis.log)
+    if not certificate:
+        return None
+    return Authority.load(home.issuing_key, issuance, certificate=certificate, roster=roster)
+
+
+def _cosigner(
+    home: Home, issuance: LogApplication, roster: Roster, links: Links, *, observer: bool
+) -> Cosigner | None:
+    """The cosigner key; a home made by an older version may have none."""
+    if observer and not home.cosigner_key.exists():
+        return None
+    return Cosigner.load(
+        home.cosigner_key, issuance, broadcast=_Everybody(links).call, roster=roster
     )
 
 
@@ -691,8 +724,8 @@ def _serve_status(service: NodeService) -> Handler:
 
 def _serve_cosign(parts: Parts) -> Handler:
     async def cosign(connection: Connection, request: bytes) -> bytes:
-        if parts.cosigner is None or parts.genesis.validator_index(connection.peer) is None:
-            raise RPCError("not-a-validator", "only founders of the chain exchange cosignatures")
+        if parts.cosigner is None or connection.peer not in parts.membership.node_ids:
+            raise RPCError("not-a-validator", "only validators exchange cosignatures")
         return await parts.cosigner.on_cosign(connection.peer, request)
 
     return cosign

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from node.runtime.intake import Admitted, Intake
     from node.runtime.router import Router
 
+OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 CODE_MEMPOOL_FULL: Final = 254  # refused: this node holds as many payloads as it may
 WAITERS_MAX: Final = 100_000  # receipts waited for at once on this node
 DISK_LOOKUPS_MAX: Final = 4  # old receipts one submission may have searched on disk

@@ -20,7 +20,7 @@ from node.runtime.api import Outcome, Unavailable
 from node.runtime.executor import ExecutedBlock as DurableBlock
 from node.runtime.receipts import Receipt
 from node.runtime.submissions import Submissions
-from node.tests.test_submissions import Driver, Open, Router, submissions_of
+from node.tests.test_submissions import Driver, Open, Router, opened
 
 PAYLOAD = b"\x01payment"
 KEY = bytes(sha256(PAYLOAD))
@@ -77,7 +77,9 @@ class Node:
     def submissions(self, nursery: trio.Nursery, router: object) -> Submissions:
         driver = Driver()
         driver.phase = self.replica.phase
-        return submissions_of(nursery, router, self.acknowledged, driver, places=10)
+        return opened(
+            nursery, driver, places=10, router=router, executor=cast("Any", self.acknowledged)
+        )
 
 
 def differing(at: int, through: int) -> Node:

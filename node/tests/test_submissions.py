@@ -1,9 +1,11 @@
 """Payloads that come again: what was executed is never called refused before the disk was asked."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from consensus.application import Advice
 from consensus.core.types import Phase
@@ -33,6 +35,8 @@ class Router:
 class Executor:
     """Holds receipts on its disk, for all but one id."""
 
+    height = 0
+
     def __init__(self, unknown: bytes) -> None:
         self.unknown = unknown
         self.searches = 0
@@ -46,6 +50,24 @@ class Executor:
         if identifier == self.unknown:
             return None
         return Receipt(id=identifier, height=HEIGHT, position=0, code=0, tag=1)
+
+
+class Knows(Executor):
+    """Has one receipt in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(unknown=b"")
+
+    def receipt_nowait(self, identifier: bytes) -> Receipt | None:
+        if identifier != sha256(b"known"):
+            return None
+        return Receipt(id=identifier, height=HEIGHT, position=0, code=0, tag=1)
+
+
+def executed(height: int) -> Any:
+    """A block without payloads, as the executor posts it."""
+    header = SimpleNamespace(height=height)
+    return SimpleNamespace(header=header, outcome=SimpleNamespace(executed=()))
 
 
 class Driver:
@@ -68,6 +90,8 @@ class Driver:
 class Open:
     """A router that admits everything."""
 
+    applications = ()
+
     def check(self, batch: Batch) -> Advice:
         ids = b"".join(sha256(batch.payload(at)) for at in range(len(batch)))
         return Advice(codes=bytes(len(batch)), ids=ids)
@@ -83,16 +107,17 @@ class Deaf:
         pass
 
 
-def opened(nursery: trio.Nursery, driver: Driver, *, places: int) -> Submissions:
-    return submissions_of(nursery, Open(), Executor(unknown=b""), driver, places=places)
-
-
-def submissions_of(
-    nursery: trio.Nursery, router: object, receipts: object, driver: object, *, places: int
+def opened(
+    nursery: trio.Nursery,
+    driver: Driver,
+    *,
+    places: int,
+    router: Any = None,
+    executor: Executor | None = None,
 ) -> Submissions:
-    """Submissions with an intake that runs, and waits for no other call."""
+    found: Any = router or Open()
     intake = Intake(
-        router=cast(Any, router),
+        router=found,
         mempool=Mempool(places, 100_000),
         driver=cast(Any, driver),
         links=cast(Any, Deaf()),
@@ -102,8 +127,8 @@ def submissions_of(
     )
     nursery.start_soon(intake.run)
     return Submissions(
-        router=cast(Any, router),
-        receipts=cast(Any, receipts),
+        router=found,
+        receipts=cast(Any, executor or Executor(unknown=b"")),
         driver=cast(Any, driver),
         intake=intake,
         metrics=Metrics(),
@@ -126,7 +151,9 @@ async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_sil
     assert submissions.waiting == 0
 
 
-async def test_a_node_that_catches_up_or_observes_takes_no_payload(nursery: trio.Nursery) -> None:
+async def test_a_node_that_catches_up_or_observes_takes_no_payload(
+    nursery: trio.Nursery,
+) -> None:
     late, observer = Driver(), Driver()
     late.catching_up = True
     observer.phase = Phase.OBSERVING
@@ -144,7 +171,7 @@ async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes
 ) -> None:
     payloads = [b"\x01payment %d" % at for at in range(DISK_LOOKUPS_MAX + 3)]
     executor = Executor(unknown=bytes(sha256(payloads[0])))
-    submissions = submissions_of(nursery, Router(), executor, Driver(), places=100)
+    submissions = opened(nursery, Driver(), places=100, router=Router(), executor=executor)
     answer = await submissions.submit(Batch.of(payloads), wait=True, timeout_s=1.0)
     assert executor.searches == DISK_LOOKUPS_MAX
     assert answer.outcomes[0] == Outcome.REFUSED
@@ -155,3 +182,31 @@ async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes
     )
     assert set(again.outcomes) == {Outcome.APPLIED}
     assert set(again.heights) == {HEIGHT}
+
+
+async def test_what_another_node_executed_is_answered_once_its_block_is_executed_here(
+    nursery: trio.Nursery,
+) -> None:
+    executor = Knows()
+    submissions = opened(nursery, Driver(), places=2, executor=executor)
+    ids = sha256(b"known") + sha256(b"unknown")
+    with trio.move_on_after(0):
+        await submissions.outcomes(ids, height=HEIGHT, timeout_s=60)
+        raise AssertionError("this node has not executed that block")
+    late = await submissions.outcomes(ids, height=HEIGHT, timeout_s=0)
+    assert late.outcomes == bytes([Outcome.APPLIED, Outcome.PENDING])
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append(await submissions.outcomes(ids, height=HEIGHT, timeout_s=60))
+
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        await wait_all_tasks_blocked()
+        assert not answers
+        executor.height = HEIGHT
+        submissions.on_block(executed(HEIGHT))
+    [answer] = answers
+    assert answer.outcomes == bytes([Outcome.APPLIED, Outcome.PENDING])
+    assert answer.heights == (HEIGHT, 0)
+    assert answer.ids == ids

@@ -47,13 +47,14 @@ def propose(replica: "Replica") -> None:
     now = replica.now.monotonic_us
     since = None if replica.proposed_us is None else now - replica.proposed_us
     if replica.pending:
-        interval = replica.timing.batch_interval_ms * 1_000
+        # The longer agreement takes, the more batches run, and the fuller the next one gets. When
+        # none runs, nobody gains by waiting.
+        in_flight = replica.next_sequence - 1 - replica.executed
+        interval = replica.timing.batch_interval_ms * 1_000 * in_flight
         full = (
             replica.pending >= BATCH_PAYLOADS_MAX
             or replica.pending_bytes >= BATCH_SIZE_BYTES_TARGET
         )
-        if not full and replica.next_sequence - 1 - replica.executed >= 2:
-            return
         if since is not None and since < interval and not full:
             replica.set_timer(Timer.PROPOSE, now - since + interval)
             return
