@@ -44,6 +44,35 @@ def test_a_node_whose_old_backup_is_restored_is_silent_until_safe_and_rejoins(
     silent_then_back(whole, victim, others, purse, load)
 
 
+@pytest.mark.parametrize("from_block", [0, 1])
+def test_a_single_validator_executes_again_what_its_state_lost(
+    start: Callable[..., Network], tmp_path: Path, from_block: int
+) -> None:
+    network = start(nodes=1)
+    member = network.members[0]
+    if from_block:
+        member.stop()
+        shutil.copytree(member.home.data, tmp_path / "old")
+        member.start()
+        network.wait_ready()
+    purse = Purse.fill(network, accounts=4)
+    received, height = purse.received(), network.height()
+    assert received > 0
+    held = {at: member.block(at) for at in range(1, height + 1)}
+    member.kill()
+    for path in member.home.data.glob("state.db*"):
+        path.unlink()
+    for path in (tmp_path / "old").glob("state.db*") if from_block else ():
+        shutil.copy(path, member.home.data)
+    member.start()
+    network.wait_ready()
+    assert {at: member.block(at)["state_root"] for at in held} == {
+        at: block["state_root"] for at, block in held.items()
+    }
+    assert purse.received() == received
+    assert network.conservation_error() == 0
+
+
 def silent_then_back(
     network: Network, victim: Member, others: list[Member], purse: Purse, load: StartLoad
 ) -> None:

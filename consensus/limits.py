@@ -42,6 +42,7 @@ VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a s
 MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
 PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE
 NUMBER_MAX: Final = 2**64 - 1  # u64 on the wire
+RETIRED_SERVES_EPOCHS: Final = 2  # who left serves blocks and state until newer members can
 SNAPSHOT_PERIOD_BLOCKS: Final = 1_024  # between two cuts: a transfer ends inside one at most rates
 SNAPSHOTS_KEPT: Final = 2  # the newest may be too new for a peer whose transfer has begun
 SNAPSHOT_CHUNK_BYTES_MAX: Final = 327_680  # 256 KiB, and the largest row that goes over it

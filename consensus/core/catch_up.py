@@ -213,14 +213,11 @@ def on_blocks(replica: "Replica", sender: ReplicaIndex, message: Blocks) -> None
         else:
             continue
         if header.parent != parent:
-            replica.halt(
-                f"block {height - 1} of this node is not the certified one: "
-                "its data is damaged or its software differs"
-            )
+            replica.diverge(f"block {height - 1} of this node is not the certified one")
             return
         if executing is not None and executing[0].height == height:
             if executing[0].hash != header.hash:
-                replica.halt(f"block {height} of this node is not the certified one")
+                replica.diverge(f"block {height} of this node is not the certified one")
                 return
             continue
         replica.fetched[height] = (header, batch)

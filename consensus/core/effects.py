@@ -59,6 +59,7 @@ class Event(Enum):
     CATCH_UP_FINISHED = "catch_up.finished"
     EPOCH_DECIDED = "epoch.decided"  # a block decided on the next set
     EPOCH_ENTERED = "epoch.entered"
+    SERVING_ENDED = "replica.serving_ended"  # removed long enough ago: it only observes
     TRANSFER_STARTED = "transfer.started"
     TRANSFER_ABANDONED = "transfer.abandoned"
     TRANSFER_FINISHED = "transfer.finished"

@@ -46,7 +46,7 @@ from consensus.core.types import (
 from consensus.core.validators import ValidatorSet
 from consensus.core.wire import Bounds
 from consensus.errors import CorruptRecord, invariant
-from consensus.limits import GUESTS_MAX, MEMBERS_MAX, WINDOW_BLOCKS
+from consensus.limits import GUESTS_MAX, MEMBERS_MAX, RETIRED_SERVES_EPOCHS, WINDOW_BLOCKS
 from native.values import Digest, NodeId
 
 if TYPE_CHECKING:
@@ -156,9 +156,8 @@ def decided(replica: "Replica", epoch: Epoch, block: ExecutedBlock) -> None:
     link = replica.links.get(int(validators.epoch))
     if link is not None:
         if (link.base, link.validators.hash) != (last, validators.hash):
-            replica.halt(
-                f"block {block.height} decided on another validator set than the certified one: "
-                "this node's data is damaged or its software differs"
+            replica.diverge(
+                f"block {block.height} decided on another validator set than the certified one"
             )
         return
     invariant(epoch == replica.committee.epoch, "blocks of later epochs are not executed")
@@ -177,9 +176,9 @@ def cut_at(replica: "Replica", last: int) -> None:
     """The epoch ends with this block; whatever was agreed on beyond it is void."""
     if replica.cut is not None:
         if replica.cut != last:
-            replica.halt(
+            replica.diverge(
                 f"epoch {replica.committee.epoch} ends with block {last} for others, with block "
-                f"{replica.cut} here: this node's data is damaged or its software differs"
+                f"{replica.cut} here"
             )
         return
     replica.cut = Height(last)
@@ -217,9 +216,8 @@ def enter_if_due(replica: "Replica") -> None:
     ):
         return
     if certificate.checkpoint.next_set != validators.hash:
-        replica.halt(
-            f"block {certificate.height} names another validator set than this node executed: "
-            "this node's data is damaged or its software differs"
+        replica.diverge(
+            f"block {certificate.height} names another validator set than this node executed"
         )
         return
     enter(replica, EpochLink(certificate=certificate, validators=validators))
@@ -231,10 +229,7 @@ def on_link(replica: "Replica", link: EpochLink) -> None:
         return
     known = replica.next_set
     if known is not None and known.hash != link.validators.hash:
-        replica.halt(
-            f"block {link.base} names another validator set than this node executed: "
-            "this node's data is damaged or its software differs"
-        )
+        replica.diverge(f"block {link.base} names another validator set than this node executed")
         return
     replica.next_set = link.validators
     cut_at(replica, link.base)
@@ -306,6 +301,12 @@ def enter(replica: "Replica", link: EpochLink) -> None:
         f"epoch {link.epoch} after block {link.base}: {len(link.validators.members)} validators, "
         f"this node is {role}",
     )
+    if not replica.serves and link.epoch == replica.retired + RETIRED_SERVES_EPOCHS:
+        replica.note(
+            Event.SERVING_ENDED,
+            f"this node votes no more since epoch {replica.retired}: it observes, and peers fetch "
+            "nothing from it any more; stop it when nobody reads from it",
+        )
     _begin(replica, roots)
 
 

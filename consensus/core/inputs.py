@@ -93,13 +93,15 @@ class SnapshotChecked:
 class ChunkKept:
     """Answer to `KeepChunk`: on the disk, or not the chunk that the outline commits to.
 
-    `valid` is None if too much was waiting to look at it.
+    `valid` is None if too much was waiting to look at it, or if the disk did not take it, which
+    `refused` says.
     """
 
     peer: ReplicaIndex
     snapshot: Digest
     index: int
     valid: bool | None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

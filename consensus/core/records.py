@@ -15,6 +15,7 @@ from typing import Final, TypeVar, assert_never
 from consensus.core import wire
 from consensus.core.messages import (
     UNSIGNED,
+    BatchHeader,
     BlockCertificate,
     EpochLink,
     NewView,
@@ -52,11 +53,13 @@ class RecordKind(IntEnum):
     RECOVERY = 12
     EPOCH_BEGUN = 13
     RETIRED = 14
+    AGREED = 15
 
 
 BIRTH_KEY: Final = (RecordKind.BIRTH, 0)
 TIP_KIND: Final = RecordKind.TIP
 ANCHOR_KIND: Final = RecordKind.ANCHOR
+AGREED_KIND: Final = RecordKind.AGREED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,16 @@ class Anchor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """The batch of an executed block, in a chain of one: nobody else can tell its blocks again.
+
+    Never read at a start, but to execute blocks again that `state.db` lost.
+    """
+
+    header: BatchHeader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
     """This replica lost memory of its votes. `first_sequence` 0: the bound is not known yet."""
 
@@ -195,6 +208,7 @@ Record = (
     | Recovery
     | EpochBegun
     | Retired
+    | Agreed
 )
 
 
@@ -239,6 +253,8 @@ def record_key(record: Record) -> tuple[int, int]:
             return RecordKind.EPOCH_BEGUN, record.link.epoch
         case Retired():
             return RecordKind.RETIRED, record.epoch
+        case Agreed():
+            return RecordKind.AGREED, record.header.sequence
         case _:
             assert_never(record)
 
@@ -286,6 +302,8 @@ def encode_record(record: Record) -> Row:
             data = encode(record.link.value())
         case Retired():
             data = encode((record.epoch, record.base))
+        case Agreed():
+            data = encode(record.header.value())
         case _:
             assert_never(record)
     return Row(kind=kind, key=key, sequence=record_sequence(record), data=data)
@@ -413,6 +431,8 @@ def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
         case RecordKind.RETIRED:
             epoch, base = wire.fields(value, 2)
             return Retired(epoch=Epoch(wire.number(epoch)), base=Height(wire.number(base)))
+        case RecordKind.AGREED:
+            return Agreed(header=wire.batch_header(value, bounds))
         case _:
             raise MalformedMessage("unknown kind of record")
 

@@ -13,6 +13,7 @@ from consensus.core import catch_up, custody, epochs, retransmit
 from consensus.core.effects import Event, Persist, Retract
 from consensus.core.instance import Ballot
 from consensus.core.messages import (
+    BlockCertificate,
     Checkpoint,
     NewView,
     Prepare,
@@ -24,6 +25,7 @@ from consensus.core.messages import (
 from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
 from consensus.core.records import (
     Accepted,
+    Agreed,
     Anchor,
     Birth,
     EpochBegun,
@@ -98,12 +100,15 @@ def restore(
                 replica.certified = record.certificate.height
             case Anchor():
                 replica.anchor = max(replica.anchor, record.certificate.height // ANCHOR_BLOCKS)
+                _restore_confirmed(replica, record.certificate)
             case Recovery():
                 _restore_recovery(replica, record)
             case EpochBegun():
                 replica.links[int(record.link.epoch)] = record.link
             case Retired():
                 replica.retired = max(replica.retired, record.epoch)
+            case Agreed():
+                pass  # only to execute blocks again
     if replica.first_sequence and replica.phase is Phase.STARTING:
         # Recovered in an earlier life: numbers went on above everything that was lost.
         replica.last_number = Number(
@@ -122,7 +127,20 @@ def restore(
     _restore_epoch(replica, stamps, decided)
     _restore_view(replica, entered, held)
     _restore_votes(replica, accepted, sorted(vectors, key=_number))
+    own = replica.uncertified.get(replica.certified)
+    if own is not None:
+        checkpoint.agrees(replica, own)  # an earlier life may have halted here
     replica.drop_below_floor()
+
+
+def _restore_confirmed(replica: "Replica", certificate: BlockCertificate) -> None:
+    claim = certificate.checkpoint
+    own = replica.uncertified.get(certificate.height)
+    if own is not None and (claim.header_hash, claim.state_root) == (
+        own.header_hash,
+        own.state_root,
+    ):
+        replica.confirm(own.height)
 
 
 def _restore_epoch(replica: "Replica", stamps: list[Stamp], known: ExecutedBlock | None) -> None:

@@ -12,7 +12,7 @@ How the runtime drives it, in the order safety needs:
    from inside the handling of its own effects.
 3. Give every list of effects to `tick.Gather` and follow the life of a tick in `tick.py`.
 4. Serve `FetchBlocks`, `FetchBodies`, `FetchManifest` and `FetchChunk` from the stores without
-   asking the core.
+   asking the core, as long as it `serves`.
 """
 
 from collections import deque
@@ -87,6 +87,7 @@ from consensus.core.records import ExecutedBlock, PeerStamp, Record
 from consensus.core.types import (
     GENESIS_HEIGHT,
     NO_DIGEST,
+    NOBODY,
     Committee,
     Epoch,
     Height,
@@ -103,6 +104,7 @@ from consensus.errors import invariant
 from consensus.limits import (
     AHEAD_BLOCKS_MAX,
     JUDGED_BATCHES,
+    RETIRED_SERVES_EPOCHS,
     UNUSED_BODIES_BYTES_MAX,
     VECTORS_KEPT_MAX,
     WINDOW_BLOCKS,
@@ -243,6 +245,8 @@ class Replica:
 
         # The executed chain.
         self.tip = tip
+        self.confirmed = GENESIS_HEIGHT  # newest own block known to be the certified one
+        self.sound_through: Height | None = None  # set once our state is known to differ above it
         self.uncertified = {block.height: block for block in uncertified}
         self.executing: tuple[BlockHeader, BatchHeader] | None = None
         self.executing_after: deque[tuple[BlockHeader, BatchHeader]] = deque()
@@ -624,6 +628,15 @@ class Replica:
         return self.tip.height
 
     @property
+    def serves(self) -> bool:
+        """Whether peers are answered that fetch blocks and state (bft.md 3.8).
+
+        A removed member does so for two epochs and then only observes. Who never was one may.
+        """
+        over = self.committee.epoch >= self.retired + RETIRED_SERVES_EPOCHS
+        return not (self.retired and self.me == NOBODY and over)
+
+    @property
     def floor(self) -> int:
         """At or below this place nothing is of interest any more."""
         return min(self.certified, self.executed)
@@ -723,6 +736,32 @@ class Replica:
         """Stop for good, keep everything, say why."""
         self.phase = Phase.HALTED
         self.effects.append(Halt(reason=reason))
+
+    def diverge(self, reason: str, *, below: int | None = None) -> None:
+        """Stop because our state is not the certified one.
+
+        With `below`, the blocks below it are known to be the certified ones; else only those that
+        were compared. Nothing of a later block may be told to anybody.
+        """
+        if below is not None:
+            self.confirm(below - 1)
+        self.sound_through = self.confirmed
+        self.halt(f"{reason}: this node's data is damaged or its software differs")
+
+    def confirm(self, height: int) -> None:
+        """Our block of this height, and with it all before it, is the certified one."""
+        if height > self.confirmed:
+            self.confirmed = Height(height)
+
+    @property
+    def acknowledged(self) -> Height:
+        """The newest block whose outcomes may be told: executed, durable, and not known to differ.
+
+        It falls when our state turns out to differ from the certified one.
+        """
+        if self.sound_through is None:
+            return self.executed
+        return min(self.sound_through, self.executed)
 
     def set_timer(self, timer: Timer, at_us: int) -> None:
         self.effects.append(SetTimer(timer=timer, at_us=at_us))

@@ -11,6 +11,7 @@ Life of a tick (the driver and the simulator do exactly this, in this order):
     send(tick.outgoing); execute(tick.executes)
 
 Only one tick is on its way to the disk at a time; what happens meanwhile is gathered for the next.
+After a `Halt` there is one more at most, `gather.last_tick`, which releases nothing.
 A tick without records may skip the disk when no commit is running. A draft with
 `votes_and_proposals_only` may be written first (`draft.unsigned`) and signed while the disk works.
 """
@@ -59,12 +60,14 @@ from consensus.core.messages import (
 )
 from consensus.core.records import (
     Accepted,
+    Agreed,
     Anchor,
     LastNumber,
     NewViewHeld,
     OwnViewChange,
     OwnVotes,
     Record,
+    Recovery,
     Tip,
     record_key,
 )
@@ -193,7 +196,7 @@ class Gather:
 
     @property
     def patient(self) -> bool:
-        """Whether nobody waits for what is gathered: CHECKPOINT leaves and certificates.
+        """Whether nobody waits for what is gathered: CHECKPOINT leaves, certificates, old batches.
 
         They may ride on the next tick, which saves a signature and a commit for each block.
         """
@@ -205,7 +208,9 @@ class Gather:
             or self._executes
             or self._restore is not None
             or any(not isinstance(leaf, Checkpoint) for leaf in self._leaves)
-            or any(not isinstance(record, Tip | Anchor) for record in self._records.values())
+            or any(
+                not isinstance(record, Tip | Anchor | Agreed) for record in self._records.values()
+            )
         )
 
     def add(self, effects: Iterable[Effect]) -> list[Urgent]:
@@ -292,6 +297,24 @@ class Gather:
         self._clear()
         author.drafted()
         return draft
+
+    def last_tick(self, author: Author) -> Tick | None:
+        """What must be durable of a replica that halted: that it lost memory of its votes.
+
+        It says nothing any more, so of all else that was gathered nothing is written.
+        """
+        records = tuple([found for found in self._records.values() if isinstance(found, Recovery)])
+        self._clear()
+        if not records:
+            return None
+        return Tick(
+            epoch=author.committee.epoch,
+            records=records,
+            drop=None,
+            own=(),
+            outgoing=(),
+            executes=(),
+        )
 
     def _numbered(self, author: Author) -> list[Signed]:
         committee = author.committee

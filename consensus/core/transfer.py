@@ -192,6 +192,16 @@ def on_kept(replica: "Replica", kept: ChunkKept) -> None:
     if kept.index not in download.checking:
         return
     del download.checking[kept.index]
+    if kept.refused:
+        # Asked again at once it would be refused again: everybody is asked anew in some time.
+        replica.transfer.download = None
+        replica.transfer.asked_us = replica.now.monotonic_us
+        replica.note(
+            Event.TRANSFER_ABANDONED,
+            f"block {download.manifest.height}: this node's disk did not take a chunk",
+        )
+        _arm(replica)
+        return
     if kept.valid is None:
         download.missing.append(kept.index)
     elif kept.valid:
@@ -255,6 +265,7 @@ def on_restored(replica: "Replica", restored: SnapshotRestored) -> None:
         time_ms=header.time_ms,
         state_root=manifest.state_root,
     )
+    replica.confirm(header.height)
     replica.executed_us = replica.now.monotonic_us
     for height in [height for height in replica.fetched if height <= header.height]:
         del replica.fetched[height]

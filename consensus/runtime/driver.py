@@ -295,6 +295,7 @@ class Driver:
         assert tick is not None
         self._tick = None
         self._release(tick)
+        self._write_last()
 
     def executed(
         self,
@@ -448,6 +449,17 @@ class Driver:
         self._inbox.clear()
         self._inputs.clear()
 
+    def _write_last(self) -> None:
+        """Make durable why a halted replica may never vote again, once the disk is free."""
+        if self.halted is None or self._tick is not None:
+            return
+        tick = self._gather.last_tick(self.replica)
+        if tick is None:
+            return
+        self._serial += 1
+        self._store.commit_soon(self._serial, tick.records, [], None)
+        self._tick = tick
+
     def _start_tick(self) -> bool:
         """Draft, sign and hand over one tick; True if it needed no disk and more may follow."""
         draft = self._gather.draft(self.replica)
@@ -592,6 +604,7 @@ class Driver:
                 self._accuse(effect.peer, effect.proof)
             case Halt():
                 self._halt(effect.reason)
+                self._write_last()
                 log.error("replica.halted", reason=effect.reason)
             case Note():
                 if effect.event is Event.VIEW_ENTERED:
@@ -759,7 +772,10 @@ class Driver:
             case _:
                 message = frames.decode(frame_type, payload, self._bounds)
                 if isinstance(message, FetchBlocks | FetchBodies | FetchManifest | FetchChunk):
-                    self._serve(peer, message)
+                    if self.replica.serves:
+                        self._serve(peer, message)
+                    else:
+                        self._frames_skipped_total += 1
                     return None
                 return message, None
 

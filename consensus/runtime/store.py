@@ -26,11 +26,14 @@ import trio
 
 from consensus.core.epochs import Epochs, shown
 from consensus.core.records import (
+    AGREED_KIND,
     ANCHOR_KIND,
     TIP_KIND,
+    Agreed,
     Birth,
     Record,
     Tip,
+    decode_record,
     decode_records,
     encode_record,
     reborn,
@@ -42,7 +45,7 @@ from consensus.runtime.transaction import transaction
 from native.batches import Batch
 
 if TYPE_CHECKING:
-    from consensus.core.messages import BlockCertificate, EpochLink
+    from consensus.core.messages import BatchHeader, BlockCertificate, EpochLink
     from consensus.core.wire import Bounds
     from native import Completions
     from native.values import Digest
@@ -84,6 +87,7 @@ CREATE TEMP TRIGGER tick_drop INSTEAD OF INSERT ON tick WHEN NEW.kind < 0 BEGIN
     DELETE FROM record WHERE sequence BETWEEN 1 AND NEW.sequence;
 END;
 """
+RECORDS_OF_A_START: Final = f"SELECT kind, data FROM record WHERE kind!={int(AGREED_KIND)}"
 TICK_BODY: Final = 0  # real kinds begin at 1
 TICK_DROP: Final = -1
 TICK_ROWS_MAX: Final = 512  # of one statement: five values each, and SQLite takes 32,766
@@ -190,7 +194,7 @@ def adopt_certificate(
             database.execute("PRAGMA synchronous=FULL").fetchall()
             rows = cast(
                 "list[tuple[int, bytes]]",
-                database.execute("SELECT kind, data FROM record").fetchall(),
+                database.execute(RECORDS_OF_A_START).fetchall(),
             )
             records = decode_records(rows, genesis.bounds())
             if any(
@@ -309,9 +313,29 @@ class ConsensusStore:
         self._thread.start()
 
     def load(self, bounds: Bounds) -> list[Record]:
-        """Every record. Called before `start`. Raises `CorruptRecord`."""
-        rows = self._db.execute("SELECT kind, data FROM record")
+        """Every record but those of `agreed`. Called before `start`. Raises `CorruptRecord`."""
+        rows = self._db.execute(RECORDS_OF_A_START)
         return decode_records(((int(kind), bytes(data)) for kind, data in rows), bounds)
+
+    def agreed(self, sequence: int, bounds: Bounds) -> BatchHeader | None:
+        """The batch agreed at a place, kept by a chain of one. Only before `start`."""
+        found = self._db.execute(
+            "SELECT data FROM record WHERE kind=? AND key=?", (AGREED_KIND, sequence)
+        ).fetchone()
+        record = None if found is None else decode_record(AGREED_KIND, bytes(found[0]), bounds)
+        return record.header if isinstance(record, Agreed) else None
+
+    def agreed_through(self) -> int:
+        """The newest place whose batch `agreed` knows, 0 for none. Only before `start`."""
+        found = self._db.execute(
+            "SELECT max(key) FROM record WHERE kind=?", (AGREED_KIND,)
+        ).fetchone()
+        return 0 if found is None or found[0] is None else int(found[0])
+
+    def keep_agreed(self, batches: Iterable[BatchHeader]) -> None:
+        """Keep batches of blocks that were executed; in one transaction. Only before `start`."""
+        with transaction(self._db):
+            _insert(self._db, (Agreed(header=header) for header in batches))
 
     def bodies(self, after: int) -> list[tuple[int, bytes]]:
         """(sequence, body) of what was accepted above `after`. Called before `start`."""
@@ -368,12 +392,14 @@ class ConsensusStore:
     def prune(self, through: int) -> int:
         """Forget the bodies up to `through`, in one transaction; return how many.
 
-        Records stay: what protects this node's votes and certificates is never pruned. On the
-        writing thread (`run`), or before `start`.
+        Their batches go too. Other records stay: what protects this node's votes and certificates
+        is never pruned. On the writing thread (`run`), or before `start`.
         """
         with transaction(self._db):
             self._db.execute("DELETE FROM body WHERE sequence<=?", (through,))
-            return self._db.changes()
+            forgotten = self._db.changes()
+            self._db.execute("DELETE FROM record WHERE kind=? AND key<=?", (AGREED_KIND, through))
+            return forgotten
 
     def usage(self) -> space.Usage:
         """How full the file is. On the writing thread, or before `start`."""

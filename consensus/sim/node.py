@@ -508,7 +508,13 @@ class Node:
         self.world.after(int(self.world.random.random() * 300), lambda: self.processor.run(turn))
 
     def _tick(self) -> None:
-        if self.committing is not None or self.halted:
+        if self.committing is not None:
+            return
+        if self.halted:
+            last = self.gather.last_tick(self.replica)
+            if last is not None:
+                self.committing = last, accepted_bodies(last, self._body)
+                self._commit(last, 0)
             return
         draft = self.gather.draft(self.replica)
         if draft is None:
@@ -692,6 +698,11 @@ class Node:
             return
         if self.check_wire:
             message = self._through_the_wire(message)
+        if (
+            isinstance(message, FetchBlocks | FetchBodies | FetchManifest | FetchChunk)
+            and not self.replica.serves
+        ):
+            return
         if isinstance(message, FetchBlocks):
             self._serve_blocks(sender, message)
             return

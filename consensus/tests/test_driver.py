@@ -20,9 +20,10 @@ from consensus.core.messages import (
     FetchBodies,
     PrePrepare,
 )
-from consensus.core.records import Accepted, Birth, Record
+from consensus.core.records import Accepted, Agreed, Birth, Record, Recovery
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
+    NOBODY,
     Committee,
     Epoch,
     Instant,
@@ -43,6 +44,7 @@ from consensus.limits import (
 from consensus.runtime.driver import MEMBERS_ONLY, PATIENCE_CUSTODY_US, PATIENCE_US, Driver, Request
 from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
+from consensus.tests import samples
 from consensus.tests.test_replica import status
 from native import FalconVerifier, Mempool, verify_many
 from native.batches import Batch
@@ -146,7 +148,12 @@ class Node:
     """One driver and its fakes."""
 
     def __init__(
-        self, me: int, now: Callable[[], Instant], sent: deque[tuple[int, int, int, bytes]]
+        self,
+        me: int,
+        now: Callable[[], Instant],
+        sent: deque[tuple[int, int, int, bytes]],
+        *,
+        members: int = MEMBERS,
     ) -> None:
         self.disk = Disk()
         self.machine = Machine()
@@ -158,15 +165,15 @@ class Node:
         birth = Birth(chain_id=CHAIN, node_id=Digest(KEYS[me].node_id), incarnation=1)
         self.driver = Driver(
             Replica(
-                Committee(chain_id=CHAIN, members=MEMBERS, me=ReplicaIndex(me)),
+                Committee(chain_id=CHAIN, members=members, me=ReplicaIndex(me)),
                 Timing(),
                 boot=me + 1,
                 tip=genesis_block(CHAIN, 1_000, self.machine.root),
                 records=[birth],
             ),
-            bounds=Bounds(chain_id=CHAIN, members=MEMBERS),
+            bounds=Bounds(chain_id=CHAIN, members=members),
             secret=KEYS[me],
-            verifiers=VERIFIERS,
+            verifiers=VERIFIERS[:members],
             links=cast("Links", self.wires),
             store=self.disk,
             execution=self.machine,
@@ -180,6 +187,18 @@ class Node:
             transfer=self.transfers.append,
             certified=self.certified.append,
         )
+
+    def settle(self) -> None:
+        """Commit and execute what waits, and fire what is due."""
+        while self.disk.waiting:
+            serial = self.disk.waiting.pop(0)
+            self.driver.committed(Committed(serial=serial, commit_s=0.001, group=1))
+            self.driver.turn()
+        while self.machine.waiting:
+            header, batch = self.machine.execute()
+            self.driver.executed(header, batch, self.machine.root, b"\1" * len(batch))
+            self.driver.turn()
+        self.driver.timers_due()
 
 
 class World:
@@ -206,16 +225,7 @@ class World:
                     continue
                 self.hand(peer, sender, frame_type, data)
             for node in self.nodes:
-                while node.disk.waiting:
-                    serial = node.disk.waiting.pop(0)
-                    node.driver.committed(Committed(serial=serial, commit_s=0.001, group=1))
-                    node.driver.turn()
-                while node.machine.waiting:
-                    header, batch = node.machine.execute()
-                    final = b"\1" * len(batch)
-                    node.driver.executed(header, batch, node.machine.root, final)
-                    node.driver.turn()
-                node.driver.timers_due()
+                node.settle()
 
     def hand(self, peer: int, sender: object, frame_type: int, data: bytes) -> None:
         driver = self.nodes[peer].driver
@@ -524,12 +534,87 @@ def test_a_tick_that_becomes_durable_after_memory_loss_was_found_says_nothing() 
     assert not [frame for sender, _, frame, _ in world.sent if sender == 0 and frame in said]
 
 
+@pytest.mark.parametrize("commit_runs", [False, True])
+def test_what_was_found_out_just_before_a_halt_is_written_and_nothing_else(
+    commit_runs: bool,
+) -> None:
+    sent: deque[tuple[int, int, int, bytes]] = deque()
+    now = Instant(monotonic_us=1_000_000, unix_ms=1_000)
+    node = Node(0, lambda: now, sent, members=2)
+    node.driver.start([])
+    node.mempool.add(Batch.of([b"\x01pay"]), None, 0, 1)
+    if commit_runs:
+        node.driver.replica.phase = Phase.VOTING
+        node.driver.custody_changed()
+        assert node.disk.waiting
+    shown = samples.vector(0, samples.prepare(0, 1))
+    lost = replace(shown, number=Number(900))
+    lost = lost.signed(KEYS[0].sign(lost.signed_bytes(CHAIN)))
+    _, frame_type, data = frames.encode(lost)
+    sent.clear()
+    node.driver.frame_received(cast("Connection", 1), int(frame_type), data)
+    node.driver.turn()
+    assert node.driver.halted is not None
+    while node.disk.waiting:
+        serial = node.disk.waiting.pop(0)
+        node.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
+        node.driver.turn()
+    assert isinstance(node.disk.records[-1], Recovery)
+    assert not sent
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_validator_that_is_alone_keeps_the_batches_of_its_blocks(members: int) -> None:
+    us = 1_000_000
+    sent: deque[tuple[int, int, int, bytes]] = deque()
+
+    def now() -> Instant:
+        return Instant(monotonic_us=us, unix_ms=us // 1_000)
+
+    nodes = [Node(me, now, sent, members=members) for me in range(members)]
+    for node in nodes:
+        node.driver.start([])
+    payload = Batch.of([b"\x01pay"])
+    for _ in range(200):
+        us += 1_000
+        if not nodes[0].mempool.statistics().added:
+            nodes[0].mempool.add(payload, None, 0, us // 1_000)
+            nodes[0].driver.custody_changed()
+        while sent:
+            sender, peer, frame_type, data = sent.popleft()
+            if peer < members:
+                nodes[peer].driver.frame_received(cast("Connection", sender), frame_type, data)
+                nodes[peer].driver.turn()
+        for node in nodes:
+            node.settle()
+    assert nodes[0].machine.payloads == [b"\x01pay"]
+    assert nodes[0].driver.replica.certified >= 1
+    kept = [found.header for found in nodes[0].disk.records if isinstance(found, Agreed)]
+    executed = int(nodes[0].driver.replica.executed) if members == 1 else 0
+    assert [int(header.sequence) for header in kept] == list(range(1, executed + 1))
+    if members == 1:
+        assert payload.root in {header.payload_root for header in kept}
+
+
 def test_fetches_are_served_outside_the_core() -> None:
     node = WORLD.nodes[1]
     request = FetchBodies(payload_roots=(EMPTY_ROOT,))
     _, frame_type, data = frames.encode(request)
     WORLD.hand(1, 0, frame_type, data)
     assert node.served[-1] == request
+
+
+def test_who_was_removed_long_ago_serves_nothing_and_counts_it() -> None:
+    node = World().nodes[1]
+    replica = node.driver.replica
+    replica.retired, replica.me = Epoch(1), NOBODY
+    replica.committee = replace(replica.committee, epoch=Epoch(3), me=NOBODY)
+    before = node.driver.statistics().frames_skipped_total
+    _, frame_type, data = frames.encode(FetchBodies(payload_roots=(EMPTY_ROOT,)))
+    node.driver.frame_received(cast("Connection", 0), int(frame_type), data)
+    node.driver.turn()
+    assert not node.served
+    assert node.driver.statistics().frames_skipped_total == before + 1
 
 
 def test_after_a_bug_of_ours_nothing_more_is_said() -> None:

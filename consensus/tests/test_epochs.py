@@ -11,10 +11,12 @@ from consensus.core.certificates import block_certificate
 from consensus.core.effects import (
     Effect,
     EnterEpoch,
+    Event,
     Execute,
     Fault,
     Halt,
     Misbehaved,
+    Note,
     Persist,
     Propose,
     Send,
@@ -438,6 +440,34 @@ def test_a_removed_node_retires_durably_and_signs_nothing() -> None:
     assert bench.replica.committee.me == NOBODY
     effects = bench.execute(LAST, decide=0)
     assert not votes(effects)
+
+
+def test_a_removed_node_serves_for_two_epochs_and_then_only_observes() -> None:
+    bench = Bench(0).vote()
+    notes: list[Event] = []
+    for epoch in (1, 2, 3, 4):
+        assert bench.replica.serves == (epoch - 1 < 3)  # it is in the epoch before
+        members = set_of(epoch, 1, 2, 3, 4)
+        last = replace(
+            last_leaf(named=members), epoch=Epoch(epoch - 1), height=Height(LAST * epoch)
+        )
+        effects: list[Effect] = []
+        bench.replica.effects = effects
+        epochs.enter(bench.replica, EpochLink(certificate=certificate(last), validators=members))
+        notes += [effect.event for effect in effects if isinstance(effect, Note)]
+    assert bench.replica.committee.me == NOBODY
+    assert not bench.replica.serves
+    assert notes.count(Event.SERVING_ENDED) == 1
+
+
+def test_who_never_was_a_member_serves_and_so_does_who_came_back() -> None:
+    observer = Bench(4)
+    observer.replica.committee = replace(observer.replica.committee, epoch=Epoch(9))
+    assert observer.replica.serves
+    back = Bench(1)
+    back.replica.retired = Epoch(1)
+    back.replica.committee = replace(back.replica.committee, epoch=Epoch(9))
+    assert back.replica.serves
 
 
 def test_a_retired_record_is_obeyed_without_its_link() -> None:

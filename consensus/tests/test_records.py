@@ -7,6 +7,7 @@ import pytest
 from consensus.core.messages import UNSIGNED, SignedKind
 from consensus.core.records import (
     Accepted,
+    Agreed,
     Anchor,
     Birth,
     LastNumber,
@@ -55,6 +56,7 @@ RECORDS: list[Record] = [
     NewViewHeld(new_view=samples.new_view(1)),
     Tip(certificate=samples.certificate(5)),
     Anchor(certificate=samples.certificate(70)),
+    Agreed(header=samples.batch(7)),
     Recovery(first_sequence=Sequence(70), first_view=View(3), done=False),
 ]
 

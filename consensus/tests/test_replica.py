@@ -50,7 +50,7 @@ from consensus.core.messages import (
     VoteVector,
 )
 from consensus.core.phases import propose
-from consensus.core.records import Accepted, Birth, Prepared
+from consensus.core.records import Accepted, Birth, ExecutedBlock, Prepared, Tip
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
     Committee,
@@ -248,6 +248,71 @@ def test_a_replica_whose_state_differs_from_the_certified_one_stops_for_good() -
     effects = bench.hear_votes(theirs, 0, 2, 3)
     assert any(isinstance(effect, Halt) for effect in effects)
     assert bench.propose(2) == []
+    assert bench.replica.executed == 1
+    assert bench.replica.acknowledged == 0
+
+
+def test_what_was_executed_above_a_state_that_differs_is_taken_back() -> None:
+    bench = Bench(1)
+    for height in (1, 2, 3, 4):
+        bench.feed(executed(agreed_block(bench, height)))
+        assert bench.replica.acknowledged == height
+    own = bench.replica.uncertified
+    bench.hear_votes(claim(own[Height(2)]), 0, 2, 3)
+    assert bench.replica.acknowledged == 4
+    bench.hear_votes(claim(own[Height(4)], root=b"x" * 32), 0, 2, 3)
+    assert bench.replica.phase is Phase.HALTED
+    assert bench.replica.acknowledged == 3  # its header is the certified one, so all below is
+
+
+def test_below_a_block_with_another_header_only_what_was_compared_is_sound() -> None:
+    bench = Bench(1)
+    for height in (1, 2, 3, 4):
+        bench.feed(executed(agreed_block(bench, height)))
+    own = bench.replica.uncertified
+    bench.hear_votes(claim(own[Height(2)]), 0, 2, 3)
+    bench.hear_votes(claim(own[Height(4)], header=b"y" * 32), 0, 2, 3)
+    assert bench.replica.phase is Phase.HALTED
+    assert bench.replica.acknowledged == 2
+
+
+def claim(
+    block: ExecutedBlock, *, header: bytes | None = None, root: bytes | None = None
+) -> Checkpoint:
+    return Checkpoint(
+        epoch=samples.EPOCH,
+        height=block.height,
+        header_hash=block.header_hash if header is None else Digest(header),
+        state_root=block.state_root if root is None else Digest(root),
+    )
+
+
+def test_a_state_that_differed_in_an_earlier_life_still_differs() -> None:
+    blocks = [
+        ExecutedBlock(
+            height=Height(height),
+            header_hash=samples.header(height).hash,
+            time_ms=height,
+            state_root=Digest(bytes([height]) * 32),
+        )
+        for height in (1, 2, 3)
+    ]
+    certificate = samples.certificate(3, blocks[2].header_hash)
+    assert certificate.checkpoint.state_root != blocks[2].state_root
+    replica = Replica(
+        Committee(chain_id=samples.CHAIN, members=4, me=ReplicaIndex(1)),
+        Timing(),
+        boot=78,
+        tip=blocks[2],
+        uncertified=blocks,
+        records=[
+            Birth(chain_id=samples.CHAIN, node_id=ROOT, incarnation=1),
+            Tip(certificate=certificate),
+        ],
+    )
+    effects = replica.step(Started(), Instant(monotonic_us=1, unix_ms=START_MS))
+    assert [effect for effect in effects if isinstance(effect, Halt)]
+    assert replica.acknowledged == 2
 
 
 def test_two_batches_for_one_place_depose_the_primary_at_once() -> None:

@@ -350,6 +350,31 @@ def test_all_who_offer_the_same_lie_are_blamed() -> None:
     assert blamed == [2, 3]
 
 
+def test_a_chunk_that_the_disk_refused_ends_the_transfer_until_everybody_is_asked_again() -> None:
+    bench = offered(0, 2, chunks=3)
+    chunk = Chunk(snapshot=manifest().id, index=min(download(bench).asked), data=b"")
+    peer = download(bench).asked[chunk.index][0]
+    bench.hear(peer, chunk)
+    effects = bench.feed(
+        ChunkKept(peer=peer, snapshot=manifest().id, index=chunk.index, valid=None, refused=True)
+    )
+    assert bench.replica.transfer.download is None
+    assert not bench.replica.transfer.refused
+    assert not [effect for effect in effects if isinstance(effect, Misbehaved | Send)]
+    assert not asked_manifests(later(bench, Timer.TRANSFER, 100))
+    assert asked_manifests(later(bench, Timer.TRANSFER, 10_000)) == [0, 2, 3]
+    effects = bench.hear(0, manifest())
+    assert [effect for effect in effects if isinstance(effect, CheckSnapshot)]
+
+
+def asked_manifests(effects: list[Effect]) -> list[int]:
+    return [
+        int(effect.peer)
+        for effect in effects
+        if isinstance(effect, Send) and isinstance(effect.message, FetchManifest)
+    ]
+
+
 def test_what_nobody_had_time_to_look_at_is_asked_for_again_and_blames_nobody() -> None:
     bench, _ = behind()
     bench.hear(0, manifest())

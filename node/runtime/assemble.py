@@ -30,7 +30,7 @@ from consensus.core.effects import Fault
 from consensus.core.epochs import Epochs
 from consensus.core.inputs import SnapshotRestored
 from consensus.core.messages import EpochLink, FetchChunk, FetchManifest
-from consensus.core.records import Birth, Record, signed_again
+from consensus.core.records import Birth, Record, Tip, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import NOBODY, Height, Instant, Timing
@@ -63,6 +63,7 @@ from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
 from node.logkeys import issuing_certificate, voucher
 from node.metrics import Metrics
 from node.runtime.accuser import Accuser
+from node.runtime.acknowledged import Acknowledged
 from node.runtime.alarm import Alarm
 from node.runtime.api import APIError, Submission
 from node.runtime.certificates import CertificateBoard
@@ -74,6 +75,7 @@ from node.runtime.membership import Membership, decision, expected_nodes, genesi
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.receipts import ID_SIZE_BYTES
+from node.runtime.replay import execute_again, keep_agreed
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
@@ -146,6 +148,7 @@ class Parts:
     driver: Driver
     alarm: Alarm
     board: CertificateBoard
+    acknowledged: Acknowledged
     intake: Intake
     submissions: Submissions
     accuser: Accuser
@@ -220,16 +223,6 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
     preparation = Preparation(router)
-    executor = Executor(
-        router,
-        state,
-        completions,
-        token=EXECUTOR_TOKEN,
-        clock=time.perf_counter,
-        stagger_blocks=(0 if founder is None else founder) * STAGGER_BLOCKS,
-        settle=preparation.settle,
-        snapshot_blocks=config.storage.snapshot_blocks,
-    )
     if not home.consensus_database.exists():
         log.warning("store.lost", path=home.consensus_database.name)
         recreate_consensus_store(
@@ -250,6 +243,18 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     def expected() -> frozenset[NodeId]:
         return expected_nodes(peers, validators.registry)
 
+    if len(membership.validators) == 1 and membership.index is not None:
+        root = _alone(router, state, store, records, known.bounds(), genesis, root)
+    executor = Executor(
+        router,
+        state,
+        completions,
+        token=EXECUTOR_TOKEN,
+        clock=time.perf_counter,
+        stagger_blocks=(0 if founder is None else founder) * STAGGER_BLOCKS,
+        settle=preparation.settle,
+        snapshot_blocks=config.storage.snapshot_blocks,
+    )
     replica = _replica(
         config, genesis, membership, secret.node_id, state, records, root, validators
     )
@@ -321,6 +326,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         certified=board.post,
         accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
+    acknowledged = Acknowledged(replica, executor)
     intake = Intake(
         router=router,
         mempool=mempool,
@@ -331,7 +337,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         pause_s=batch_interval_ms(len(membership.validators)) / 1_000,
     )
     submissions = Submissions(
-        router=router, executor=executor, driver=driver, intake=intake, metrics=metrics
+        router=router, receipts=acknowledged, driver=driver, intake=intake, metrics=metrics
     )
     accuser = Accuser(
         submissions,
@@ -367,6 +373,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         driver=driver,
         alarm=alarm,
         board=board,
+        acknowledged=acknowledged,
         intake=intake,
         submissions=submissions,
         accuser=accuser,
@@ -430,6 +437,30 @@ def _transport_config(section: TransportSection) -> TransportConfig:
         key_log_path=section.key_log_path,
         qlog_folder=section.qlog_folder,
     )
+
+
+def _alone(
+    router: Router,
+    state: StateStore,
+    store: ConsensusStore,
+    records: Sequence[Record],
+    bounds: wire.Bounds,
+    genesis: Genesis,
+    root: Digest,
+) -> Digest:
+    """What a chain of one can do without peers: lost blocks are executed again."""
+    keep_agreed(state, store, bounds)
+    through = max(
+        (int(record.certificate.height) for record in records if isinstance(record, Tip)), default=0
+    )
+    if through <= state.height:
+        return root
+    tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
+    stored = state.block(state.height)
+    if stored is not None:
+        header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), bounds)
+        tip = replace(tip, height=header.height, header_hash=header.hash, time_ms=header.time_ms)
+    return execute_again(router, state, store, tip, through=through, bounds=bounds)
 
 
 def _replica(
@@ -520,6 +551,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
         )
     )
     endpoint.on_turn(driver.turn)
+    endpoint.on_turn(lambda: _acknowledge(parts, service))
     endpoint.watch(parts.completions.fileno(), lambda: _drain(parts, service))
     endpoint.serve(COSIGN_METHOD, _serve_cosign(parts))
     endpoint.serve("caesar.submit", _serve_submit(parts))
@@ -536,6 +568,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     if parts.cosigner is not None:
         parts.metrics.watch("trustchain_cosigner", parts.cosigner.statistics)
     parts.metrics.watch("node_pruner", parts.pruner.statistics)
+    parts.metrics.watch("node_snapshots", parts.snapshots.statistics)
     parts.metrics.watch("consensus_sync", parts.server.statistics)
 
 
@@ -553,7 +586,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     await nursery.start(parts.endpoint.run)
     parts.driver.start(held)
     if parts.cosigner is not None:
-        parts.cosigner.on_block_committed(parts.executor.height)
+        parts.cosigner.on_block_committed(parts.acknowledged.height)
     nursery.start_soon(parts.links.run, name="links")
     nursery.start_soon(parts.server.run, name="block-server")
     nursery.start_soon(parts.snapshots.run, name="snapshots")
@@ -602,7 +635,6 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     outcome = block.outcome
     service.state_root = outcome.state_root
     service.last_block_ms = parts.clock().unix_ms
-    service.block_executed()
     final = outcome.codes.translate(FINAL)
     service.transactions_total += final.count(1)
     parts.metrics.consensus_phase_seconds.labels("execute").observe(block.execute_s)
@@ -623,16 +655,28 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
             epoch=int(outcome.next_validators.epoch),
             members=[validator.name for validator in outcome.next_validators.members],
         )
-    parts.submissions.on_block(block)
+    parts.acknowledged.executed(block)
     parts.snapshots.executed()
-    if parts.cosigner is not None:
-        parts.cosigner.on_block_committed(int(block.header.height))
     log.debug(
         "block.executed",
         height=int(block.header.height),
         payloads=len(block.batch),
         applied=outcome.codes.count(CODE_APPLIED),
     )
+
+
+def _acknowledge(parts: Parts, service: NodeService) -> None:
+    """Tell whoever waits for a block, now that the replica has compared what it can."""
+    taken = parts.acknowledged.take()
+    sound = parts.driver.replica.sound_through
+    if sound is not None and parts.cosigner is not None:
+        parts.cosigner.on_state_differs(int(sound))
+    for block in taken:
+        parts.submissions.on_block(block)
+    if taken:
+        service.block_executed()
+        if parts.cosigner is not None:
+            parts.cosigner.on_block_committed(parts.acknowledged.height)
 
 
 Handler = Callable[[Connection, bytes], Awaitable[bytes]]

@@ -22,6 +22,7 @@ from consensus.errors import invariant
 from native.codec import encode
 from node.runtime.receipts import Receipt, find_receipt, pack_receipts
 from node.runtime.store import (
+    WRITE_BACK_CYCLE_BLOCKS_MAX,
     WRITE_BACK_PERIOD_BLOCKS,
     WRITE_BACK_ROWS_PER_BLOCK,
     StateStore,
@@ -113,6 +114,8 @@ class Executor:
         self._cycle_next = store.cycle + WRITE_BACK_PERIOD_BLOCKS + stagger_blocks
         self._cycle_started: int | None = None
         self._cursors: dict[int, int] = {}
+        self._cycle_rows: dict[int, int] = {}  # rows there were when the cycle began
+        self._slice_rows = WRITE_BACK_ROWS_PER_BLOCK
         self._height = store.height
         self._written: list[_Written] = []  # executed, and durable with the next commit
         self._failed = False
@@ -359,24 +362,36 @@ class Executor:
         if self._cycle_started is None:
             if height < self._cycle_next:
                 return []
-            # Rows written from now on hold every change up to the block before this one.
-            self._cycle_started = height - 1
-            self._cursors = {application.tag: 0 for application in self._router.applications}
-        left = WRITE_BACK_ROWS_PER_BLOCK
+            self._begin_cycle(height)
+        left = self._slice_rows
         slices = []
         for application in self._router.applications:
             cursor = self._cursors[application.tag]
-            rows = list(application.rows(cursor, left)) if left else []
+            wanted = min(left, self._cycle_rows[application.tag] - cursor)
+            rows = list(application.rows(cursor, wanted)) if wanted > 0 else []
             if rows:
                 slices.append((application.tag, rows))
                 self._cursors[application.tag] = cursor + len(rows)
                 left -= len(rows)
         return slices
 
+    def _begin_cycle(self, height: int) -> None:
+        """Begin to write the rows there are now; newer ones are in the deltas that stay.
+
+        A cycle that went after newer rows too would never end while they come faster than it
+        writes.
+        """
+        # Rows written from now on hold every change up to the block before this one.
+        self._cycle_started = height - 1
+        self._cursors = {a.tag: 0 for a in self._router.applications}
+        self._cycle_rows = {a.tag: a.row_count() for a in self._router.applications}
+        least = -(-sum(self._cycle_rows.values()) // WRITE_BACK_CYCLE_BLOCKS_MAX)
+        self._slice_rows = max(WRITE_BACK_ROWS_PER_BLOCK, least)
+
     def _cycle_is_whole(self) -> bool:
-        """Whether every row has been written since the cycle began."""
+        """Whether every row there was when the cycle began has been written since."""
         return self._cycle_started is not None and all(
-            self._cursors[a.tag] >= a.row_count() for a in self._router.applications
+            self._cursors[tag] >= rows for tag, rows in self._cycle_rows.items()
         )
 
     def _finish_cycle(self, height: int) -> None:

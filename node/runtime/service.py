@@ -40,6 +40,7 @@ from native.hashing import inclusion_proof, leaf_hash
 from native.limits import BATCH_SIZE_BYTES_MAX
 from node.health import Finding, findings
 from node.limits import HTTP_FOLLOWERS_MAX, HTTP_IDS_PER_PAGE_MAX, LINEARIZABLE_MARGIN_MS
+from node.runtime.acknowledged import HeldBack
 from node.runtime.api import (
     LOCAL,
     AccountView,
@@ -228,16 +229,17 @@ class NodeService:
 
     async def receipt(self, identifier: bytes) -> ReceiptView | None:
         """Return the final outcome of a payload, or None while there is none."""
-        executor = self._parts.executor
         try:
-            found = await executor.receipt(identifier)
+            found = await self._parts.acknowledged.receipt(identifier)
         except SearchBusy:
             raise Overloaded(
                 "others are looking for old receipts", hint="try again in a second"
             ) from None
+        except HeldBack:
+            return None
         if found is None:
             return None
-        block = await executor.block(found.height)
+        block = await self._parts.executor.block(found.height)
         names = {a.tag: a.name for a in self._parts.router.applications}
         return ReceiptView(
             id=found.id,
@@ -303,7 +305,7 @@ class NodeService:
         """Return payments of an account, newest first, below height `before`."""
         wanted = self._address(address)
         parts = self._parts
-        newest = parts.executor.height
+        newest = parts.acknowledged.height
         top = newest if before is None else min(before - 1, newest)
         items: list[HistoryItem] = []
         floor = max(0, top - HISTORY_BLOCKS_MAX)
@@ -325,7 +327,7 @@ class NodeService:
     async def block(self, height: int | None) -> BlockView | None:
         """Return one block, the newest for None; None when it does not exist or was pruned."""
         parts = self._parts
-        found = await parts.executor.block(parts.executor.height if height is None else height)
+        found = await parts.executor.block(parts.acknowledged.height if height is None else height)
         if found is None:
             return None
         header, agreed = self._header(found), self._batch(found)
@@ -400,9 +402,9 @@ class NodeService:
         Raises `Pruned` when `first` is no longer held, and `Overloaded` when too many wait.
         """
         parts = self._parts
-        if first > parts.executor.height:
+        if first > parts.acknowledged.height:
             await self._follow(first, timeout_s)
-        newest = parts.executor.height
+        newest = parts.acknowledged.height
         items: list[BlockNews] = []
         ids = 0
         for height in range(first, min(first + limit - 1, newest) + 1):
@@ -640,11 +642,11 @@ class NodeService:
         if fresh.mode is ReadMode.LOCAL:
             return
         asked_ms = self._parts.clock().unix_ms
-        executor = self._parts.executor
-        looked = executor.height
+        executor, acknowledged = self._parts.executor, self._parts.acknowledged
+        looked = acknowledged.height
         with trio.move_on_after(fresh.timeout_s):
             while True:
-                height, news = executor.height, self._news
+                height, news = acknowledged.height, self._news
                 if fresh.mode is ReadMode.AT_HEIGHT:
                     if height >= fresh.height:
                         return
@@ -656,10 +658,10 @@ class NodeService:
                         ):
                             return
                     looked = height
-                if executor.height == height:
+                if acknowledged.height == height:
                     await news.wait()
         raise Behind(
-            f"this node is at block {executor.height} and was asked for block {fresh.height}"
+            f"this node is at block {acknowledged.height} and was asked for block {fresh.height}"
             if fresh.mode is ReadMode.AT_HEIGHT
             else f"no block proposed after the question was executed within {fresh.timeout_s:g} s",
             hint="ask again with a longer timeout_ms, or another node; see `stall` in /status",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -28,6 +29,7 @@ from consensus.errors import MalformedMessage, SnapshotInvalid
 from consensus.limits import CHUNKS_IN_FLIGHT_PER_PEER, MEMBERS_MAX, SNAPSHOTS_KEPT
 from node.core.outlines import Outlines
 from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name
+from node.disk import is_full
 from node.home import sync_folder, write_replacing
 from node.limits import SNAPSHOT_READ_SHARE, SNAPSHOT_SERVED_S
 
@@ -51,6 +53,14 @@ CUTTING: Final = "cutting"
 PART_SUFFIX: Final = ".part"
 
 log = structlog.get_logger("node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotStatistics:
+    """What is held, and how often the disk refused a part of somebody else's snapshot."""
+
+    held: int
+    disk_refusals_total: int
 
 
 class Snapshots:
@@ -84,8 +94,15 @@ class Snapshots:
         self._served_s: dict[Digest, float] = {}
         self._fetching: tuple[Digest, Outlines] | None = None
         self._entered = 0  # height of the newest state that was taken over
+        self._disk_refusals_total = 0
         self.cut_s = 0.0  # the executor's time in the last cut
         self.written_bytes = 0
+
+    def statistics(self) -> SnapshotStatistics:
+        """A snapshot of the counters."""
+        return SnapshotStatistics(
+            held=len(self._held), disk_refusals_total=self._disk_refusals_total
+        )
 
     # --- cutting
 
@@ -148,10 +165,7 @@ class Snapshots:
         )
 
     def _write_own(self, path: Path, tag: int, chunk: bytes) -> bytes:
-        with path.open("wb") as file:
-            file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())  # the manifest says later that all of them are there
+        _write_durable(path, chunk)  # the manifest says later that all of them are there
         self.written_bytes += len(chunk)
         return self._router.measure(tag, chunk)
 
@@ -211,6 +225,10 @@ class Snapshots:
 
     # --- serving (`consensus.runtime.snapshots.SnapshotSource`)
 
+    def holds(self, snapshot: Digest) -> bool:
+        """Whether a snapshot is served."""
+        return snapshot in self._held
+
     async def newest(self, above: Height) -> Manifest | None:
         """The newest complete snapshot of a block above a height."""
         await trio.lowlevel.checkpoint()
@@ -250,12 +268,32 @@ class Snapshots:
     async def _transfer(self) -> None:
         async for work in self._todo:
             match work:
-                case CheckSnapshot():
-                    self._done(await trio.to_thread.run_sync(self._check, work))
-                case KeepChunk():
-                    self._done(await trio.to_thread.run_sync(self._keep, work))
+                case CheckSnapshot() | KeepChunk():
+                    self._done(await trio.to_thread.run_sync(self._checked_or_kept, work))
                 case RestoreSnapshot():
                     await self._restore(work.manifest)
+
+    def _checked_or_kept(self, work: CheckSnapshot | KeepChunk) -> SnapshotChecked | ChunkKept:
+        """Do the work; a disk that refuses it costs this transfer, a full one the process."""
+        try:
+            return self._check(work) if isinstance(work, CheckSnapshot) else self._keep(work)
+        except OSError as error:
+            if is_full(error):
+                raise
+            self._disk_refusals_total += 1
+            self._fetching = None  # its folder may be what is wrong
+            log.warning(
+                "snapshot.transfer_dropped",
+                height=int(work.manifest.height),
+                error=str(error),
+                next_step="see to the folder data/snapshots; the transfer is tried again by itself",
+            )
+        if isinstance(work, CheckSnapshot):
+            return SnapshotChecked(peer=work.peer, snapshot=work.manifest.id, valid=None)
+        chunk = work.chunk
+        return ChunkKept(
+            peer=work.peer, snapshot=chunk.snapshot, index=chunk.index, valid=None, refused=True
+        )
 
     def _part_folder(self, snapshot: Digest) -> Path:
         return self._folder / (snapshot.hex() + PART_SUFFIX)
@@ -295,7 +333,7 @@ class Snapshots:
         valid = belongs(self._begin(work.manifest), chunk.index, chunk.data, self._router)
         if valid:
             path = self._part_folder(chunk.snapshot) / chunk_name(chunk.index)
-            path.write_bytes(chunk.data)
+            _write_durable(path, chunk.data)
         return ChunkKept(peer=work.peer, snapshot=chunk.snapshot, index=chunk.index, valid=valid)
 
     async def _restore(self, manifest: Manifest) -> None:
@@ -312,7 +350,13 @@ class Snapshots:
         )
         self._fetching = None
         self._entered = int(manifest.height)
-        await trio.to_thread.run_sync(self._adopt, folder, manifest)
+        try:
+            await trio.to_thread.run_sync(self._adopt, folder, manifest)
+        except OSError as error:
+            if is_full(error):
+                raise
+            self._disk_refusals_total += 1
+            log.warning("snapshot.not_served", height=self._entered, error=str(error))
         log.info(
             "snapshot.restored",
             height=int(manifest.height),
@@ -323,11 +367,15 @@ class Snapshots:
         self._done(SnapshotRestored(snapshot=manifest.id))
 
     def _adopt(self, folder: Path, manifest: Manifest) -> None:
-        """What was fetched can be served from now on."""
+        """What was fetched can be served from now on, after a power cut too."""
+        for path in sorted(folder.iterdir()):
+            _sync(path)  # a life that was killed may have written some of them
         self._write_links(folder, manifest)
+        sync_folder(folder)
         target = self._folder / str(int(manifest.height))
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
+        sync_folder(self._folder)
         self._held[manifest.id] = (target, manifest)
 
 
@@ -348,6 +396,18 @@ def missing_chunks(folder: Path, outlines: Outlines, router: Router) -> list[int
         if data is None or not belongs(outlines, index, data, router):
             missing.append(index)
     return missing
+
+
+def _write_durable(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> bytes | None:

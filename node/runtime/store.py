@@ -34,6 +34,7 @@ PAGE_CACHE_KIB: Final = 4_000  # pages kept by SQLite; the state itself lives in
 WAL_CHECKPOINT_PAGES: Final = 2_000  # 8 MB: about one second of writing at 3,000 transfers/s
 WRITE_BACK_ROWS_PER_BLOCK: Final = 128  # a contiguous slice small enough not to delay a commit
 WRITE_BACK_PERIOD_BLOCKS: Final = 1_024  # between two write-back cycles: bounds the restart replay
+WRITE_BACK_CYCLE_BLOCKS_MAX: Final = 8_192  # of one cycle: slices grow above a million rows
 
 SCHEMA: Final = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
@@ -142,6 +143,11 @@ class StateStore:
             )
 
     @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
+    @property
     def height(self) -> int:
         """Height of the newest executed block; 0 is genesis."""
         found = self._db.execute("SELECT max(height) FROM block").fetchone()
@@ -207,7 +213,8 @@ class StateStore:
     def finish_cycle(self, started: int, height: int) -> None:
         """A write-back cycle that began after block `started` is complete at block `height`.
 
-        Every row now dates from `started` or later, so deltas up to it are no longer needed.
+        Every row there was then dates from `started` or later, and newer rows are in the deltas
+        after it, so deltas up to it are no longer needed.
         """
         with transaction(self._db):
             self._put_meta("floor", started)

@@ -16,6 +16,7 @@ import trio
 from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core.types import Phase
 from native.batches import ADDED, FULL, RECENT, SKIPPED, Batch
+from node.runtime.acknowledged import HeldBack
 from node.runtime.api import Outcome, Overloaded, Submission, Unavailable
 from node.runtime.executor import SearchBusy
 from node.runtime.receipts import ID_SIZE_BYTES, Receipt, id_at
@@ -23,7 +24,8 @@ from node.runtime.receipts import ID_SIZE_BYTES, Receipt, id_at
 if TYPE_CHECKING:
     from consensus.runtime.driver import Driver
     from node.metrics import Metrics
-    from node.runtime.executor import ExecutedBlock, Executor
+    from node.runtime.acknowledged import Acknowledged
+    from node.runtime.executor import ExecutedBlock
     from node.runtime.intake import Admitted, Intake
     from node.runtime.router import Router
 
@@ -77,17 +79,16 @@ class Submissions:
         self,
         *,
         router: Router,
-        executor: Executor,
+        receipts: Acknowledged,
         driver: Driver,
         intake: Intake,
         metrics: Metrics,
     ) -> None:
         self._router = router
-        self._executor = executor
+        self._receipts = receipts
         self._driver = driver
         self._intake = intake
         self._metrics = metrics
-        self._height = executor.height
         self._news = trio.Event()
         self._waiting: dict[bytes, list[tuple[_Waiter, int]]] = {}
 
@@ -99,13 +100,18 @@ class Submissions:
     async def submit(self, batch: Batch, *, wait: bool, timeout_s: float) -> Submission:
         """Admit what may be admitted; with `wait`, return when all of it is executed or time is up.
 
-        Raises `Unavailable` while the node catches up, `Overloaded` when nothing could be taken
-        because a bound is reached.
+        Raises `Unavailable` while the node catches up or when it has halted, `Overloaded` when
+        nothing could be taken because a bound is reached.
         """
         if self._driver.replica.phase is Phase.OBSERVING:
             raise Unavailable(
                 "this node observes and takes no payloads",
                 hint="submit to a validator: `hypermesh validator status` names them",
+            )
+        if self._driver.replica.phase is Phase.HALTED:
+            raise Unavailable(
+                "this node has stopped for good and takes no payloads",
+                hint="use another node; the log of this one says what it found",
             )
         if self._driver.replica.catching_up:
             raise Unavailable(
@@ -157,11 +163,11 @@ class Submissions:
     async def outcomes(self, ids: bytes, *, height: int, timeout_s: float) -> Submission:
         """What became of payloads that another node says were executed up to block `height`.
 
-        Returns when this node has executed that block, or the time is over. A payload that is not
+        Returns when that block may be told of here, or the time is over. A payload that is not
         among its newest blocks is pending, as far as this node can say.
         """
         with trio.move_on_after(timeout_s):
-            while self._height < height:
+            while self._receipts.height < height:
                 await self._news.wait()
         count = len(ids) // ID_SIZE_BYTES
         waiter = _Waiter.of(count, Outcome.PENDING, ids)
@@ -171,7 +177,7 @@ class Submissions:
 
     def on_block(self, block: ExecutedBlock) -> None:
         """Wake whoever waits for a payload of this block, or for the block."""
-        height = self._height = int(block.header.height)
+        height = int(block.header.height)
         self._news.set()
         self._news = trio.Event()
         applications = {a.tag: a.name for a in self._router.applications}
@@ -209,9 +215,11 @@ class Submissions:
                 continue
             lookups -= 1
             try:
-                found = await self._executor.receipt(id_at(ids, at))
+                found = await self._receipts.receipt(id_at(ids, at))
             except SearchBusy:
                 lookups = 0
+                continue
+            except HeldBack:
                 continue
             if found is not None:
                 waiter.answer(at, found)
@@ -219,8 +227,11 @@ class Submissions:
                 waiter.outcomes[at] = Outcome.REFUSED
 
     def _known(self, waiter: _Waiter, at: int, ids: bytes) -> bool:
-        key = id_at(ids, at)
-        found = self._executor.receipt_nowait(key)
+        try:
+            found = self._receipts.receipt_nowait(id_at(ids, at))
+        except HeldBack:
+            waiter.outcomes[at] = Outcome.PENDING
+            return True
         if found is None:
             return False
         waiter.answer(at, found)

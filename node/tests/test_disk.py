@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import apsw
+import pytest
 
 from node.disk import disk_failure
 
@@ -26,3 +29,11 @@ def test_both_databases_may_fail_at_once(tmp_path: Path) -> None:
 def test_a_defect_beside_a_failed_write_stays_a_defect(tmp_path: Path) -> None:
     assert disk_failure(ExceptionGroup("x", [apsw.IOError("x"), KeyError("y")]), tmp_path) is None
     assert disk_failure(apsw.SQLError("no such table"), tmp_path) is None
+    assert disk_failure(OSError(errno.ENOENT, "no such file"), tmp_path) is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_file_that_a_failing_disk_does_not_take_is_no_defect(tmp_path: Path, number: int) -> None:
+    failed = disk_failure(OSError(number, os.strerror(number)), tmp_path)
+    assert failed is not None
+    assert os.strerror(number) in str(failed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +34,7 @@ from native.hashing import sha256
 from native.values import Amount, Digest
 from node.core.outlines import Outlines
 from node.core.snapshotfiles import MANIFEST, chunk_name
+from node.disk import disk_failure
 from node.runtime.executor import Executor, open_state
 from node.runtime.router import Router
 from node.runtime.snapshots import WORK_WAITING_MAX, Done, Snapshots
@@ -421,6 +424,91 @@ async def test_a_cut_that_the_disk_refuses_costs_that_snapshot_only(tmp_path: Pa
                 await node.execute()
             assert (await wait_newest(node)).height == 2 * EVERY
             nursery.cancel_scope.cancel()
+
+
+async def test_what_was_fetched_is_durable_before_it_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            nursery.start_soon(new.snapshots.run)
+            manifest = await filled(old)
+            checked = await new.check(manifest)
+            synced: list[str] = []
+            fsync = os.fsync
+
+            def watched(descriptor: int) -> None:
+                fsync(descriptor)
+                assert not new.snapshots.holds(manifest.id)
+                synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+            await new.fetch_from(old, manifest, *checked.missing[1:])
+            monkeypatch.setattr(os, "fsync", watched)
+            await new.fetch_from(old, manifest, checked.missing[0])
+            await new.work(RestoreSnapshot(manifest=manifest))
+            assert new.snapshots.holds(manifest.id)
+            nursery.cancel_scope.cancel()
+    part = f"{manifest.id.hex()}.part"
+    chunks = {chunk_name(index) for index in range(checked.chunks)}
+    assert set(synced) >= {part, *chunks}
+    assert synced[-1] == "snapshots", "the rename"
+
+
+async def test_a_disk_that_refuses_a_chunk_ends_the_transfer_and_not_the_node(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            nursery.start_soon(new.snapshots.run)
+            manifest = await filled(old)
+            await new.check(manifest)
+            part = tmp_path / "b" / "snapshots" / f"{manifest.id.hex()}.part"
+            await new.fetch_from(old, manifest, 0, 1)
+            shutil.rmtree(part)
+            part.touch()  # a file where a folder must be
+            data = await old.snapshots.chunk(manifest.id, 2)
+            assert data is not None
+            chunk = Chunk(snapshot=manifest.id, index=2, data=data)
+            done = await new.work(KeepChunk(peer=PEER, manifest=manifest, chunk=chunk))
+            assert isinstance(done, ChunkKept)
+            assert (done.valid, done.refused) == (None, True)
+            done = await new.work(CheckSnapshot(peer=PEER, manifest=manifest))
+            assert isinstance(done, SnapshotChecked)
+            assert done.valid is None
+            assert new.snapshots.statistics().disk_refusals_total == 2
+            part.unlink()
+            again = await new.check(manifest)
+            await new.fetch_from(old, manifest, *again.missing)
+            await new.work(RestoreSnapshot(manifest=manifest))
+            assert new.router.state_root == manifest.state_root
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_full_disk_ends_the_node_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with running(tmp_path / "a") as old, running(tmp_path / "b") as new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.snapshots.run)
+            manifest = await filled(old)
+            nursery.cancel_scope.cancel()
+        monkeypatch.setattr(os, "fsync", full)
+
+        async def fetch() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(new.snapshots.run)
+                await new.fetch_from(old, manifest, 0)
+
+        with pytest.raises(BaseExceptionGroup) as failed:
+            await fetch()
+    told = disk_failure(failed.value, tmp_path)
+    assert told is not None
+    assert "make room" in told.hint
 
 
 def test_a_router_refuses_chunks_and_outlines_of_other_applications(tmp_path: Path) -> None:

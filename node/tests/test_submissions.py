@@ -128,7 +128,7 @@ def opened(
     nursery.start_soon(intake.run)
     return Submissions(
         router=found,
-        executor=cast(Any, executor or Executor(unknown=b"")),
+        receipts=cast(Any, executor or Executor(unknown=b"")),
         driver=cast(Any, driver),
         intake=intake,
         metrics=Metrics(),
@@ -204,6 +204,7 @@ async def test_what_another_node_executed_is_answered_once_its_block_is_executed
         asking.start_soon(ask)
         await wait_all_tasks_blocked()
         assert not answers
+        executor.height = HEIGHT
         submissions.on_block(executed(HEIGHT))
     [answer] = answers
     assert answer.outcomes == bytes([Outcome.APPLIED, Outcome.PENDING])

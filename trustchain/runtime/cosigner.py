@@ -164,6 +164,17 @@ class Cosigner:
             self._height = height
             self._wake.set()
 
+    def on_state_differs(self, height: int) -> None:
+        """Say that the state after this block is not the agreed one.
+
+        No later head is signed, and no signature on one is offered again.
+        """
+        if height >= self._height:
+            return
+        self._height = height
+        self._outbox.clear()
+        self._signed = None
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sign and push until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -258,6 +269,8 @@ class Cosigner:
             await trio.lowlevel.checkpoint()  # a signature takes half a millisecond
             if self._place != place or self._roster.epoch != epoch:
                 return  # another epoch began meanwhile, and `enter` has woken this task
+            if head.height > self._height:
+                break  # its state turned out to differ meanwhile
             item = _Item(
                 place,
                 head.size,

@@ -162,6 +162,29 @@ async def test_a_validator_that_catches_up_signs_only_the_newest_heads(
         nursery.cancel_scope.cancel()
 
 
+async def test_heads_of_a_state_that_differs_are_neither_signed_nor_offered_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Network()
+    network.silent = {1, 2, 3}
+    network.order(network.issue(["alice.mesh"]))
+    sound = network.height
+    network.order(network.issue(["bob.mesh"]))
+    network.order(network.issue(["carol.mesh"]))
+    signed = network.cosigners[0].statistics
+    async with trio.open_nursery() as nursery:
+        await start(network, nursery)
+        network.cosigners[0].on_block_committed(sound + 1)
+        await trio.sleep(0.1)
+        assert signed().signed_size == 2
+        network.cosigners[0].on_block_committed(sound + 2)
+        network.cosigners[0].on_state_differs(sound)  # before anything was signed of the last
+        await trio.sleep(3 * limits.COSIGN_REPEAT_S)
+        assert signed().signed_size == 1
+        assert {size for size, _ in network.cosigners[0]._collected} == {1, 2}
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_restarted_cluster_cosigns_its_head_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -75,10 +75,11 @@ def agrees(replica: "Replica", block: ExecutedBlock) -> bool:
         mine.append(epochs.next_set_at(replica, block.height))
         theirs.append(claim.next_set)
     if mine == theirs:
+        replica.confirm(block.height)
         return True
-    replica.halt(
-        f"the state after block {block.height} differs from the certified one: "
-        "this node's data is damaged or its software differs"
+    replica.diverge(
+        f"the state after block {block.height} differs from the certified one",
+        below=block.height if claim.header_hash == block.header_hash else None,
     )
     return False
 

@@ -9,13 +9,13 @@ Certified blocks that were fetched are handed out several at a time, always in t
 from typing import TYPE_CHECKING
 
 from consensus.core import catch_up, custody, epochs, recovery, transfer
-from consensus.core.effects import Execute
+from consensus.core.effects import Execute, Persist
 from consensus.core.inputs import Executed
 from consensus.core.instance import Ballot, Instance
 from consensus.core.messages import BatchHeader, BlockHeader, Commit, PrePrepare, VoteVector
 from consensus.core.phases import checkpoint, prepare, propose
-from consensus.core.records import ExecutedBlock
-from consensus.core.types import Height, Phase, ReplicaIndex, Sequence
+from consensus.core.records import Agreed, ExecutedBlock
+from consensus.core.types import NOBODY, Height, Phase, ReplicaIndex, Sequence
 from consensus.errors import invariant
 from consensus.limits import EXECUTE_AHEAD_BLOCKS_MAX, IN_FLIGHT_BLOCKS_MAX
 
@@ -88,21 +88,12 @@ def execute_next(replica: "Replica") -> None:
         catch_up.want_body(replica, batch.payload_root)
         return
     parent = replica.tip
-    header = BlockHeader(
-        chain_id=replica.committee.chain_id,
-        height=Height(height),
-        epoch=batch.epoch,
-        parent=parent.header_hash,
-        batch=batch.digest,
-        time_ms=max(parent.time_ms + 1, batch.proposed_ms),
-        state_root=parent.state_root,
-    )
+    header = header_above(parent, batch)
     if fetched is not None and fetched[0].hash != header.hash:
-        replica.halt(
-            f"block {height} of this node differs from the certified one: "
-            "its state is damaged or its software differs"
-        )
+        replica.diverge(f"block {height} of this node differs from the certified one")
         return
+    if fetched is not None:
+        replica.confirm(parent.height)
     committed = instance is not None and instance.batch is not None
     at_once = committed and instance is not None and replica.me in instance.commits
     if instance is not None:
@@ -110,6 +101,19 @@ def execute_next(replica: "Replica") -> None:
     replica.executing = (header, batch)
     replica.emit(Execute(header=header, batch=batch, after_persist=not at_once))
     _execute_ahead(replica)
+
+
+def header_above(parent: ExecutedBlock, batch: BatchHeader) -> BlockHeader:
+    """The header of the block that execution makes of a batch after its parent."""
+    return BlockHeader(
+        chain_id=batch.chain_id,
+        height=Height(parent.height + 1),
+        epoch=batch.epoch,
+        parent=parent.header_hash,
+        batch=batch.digest,
+        time_ms=max(parent.time_ms + 1, batch.proposed_ms),
+        state_root=parent.state_root,
+    )
 
 
 def _execute_ahead(replica: "Replica") -> None:
@@ -166,13 +170,15 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
     if replica.phase is Phase.HALTED or not checkpoint.agrees(replica, block):
         return
     if replica.executing is not None and replica.executing[0].state_root != block.state_root:
-        replica.halt(
-            f"the state after block {block.height} differs from the certified one: "
-            "this node's data is damaged or its software differs"
+        replica.diverge(
+            f"the state after block {block.height} differs from the certified one",
+            below=block.height,
         )
         return
     if header.height > replica.certified:
         replica.uncertified[header.height] = block
+    if replica.members == 1 and replica.me != NOBODY:
+        replica.emit(Persist(record=Agreed(header=batch)))
     if header.height == replica.behind_through and replica.phase is Phase.VOTING:
         recovery.take_part(replica)
     instance = replica.instances.get(header.height)

@@ -1,0 +1,111 @@
+"""Executes blocks again that `state.db` lost, from the node's own `consensus.db`: a chain of one.
+
+With others there is catch-up, which asks them; a single validator has nobody to ask. Its store
+keeps the batch of every executed block beside the body, so what was agreed is all there, and
+executing it again makes the same blocks. Whether it did is for the replica to say, which compares
+the newest one with its certificate before anything is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from consensus.application import Block
+from consensus.core import wire
+from consensus.core.messages import EMPTY_ROOT
+from consensus.core.phases.commit import header_above
+from consensus.core.records import ExecutedBlock
+from consensus.limits import MESSAGE_BYTES_MAX
+from native.batches import Batch
+from native.codec import encode
+from native.values import Digest
+from node.runtime.receipts import pack_receipts
+from node.runtime.store import StateStoreError, StoredBlock
+
+if TYPE_CHECKING:
+    from consensus.core.messages import BatchHeader
+    from consensus.runtime.store import ConsensusStore
+    from node.runtime.router import Router
+    from node.runtime.store import StateStore
+
+KEPT_AT_ONCE: Final = 1_024  # batches of blocks that one transaction keeps
+COMMIT_BLOCKS: Final = 64  # executed again with one commit
+
+log = structlog.get_logger("node")
+
+
+def keep_agreed(state: StateStore, store: ConsensusStore, bounds: wire.Bounds) -> None:
+    """Keep the batches that `state.db` knows and `consensus.db` does not.
+
+    They are those of a life that ended before they were written, of an earlier version, or of the
+    time when the chain had more validators.
+    """
+    first = max(store.agreed_through() + 1, state.first)
+    for start in range(first, state.height + 1, KEPT_AT_ONCE):
+        last = min(start + KEPT_AT_ONCE - 1, state.height)
+        store.keep_agreed(
+            [
+                wire.batch_header(wire.decode_value(batch, MESSAGE_BYTES_MAX), bounds)
+                for _, batch in state.headers(start, last)
+            ]
+        )
+
+
+def execute_again(
+    router: Router,
+    state: StateStore,
+    store: ConsensusStore,
+    tip: ExecutedBlock,
+    *,
+    through: int,
+    bounds: wire.Bounds,
+) -> Digest:
+    """Execute every block above `tip`, the newest in `state.db`, and return the state root.
+
+    Nothing may run yet. Raises `StateStoreError` if a block is not held any more.
+    """
+    log.warning("state.executed_again", first=int(tip.height) + 1, last=through)
+    for height in range(int(tip.height) + 1, through + 1):
+        agreed = store.agreed(height, bounds)
+        batch = None if agreed is None else _body(store, agreed)
+        if agreed is None or batch is None:
+            raise StateStoreError(
+                state.path,
+                f"block {height} is not here and cannot be executed again: consensus.db does not "
+                "hold its batch any more",
+                "give the node the newest of its own snapshots, or a copy of one: "
+                "`hypermesh chain restore data/snapshots/HEIGHT`",
+            )
+        header = header_above(tip, agreed)
+        outcome = router.execute(Block(header=header, batch=batch))
+        state.write_later(
+            StoredBlock(
+                height=height,
+                header=encode(header.value()),
+                batch=encode(agreed.value()),
+                state_root=outcome.state_root,
+                receipts=pack_receipts(outcome.executed),
+            ),
+            outcome.deltas,
+            [],
+        )
+        if height % COMMIT_BLOCKS == 0 or height == through:
+            state.commit()
+        tip = replace(
+            tip,
+            height=header.height,
+            header_hash=header.hash,
+            time_ms=header.time_ms,
+            state_root=outcome.state_root,
+        )
+    return tip.state_root
+
+
+def _body(store: ConsensusStore, agreed: BatchHeader) -> Batch | None:
+    if agreed.payload_root == EMPTY_ROOT:
+        return Batch.of([])
+    body = store.body_now(int(agreed.sequence), agreed.payload_root)
+    return None if body is None else Batch.parse(body)

@@ -1,0 +1,147 @@
+"""A chain of one executes lost blocks again from its own `consensus.db`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from consensus.application import Block
+from consensus.core.messages import EMPTY_ROOT, BatchHeader
+from consensus.core.phases.commit import header_above
+from consensus.core.records import Agreed, ExecutedBlock
+from consensus.core.replica import genesis_block
+from consensus.core.types import Sequence
+from consensus.runtime.store import Body, ConsensusStore, create_consensus_store
+from consensus.tests import samples
+from native import Completions
+from native.batches import Batch
+from native.codec import encode
+from native.values import Digest
+from node.runtime.executor import open_state
+from node.runtime.receipts import pack_receipts
+from node.runtime.replay import execute_again, keep_agreed
+from node.runtime.router import Router
+from node.runtime.store import StateStore, StateStoreError, StoredBlock
+from node.tests.test_snapshots import AUTHORITY, certificate_payload
+from trustchain.runtime.application import LogApplication
+
+BLOCKS = 150
+NODE = Digest(b"n" * 32)
+
+
+class Life:
+    """The stores of a validator that is alone, its applications, and the newest block."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "consensus.db"
+        if not path.exists():
+            create_consensus_store(path, chain_id=samples.CHAIN, node_id=NODE)
+        self.router = Router([LogApplication(samples.CHAIN, AUTHORITY.genesis)])
+        self.state = StateStore(folder / "state.db", chain_id=samples.CHAIN)
+        self.tip = genesis_block(samples.CHAIN, 1_000, open_state(self.router, self.state))
+        self.store = ConsensusStore(path, Completions(), token=1, clock=lambda: 0.0)
+
+    def again(self, through: int = BLOCKS) -> Digest:
+        return execute_again(
+            self.router, self.state, self.store, self.tip, through=through, bounds=samples.BOUNDS
+        )
+
+
+@contextmanager
+def life(folder: Path) -> Iterator[Life]:
+    found = Life(folder)
+    try:
+        yield found
+    finally:
+        found.state.close()
+        found.store.close()
+
+
+def lived(folder: Path, *, kept: bool = True) -> list[StoredBlock]:
+    """A life of blocks with and without payloads, as the executor and the driver write it."""
+    one = Life(folder)
+    one.store.start()
+    blocks = []
+    for height in range(1, BLOCKS + 1):
+        names = [] if height % 10 else [certificate_payload(f"n{height}.mesh")]
+        batch = Batch.of(names)
+        agreed = BatchHeader(
+            chain_id=samples.CHAIN,
+            epoch=samples.EPOCH,
+            sequence=Sequence(height),
+            proposed_ms=1_700_000_000_000 + height,
+            payload_root=batch.root if names else EMPTY_ROOT,
+        )
+        header = header_above(one.tip, agreed)
+        outcome = one.router.execute(Block(header=header, batch=batch))
+        block = StoredBlock(
+            height=height,
+            header=encode(header.value()),
+            batch=encode(agreed.value()),
+            state_root=outcome.state_root,
+            receipts=pack_receipts(outcome.executed),
+        )
+        one.state.write(block, outcome.deltas, [])
+        bodies = [Body(sequence=height, root=batch.root, batch=batch)] if names else []
+        records = [Agreed(header=agreed)] if kept else []
+        if records or bodies:
+            one.store.commit_soon(height, records, bodies, None)
+        one.tip = ExecutedBlock(
+            height=header.height,
+            header_hash=header.hash,
+            time_ms=header.time_ms,
+            state_root=outcome.state_root,
+        )
+        blocks.append(block)
+    one.store.stop()
+    one.state.close()
+    return blocks
+
+
+def lose_state(folder: Path) -> None:
+    for path in folder.glob("state.db*"):
+        path.unlink()
+
+
+def test_a_lost_state_is_the_same_after_its_blocks_were_executed_again(tmp_path: Path) -> None:
+    blocks = lived(tmp_path)
+    assert sum(bool(block.receipts) for block in blocks) == BLOCKS // 10
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.again() == blocks[-1].state_root
+        assert [after.state.block(block.height) for block in blocks] == blocks
+    with life(tmp_path) as restarted:
+        assert restarted.router.state_root == blocks[-1].state_root
+
+
+def test_batches_that_only_the_state_knows_are_kept_at_the_next_start(tmp_path: Path) -> None:
+    blocks = lived(tmp_path, kept=False)
+    with life(tmp_path) as upgraded:
+        assert upgraded.store.agreed_through() == 0
+        keep_agreed(upgraded.state, upgraded.store, samples.BOUNDS)
+        assert upgraded.store.agreed_through() == BLOCKS
+        assert [upgraded.store.agreed(1, samples.BOUNDS)] != [None]
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.again() == blocks[-1].state_root
+
+
+def test_a_block_that_was_pruned_is_named_with_the_way_out(tmp_path: Path) -> None:
+    lived(tmp_path)
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.store.prune(20) == 2
+        assert after.store.agreed(20, samples.BOUNDS) is None
+        assert after.store.agreed(21, samples.BOUNDS) is not None
+        with pytest.raises(StateStoreError, match="block 1 is not here") as failed:
+            after.again()
+        assert "chain restore" in failed.value.hint
+
+
+def test_what_is_kept_for_that_is_not_read_at_a_start(tmp_path: Path) -> None:
+    lived(tmp_path)
+    with life(tmp_path) as after:
+        assert not [r for r in after.store.load(samples.BOUNDS) if isinstance(r, Agreed)]
