@@ -17,6 +17,7 @@ from consensus.core.records import (
     Prepared,
     Record,
     Recovery,
+    Row,
     Tip,
     ViewEntered,
     decode_record,
@@ -109,6 +110,21 @@ def test_damage_is_found(record: Record) -> None:
     row = encode_record(record)
     with pytest.raises(CorruptRecord):
         decode_record(row.kind, row.data + b"\0", samples.BOUNDS)
+    stored = row.stored
+    assert Row.read(row.kind, row.key, row.sequence, stored) == row
+    for at in range(0, len(stored), 1 + len(stored) // 64):
+        flipped = stored[:at] + bytes([stored[at] ^ 1 << at % 8]) + stored[at + 1 :]
+        with pytest.raises(CorruptRecord, match="checksum"):
+            Row.read(row.kind, row.key, row.sequence, flipped)
+        with pytest.raises(CorruptRecord, match="checksum"):
+            Row.read(row.kind, row.key, row.sequence, stored[:at])
+
+
+def test_a_record_in_the_place_of_another_is_found() -> None:
+    row = encode_record(ViewEntered(epoch=samples.EPOCH, view=View(4), active=True))
+    for kind, key, sequence in ((row.kind, row.key, 1), (row.kind, 1, 0), (row.kind + 1, 0, 0)):
+        with pytest.raises(CorruptRecord, match="checksum"):
+            Row.read(kind, key, sequence, row.stored)
 
 
 def test_only_what_a_certificate_covers_is_dropped() -> None:
