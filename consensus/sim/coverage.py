@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Final
 
+from consensus.sim import damage
 from consensus.sim.cases import Kind
 
 VIEW_CHANGES: Final = (
@@ -24,6 +25,9 @@ DISKS: Final = (
     "crashes during recovery",
     "crashes inside a broadcast",
     "crashes that lost a write",
+    *damage.KINDS,
+    "damaged consensus.db moved away",
+    "damaged disks replaced",
     "disks lost",
     "old backups restored, both files",
     "old backups restored, consensus.db",

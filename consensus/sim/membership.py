@@ -43,7 +43,7 @@ def simulate_changes(
     world = cluster.world
     world.trace = trace
     random = world.random
-    mix = Mix.draw(random, members, Focus.SWARM)
+    mix = Mix.draw(random, members, Focus.SWARM, luck=cluster.luck)
     duration = max(mix.duration_us, random.choice((4_000_000, 8_000_000)))
     mix = replace(mix, duration_us=duration, geo=False)
     prepare(cluster, mix)
