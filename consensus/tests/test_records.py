@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.core.messages import UNSIGNED, SignedKind
+from consensus.core.effects import Persist
+from consensus.core.inputs import Started
+from consensus.core.messages import UNSIGNED, Checkpoint, SignedKind
 from consensus.core.records import (
     Accepted,
     Anchor,
     Birth,
+    ExecutedBlock,
     LastNumber,
     NewViewHeld,
     OwnViewChange,
@@ -30,6 +33,7 @@ from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
     Committee,
     Height,
+    Instant,
     Number,
     Phase,
     ReplicaIndex,
@@ -181,3 +185,28 @@ def test_a_replica_behind_its_own_certificate_catches_up_before_it_votes() -> No
     assert not found.may_vote(View(0))
     found.tip = replace(found.tip, height=Height(5))
     assert found.may_vote(View(0))
+
+
+def test_a_chain_of_one_counts_the_vote_it_died_after() -> None:
+    header = samples.header(1)
+    block = ExecutedBlock(height=Height(1), header_hash=header.hash, time_ms=1, state_root=NODE)
+    vote = Checkpoint(
+        epoch=samples.EPOCH, height=block.height, header_hash=header.hash, state_root=NODE
+    )
+    alone = Replica(
+        Committee(chain_id=samples.CHAIN, members=1, me=ReplicaIndex(0)),
+        Timing(),
+        boot=1,
+        tip=block,
+        uncertified=[block],
+        records=[
+            BIRTH,
+            Prepared(certificate=samples.prepared(0, 1)),
+            OwnVotes(vector=samples.vector(0, vote)),
+        ],
+    )
+    assert alone.statistics().certified == 0
+    effects = alone.step(Started(), Instant(monotonic_us=1, unix_ms=1))
+    assert alone.statistics().certified == 1
+    kept = [one.record for one in effects if isinstance(one, Persist)]
+    assert [one.certificate.checkpoint for one in kept if isinstance(one, Tip)] == [vote]
