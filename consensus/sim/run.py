@@ -22,7 +22,7 @@ from consensus.sim import damage, snapshots
 from consensus.sim.checker import Checker, Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
-from consensus.sim.liar import Liar
+from consensus.sim.liars import Liar
 from consensus.sim.node import SIM_TIMING, Node, sign, validator
 from consensus.sim.world import World
 from native.codec import encode

@@ -13,7 +13,7 @@ from consensus.core.messages import (
 from consensus.core.types import Phase, View
 from consensus.sim.checker import require
 from consensus.sim.faults import heal
-from consensus.sim.liar import (
+from consensus.sim.liars import (
     Silent,
 )
 from consensus.sim.node import Node
