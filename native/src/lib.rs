@@ -16,7 +16,6 @@ pub mod quic;
 pub mod sumtree;
 pub mod tls;
 pub mod transaction;
-pub mod workers;
 
 #[cfg(feature = "python")]
 mod python;
