@@ -143,8 +143,10 @@ async def run(plan: Plan) -> None:
             with contextlib.suppress(Exception):
                 await channel.connected()
         asked = [
-            AlikeChannel([channels[(first + n) % len(channels)] for n in range(plan.answers)])
-            for first in range(len(channels))
+            AlikeChannel(
+                channel, [channels[(at + n) % len(channels)] for n in range(1, plan.answers)]
+            )
+            for at, channel in enumerate(channels)
         ]
         generator = Generator(plan.schedule, asked, payloads)
         print("ready", flush=True)

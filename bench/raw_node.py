@@ -34,7 +34,7 @@ from consensus.runtime.links import Links
 from consensus.runtime.store import Body, CommitFailed, Committed
 from native import Completions, FalconVerifier, Mempool
 from native.batches import ADDED, DUPLICATE, Batch
-from native.codec import encode
+from native.codec import decode, encode
 from native.keys import SecretKey
 from native.values import Digest
 from node.runtime.alarm import Alarm
@@ -42,6 +42,7 @@ from node.runtime.api import Outcome
 from node.runtime.assemble import GC_THRESHOLDS, SWITCH_INTERVAL_S
 from node.runtime.load import quiet
 from transport import AcceptAll, ChannelKind, Connection, Endpoint, HelloOffer, Identity
+from transport.errors import RPCError
 
 CHAIN_ID: Final = Digest(hashlib.sha256(b"raw benchmark").digest())
 CHAIN_NAME: Final = "raw"
@@ -119,6 +120,7 @@ class RawNode:
         self.recent: dict[Digest, Batch] = {}
         self.whole = trio.Event()
         self.waiting: dict[bytes, list[Waiter]] = {}
+        self.done: set[bytes] = set()  # what was executed in the recent blocks
         self.completions = Completions()
         self.mempool = Mempool(PENDING_MAX, PENDING_BYTES_MAX)
         self.endpoint = Endpoint(
@@ -169,6 +171,7 @@ class RawNode:
         self.endpoint.on_turn(self.driver.turn)
         self.endpoint.watch(self.completions.fileno(), self.drain)
         self.endpoint.serve("caesar.submit", self.submit)
+        self.endpoint.serve("node.outcomes", self.outcomes)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -208,11 +211,16 @@ class RawNode:
         for header, batch, root in executed:
             self.driver.executed(header, batch, root, b"\1" * len(batch))
             self.recent[batch.root] = batch
-            if len(self.recent) > RECENT_MAX:
-                del self.recent[next(iter(self.recent))]
             hashes = batch.hashes
-            for at in range(0, len(hashes), HASH_BYTES):
-                for waiter in self.waiting.pop(hashes[at : at + HASH_BYTES], ()):
+            keys = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
+            self.done.update(keys)
+            if len(self.recent) > RECENT_MAX:
+                oldest = self.recent.pop(next(iter(self.recent))).hashes
+                self.done.difference_update(
+                    oldest[at : at + HASH_BYTES] for at in range(0, len(oldest), HASH_BYTES)
+                )
+            for key in keys:
+                for waiter in self.waiting.pop(key, ()):
                     waiter.left -= 1
                     if not waiter.left:
                         waiter.done.set()
@@ -235,7 +243,27 @@ class RawNode:
             self.driver.custody_changed()
         if waiter.left:
             await waiter.done.wait()
-        return encode((0, bytes(len(batch)), bytes([Outcome.APPLIED]) * len(batch)))
+        return self._answer(hashes)
+
+    async def outcomes(self, _connection: Connection, request: bytes) -> bytes:
+        """Answer once everything that another node executed is executed here too."""
+        match decode(request, size_max=len(request)):
+            case (int(), bytes(hashes)):
+                waiter = Waiter(left=0)
+                for at in range(0, len(hashes), HASH_BYTES):
+                    key = hashes[at : at + HASH_BYTES]
+                    if key not in self.done:
+                        waiter.left += 1
+                        self.waiting.setdefault(key, []).append(waiter)
+                if waiter.left:
+                    await waiter.done.wait()
+                return self._answer(hashes)
+        raise RPCError("malformed", "wanted: [height, the hashes of 32 bytes each]")
+
+    @staticmethod
+    def _answer(hashes: bytes) -> bytes:
+        count = len(hashes) // HASH_BYTES
+        return encode((0, bytes(count), bytes([Outcome.APPLIED]) * count, hashes))
 
 
 def main() -> None:

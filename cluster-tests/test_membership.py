@@ -261,3 +261,90 @@ def test_every_founder_is_replaced_while_payments_go_on(start: StartNetwork) -> 
     genesis = str(present[0].home.genesis)
     words = ("chain", "verify", "--node", present[-1].url, "--genesis", genesis)
     assert network.answer(*words)["epoch"] == 4
+
+
+def follows(new: Member, other: Member) -> None:
+    until(lambda: new.height() >= other.height() - 1, f"{new.name} follows", timeout_s=30)
+
+
+def votes(new: Member) -> None:
+    until(lambda: status(new)["voting"], f"{new.name} votes", timeout_s=20)
+
+
+def certify(network: Network, member: Member) -> None:
+    """The holder of the offline root certifies the issuing key of a node that joins."""
+    offline, keys = network.path / "offline", member.home.path / "keys"
+    network.command(
+        *("ca", "sign-issuer", str(keys / "issuing.pub"), "--name", member.name),
+        *("--root", str(offline), *network.passphrase),
+        *("--out", str(keys / "issuing.pem")),
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(420)
+def test_certificates_are_issued_after_every_founder_was_replaced(
+    start: StartNetwork, tmp_path: Path
+) -> None:
+    network = start(nodes=4)
+    genesis = ("--genesis", str(network.path / "genesis.json"))
+
+    def issue(name: str, member: Member, code: int = 0) -> Any:
+        return network.answer(
+            *("cert", "issue", "--name", name, "--key", "ed25519", "--out", str(tmp_path / name)),
+            *("--enrolment-key", str(network.path / "enrolment.key")),
+            *(*genesis, "--node", member.url),
+            code=code,
+        )
+
+    founders = list(network.members)
+    first = issue("first.mesh", founders[0])
+    assert first["verified"]
+    members = list(founders)
+    for at, founder in enumerate(founders):
+        new = joiner(network, 4 + at)
+        certify(network, new)
+        new.start()
+        follows(new, members[-1])
+        words = ("--remove", founder.name, "--add", f"{new.name}={key_of(network, new)}")
+        change(network, f"c{at}", *words, approve=[m.name for m in members], join=[new])
+        members = [*members[1:], new]
+        in_epoch([member for member in network.members if member.running], at + 1)
+        votes(new)
+        # The new one issues, at once; the one that left does not, and says so.
+        made = issue(f"epoch{at + 1}.mesh", new)
+        assert made["verified"]
+        assert made["cosigners_needed"] == 2
+        refused = network.command(
+            *("cert", "show", "--index", str(made["index"]), "--node", founder.url), code=None
+        )
+        assert refused.returncode != 0
+        assert "hands out no certificates" in refused.stderr
+        if at > 1:
+            founders[at - 2].stop()
+    for founder in founders[2:]:
+        founder.stop()
+
+    # Nobody of genesis is left. Certificates of all epochs hold for who has genesis only.
+    last = issue("last.mesh", members[0])
+    assert last["verified"]
+    cosigners = str(tmp_path / "cosigners.json")
+    known = network.answer(
+        "cert", "cosigners", "--out", cosigners, *genesis, "--node", members[1].url
+    )
+    assert (known["epoch"], known["validators"], known["issuers"]) == (4, 4, 4)
+    assert known["ends"] == [1, 2, 3, 4]
+    for name in ("first", "epoch1", "epoch2", "epoch3", "epoch4", "last"):
+        bundle = str(tmp_path / f"{name}.mesh.pem")
+        verified = network.answer("cert", "verify", bundle, "--cosigners", cosigners, *genesis)
+        assert verified["verified"]
+    bundle = str(tmp_path / "last.mesh.pem")
+    assert network.command("cert", "verify", bundle, *genesis, code=None).returncode != 0
+    # After a restart of all the newest head is cosigned again, by the present set alone.
+    for member in members:
+        member.stop()
+    for member in members:
+        member.start()
+    network.wait_ready(members)
+    again = network.answer("ctlog", "head", *genesis, "--node", members[2].url)
+    assert (again["size"], again["cosigners_needed"]) == (6, 2)

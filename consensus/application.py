@@ -109,6 +109,14 @@ class Application(Protocol):
         ...
 
     @property
+    def sender_at(self) -> int | None:
+        """Where in a well-formed payload 8 bytes name its sender; None when nothing does.
+
+        Places in a batch are shared out fairly among senders. The bytes prove nothing.
+        """
+        ...
+
+    @property
     def repeated_codes(self) -> frozenset[int]:
         """Advice codes that a payload which was executed may get when it comes again."""
         ...

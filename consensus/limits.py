@@ -5,6 +5,7 @@ from typing import Final
 MEMBERS_MAX: Final = 64  # bit masks and certificates stay small; 21 is the largest planned set
 GUESTS_MAX: Final = 64  # connected nodes outside the set that are answered at a time
 VALIDATOR_NAME_BYTES_MAX: Final = 64  # twice the 32 characters that genesis allows
+CREDENTIALS_SIZE_BYTES_MAX: Final = 2_048  # a post-quantum key and a hash; every link has them
 WINDOW_BLOCKS: Final = 64  # L of the protocol: how far agreement may run ahead of a certificate
 AHEAD_BLOCKS_MAX: Final = 2 * WINDOW_BLOCKS  # what may wait: a peer's window is at most one ahead
 IN_FLIGHT_BLOCKS_MAX: Final = 8  # P_MAX: 4 to 16 hide the disk on one machine, more only adds delay
@@ -24,7 +25,7 @@ FETCH_AHEAD_BLOCKS_MAX: Final = 48  # bodies wanted at once: what is handed out,
 BODIES_PER_FETCH_MAX: Final = 16  # 16 bodies of the target size are 8 MiB in flight
 LINKS_MAX: Final = 4_096  # of a file: a change of the set every day for eleven years
 LINKS_SIZE_BYTES_MAX: Final = (
-    67_108_864  # 4,096 links of 7 validators at 10 kB, 600 of 64 at 100 kB
+    134_217_728  # 4,096 links of 7 validators at 20 kB, 600 of 64 at 200 kB
 )
 HEADER_PROOF_SIZE_BYTES_MAX: Final = 524_288  # 256 headers and 64 votes of the largest kind
 ANCHOR_BLOCKS: Final = 64  # a certificate is kept for the first certified block of every 64

@@ -10,10 +10,18 @@ admitted until `remove`; it is *pending* until a batch proposes it. `add` answer
 in the measure that is short (count or bytes), unless that source is the newcomer's own. What is
 proposed is never dropped.
 
-`take` and `pending_batch` bound the *body* of the batch they return; `take` returns None also when
-the oldest pending payload alone exceeds the bound, which no bound of at least
-`PAYLOAD_SIZE_BYTES_MAX + 8` ever does. `remove(batch, remember)` remembers a payload as recently
-executed unless its byte in `remember` is 0: give 0 for a *refused* payload, which may come back.
+`take` is fair: every other place of a batch goes to the sender whose turn it is, the ones between
+to the payload that waits longest. Sources (who handed a payload over) have their turns first, then
+the senders of each. `sender_at` says where payloads of a kind name their sender, in 8 bytes that
+mean nothing here; payloads without one are one sender, their source. What one sender has pending
+leaves in the order it came.
+
+`take`, `pending_batch` and `page` bound the *body* of the batch they return; `take` returns None
+also when the next payload alone exceeds the bound, which no bound of at least
+`PAYLOAD_SIZE_BYTES_MAX + 8` ever does. `page(first, ...)` shows custody from arrival number `first`
+on, with (arrival, source, since ms, proposed) of each payload. `remove(batch, remember)` remembers
+a payload as recently executed unless its byte in `remember` is 0: give 0 for a *refused* payload,
+which may come back.
 """
 
 from typing import Final

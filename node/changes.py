@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from caesar.runtime.validators import verify
 from consensus.core.quorum import faults, quorum
 from consensus.core.types import Epoch
 from consensus.core.validators import Validator, ValidatorSet
+from consensus.limits import CREDENTIALS_SIZE_BYTES_MAX
 from native.errors import NativeError
 from native.values import Digest, PublicKey, Signature
 from node.errors import (
@@ -35,6 +36,8 @@ from node.home import write_new, write_replacing
 
 if TYPE_CHECKING:
     from native.keys import SecretKey
+    from node.core.genesis import Genesis
+    from node.logkeys import Joiner
 
 FILE_VERSION: Final = 1
 FILE_SIZE_BYTES_MAX: Final = 4 * VALIDATOR_PAYLOAD_SIZE_BYTES_MAX  # base64, names, indentation
@@ -73,6 +76,9 @@ class Present:
                     Validator(
                         name=str(member["name"]),
                         key=PublicKey.from_spki(base64.b64decode(member["key"], validate=True)),
+                        credentials=base64.b64decode(
+                            member.get("credentials") or "", validate=True
+                        ),
                     )
                     for member in document["members"]
                 ),
@@ -218,28 +224,47 @@ class ChangeFile:
         return tuple(found[index] for index in sorted(found))
 
     def signed(
-        self, present: Present, joiners: Sequence[SecretKey], *, height: int, header_hash: Digest
+        self,
+        present: Present,
+        joiners: Sequence[Joiner],
+        *,
+        height: int,
+        header_hash: Digest,
     ) -> SignedChange:
         """Make the payload; every new key signs the block that was just read.
 
-        Raises `NotAMember` for a joiner's home that is missing.
+        Raises `NotAMember` for a joiner's home that is missing, `ChangeImpossible` for a payload
+        that is too big.
         """
-        secrets = {secret.node_id: secret for secret in joiners}
+        homes = {entry.secret.node_id: entry for entry in joiners}
         proofs = []
         for joiner in self.change.joiners:
-            secret = secrets.get(joiner.node_id)
-            if secret is None:
+            home = homes.get(joiner.node_id)
+            if home is None:
                 raise NotAMember(
                     f"{joiner.name} has to show that it follows the chain, and its key is not here",
                     hint=f"submit on the machine of {joiner.name} with --joiner HOME",
                 )
             message = join_bytes(self.change, joiner.node_id, height, header_hash)
             proofs.append(
-                JoinProof(height=height, header_hash=header_hash, signature=secret.sign(message))
+                JoinProof(
+                    height=height,
+                    header_hash=header_hash,
+                    signature=home.secret.sign(message),
+                    evidence=home.evidence(self.change.chain_id, joiner.credentials),
+                )
             )
-        return SignedChange(
+        signed = SignedChange(
             change=self.change, approvals=self.valid_approvals(present), proofs=tuple(proofs)
         )
+        size = len(signed.encode())
+        if size > VALIDATOR_PAYLOAD_SIZE_BYTES_MAX:
+            raise ChangeImpossible(
+                f"the change takes {size:,} bytes, and {VALIDATOR_PAYLOAD_SIZE_BYTES_MAX:,} fit",
+                hint="let fewer validators join at a time: one with an issuing certificate takes "
+                "17,000 bytes",
+            )
+        return signed
 
 
 def propose(
@@ -274,8 +299,11 @@ def propose(
     return ChangeFile(change=change)
 
 
-def explain(present: Present, found: ChangeFile) -> str:
-    """What a change means, for the person who is to approve it."""
+def explain(present: Present, found: ChangeFile, genesis: Genesis | None = None) -> str:
+    """What a change means, for the person who is to approve it.
+
+    With genesis also for the certificate log: the log keys of founders stand there.
+    """
     change = found.change
     members = present.after(change)
     before, after = len(present.members.members), len(members)
@@ -288,10 +316,13 @@ def explain(present: Present, found: ChangeFile) -> str:
     for name in change.removes:
         lie = ", which provably lied" if name in present.tombstones else ""
         lines.append(f"  remove   {name}  {known[name].node_id.hex()[:16]}{lie}")
-    lines += [f"  add      {entry.name}  {entry.node_id.hex()}" for entry in change.adds]
+    lines += [
+        f"  add      {entry.name}  {entry.node_id.hex()}, {_log_role(entry)}"
+        for entry in change.adds
+    ]
     lines += [
         f"  rotate   {entry.name}  {known[entry.name].node_id.hex()[:16]} becomes "
-        f"{entry.node_id.hex()}"
+        f"{entry.node_id.hex()}, {_log_role(entry)}"
         for entry in change.rotations
     ]
     lines.append(
@@ -300,6 +331,8 @@ def explain(present: Present, found: ChangeFile) -> str:
     )
     if after < 4:
         lines.append("           with fewer than 4 validators no lie is tolerated")
+    if genesis is not None:
+        lines += _log_lines(present, members, genesis)
     approved = {approval.index for approval in found.valid_approvals(present)}
     names = [
         validator.name
@@ -313,20 +346,63 @@ def explain(present: Present, found: ChangeFile) -> str:
     return "\n".join(lines)
 
 
+def _log_lines(present: Present, members: Sequence[Validator], genesis: Genesis) -> Iterator[str]:
+    """Who would be left for the certificate log; a quorum can take its last issuer away."""
+    from node.core.rosters import roster_of
+
+    following = ValidatorSet(epoch=Epoch(present.members.epoch + 1), members=tuple(members))
+    roster = roster_of(genesis, following)
+    seats = [seat for seat in roster.seats if seat is not None]
+    issuers = sum(1 for seat in seats if seat.issuing_hash)
+    yield (
+        f"log        {len(seats)} of {len(members)} would cosign, {roster.needed} are needed; "
+        f"{issuers} would issue"
+    )
+    if len(seats) < roster.needed:
+        yield "           NO CHECKPOINT would count any more"
+    if not issuers:
+        yield "           NOBODY would issue certificates any more"
+
+
+def _log_role(entry: Validator) -> str:
+    """What a new validator does for the certificate log."""
+    from trustchain.core.roster import Credentials
+    from trustchain.errors import MalformedCredentials
+
+    if not entry.credentials:
+        return "votes but does not cosign the log"
+    try:
+        issues = bool(Credentials.decode(entry.credentials).issuing_hash)
+    except MalformedCredentials:
+        return "with log keys that no node accepts"
+    return "cosigns and issues" if issues else "cosigns but does not issue"
+
+
 def _entry(validator: Validator) -> dict[str, str]:
-    return {"name": validator.name, "key": base64.b64encode(validator.key.spki).decode()}
+    return {"name": validator.name, "key": key_text(validator.key, validator.credentials)}
 
 
 def _validator(value: Any) -> Validator:
-    return Validator(name=_text(value["name"]), key=parse_key(_text(value["key"])))
+    return parse_key(_text(value["name"]), _text(value["key"]))
 
 
-def parse_key(text: str) -> PublicKey:
-    """Read a public key as `hypermesh validator key` prints it; raises ValueError."""
-    key = PublicKey.from_spki(_bytes(text))
-    if not key.algorithm.is_falcon:
+def key_text(key: PublicKey, credentials: bytes) -> str:
+    """The key of a node with its credentials, if it has any: base64, a full stop between."""
+    parts = (key.spki, credentials) if credentials else (key.spki,)
+    return ".".join(base64.b64encode(part).decode() for part in parts)
+
+
+def parse_key(name: str, text: str) -> Validator:
+    """Read a key as `hypermesh validator key` prints it; raises ValueError."""
+    spki, _, credentials = text.partition(".")
+    found = Validator(
+        name=name, key=PublicKey.from_spki(_bytes(spki)), credentials=_bytes(credentials)
+    )
+    if not found.key.algorithm.is_falcon:
         raise ValueError("validators have Falcon keys")
-    return key
+    if len(found.credentials) > CREDENTIALS_SIZE_BYTES_MAX:
+        raise ValueError("more credentials than a validator can have")
+    return found
 
 
 def _text(value: Any) -> str:

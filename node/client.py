@@ -177,9 +177,17 @@ class NodeClient:
         """Return the proof that a payload is in a block."""
         return self._json("GET", f"/api/v1/transactions/{identifier}/proof")
 
-    def block(self, height: int | None = None) -> dict[str, Any]:
-        """Return a block, the newest for None."""
+    def block(self, height: int | str | None = None) -> dict[str, Any]:
+        """Return a block by height or hash, the newest for None."""
         return self._json("GET", f"/api/v1/blocks/{'latest' if height is None else height}")
+
+    def waiting(self, first: int, *, limit: int) -> dict[str, Any]:
+        """Return a page of the payloads that wait."""
+        return self._json("GET", f"/api/v1/mempool?from={first}&limit={limit}")
+
+    def agreement(self) -> dict[str, Any]:
+        """Return what the node holds of the agreement."""
+        return self._json("GET", "/debug/agreement")
 
     def blocks(self, first: int, *, timeout_s: float, limit: int) -> dict[str, Any]:
         """Return a page of blocks from a height on, waiting for the first of them."""
@@ -223,6 +231,10 @@ class NodeClient:
     def log_checkpoint(self) -> str:
         """Return the newest cosigned checkpoint."""
         return self._ok("GET", "/api/v1/ctlog/checkpoint").text
+
+    def log_cosigners(self) -> dict[str, Any]:
+        """Return what proves how long the log was when each epoch ended."""
+        return self._json("GET", "/api/v1/ctlog/cosigners")
 
     def log_inclusion(self, index: int, size: int | None = None) -> dict[str, Any]:
         """Return an inclusion proof."""

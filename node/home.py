@@ -50,6 +50,16 @@ class Home:
         return self.keys / "issuing.key"
 
     @property
+    def issuing_request(self) -> Path:
+        """Public half of the issuing key of a node that joins: what the root is to certify."""
+        return self.keys / "issuing.pub"
+
+    @property
+    def issuing_certificate(self) -> Path:
+        """Certificate of the issuing key of a node that joined; a founder's is in genesis."""
+        return self.keys / "issuing.pem"
+
+    @property
     def data(self) -> Path:
         """Folder of the databases."""
         return self.path / "data"

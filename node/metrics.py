@@ -118,6 +118,11 @@ STATUS_GAUGES: Final = (
         read=lambda s: s.mempool_bytes,
     ),
     GaugeRow(
+        name="hypermesh_mempool_oldest_seconds",
+        text="Age of the oldest payload waiting to be executed, 0 for none",
+        read=lambda s: s.mempool_oldest_ms / 1000,
+    ),
+    GaugeRow(
         name="hypermesh_transport_peers_count",
         text="Connected peers",
         read=lambda s: sum(peer.connected for peer in s.peers),

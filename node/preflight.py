@@ -224,7 +224,7 @@ def _validator_keys(result: Inspection) -> str:
     assert result.genesis is not None
     assert result.node_key is not None
     if _observes(result):
-        return "none needed: only founders of the chain issue certificates"
+        return _joiner_keys(result)
     require_private(result.home.cosigner_key)
     require_private(result.home.issuing_key)
     index = result.genesis.validator_index(result.node_key.node_id)
@@ -245,6 +245,20 @@ def _validator_keys(result: Inspection) -> str:
             hint="restore the keys folder that was made together with keys/node.key",
         )
     return "cosigner and issuing key belong to genesis"
+
+
+def _joiner_keys(result: Inspection) -> str:
+    """What a home that was made with `--join` brings; homes of older versions have no log keys."""
+    from node.logkeys import issuing_certificate
+
+    assert result.genesis is not None
+    if not result.home.cosigner_key.exists():
+        return "no cosigner key: as a validator this node would vote but not cosign"
+    require_private(result.home.cosigner_key)
+    load_key(result.home.cosigner_key)
+    if not issuing_certificate(result.home, result.genesis.log):
+        return "cosigner key, but no issuing certificate"
+    return "cosigner key and issuing certificate"
 
 
 def _pruning(result: Inspection) -> str | Check:

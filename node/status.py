@@ -79,6 +79,7 @@ class Status:
     stoq: str
     http: str
     height_oldest: int = 1  # the lowest block that was not pruned
+    mempool_oldest_ms: int = 0  # age of the oldest payload that waits, 0 for none
     stall: str = ""  # why nothing is executed although something should be; empty while all is well
 
 
@@ -136,7 +137,8 @@ def to_text(status: Status, findings: Sequence[Finding]) -> str:
         f"{'voting' if status.voting else 'not voting'}"
     )
     lines.append(
-        f"ledger {status.transactions_total:,} transactions   waiting {status.mempool_count:,}   "
+        f"ledger {status.transactions_total:,} transactions   waiting {status.mempool_count:,}"
+        f"{_oldest(status)}   "
         f"certificates {status.log_size:,}   conservation error {status.conservation_error}"
     )
     lines.append(
@@ -148,6 +150,10 @@ def to_text(status: Status, findings: Sequence[Finding]) -> str:
     lines.append(f"root   {status.state_root}")
     lines.append(f"id     {status.node_id}")
     return "\n".join(lines)
+
+
+def _oldest(status: Status) -> str:
+    return f" (oldest {duration(status.mempool_oldest_ms)})" if status.mempool_count else ""
 
 
 def duration(milliseconds: int) -> str:

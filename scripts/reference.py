@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import sys
@@ -57,6 +58,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "configuration.md", _configuration()
     yield "cli.md", _commands()
     yield "http.md", _http()
+    yield "openapi.json", _openapi()
     yield "limits.md", _limits()
     yield "stoq.md", _stoq()
     yield "consensus.md", _consensus()
@@ -252,6 +254,13 @@ def _option_help(item: Any) -> str:
     return f"{item.help or ''}{shown}"
 
 
+def _openapi() -> str:
+    from node.runtime.openapi import openapi_document
+    from node.runtime.routes import summaries
+
+    return json.dumps(openapi_document(summaries()), indent=1, ensure_ascii=False) + "\n"
+
+
 def _http() -> str:
     from node.runtime.endpoints import COMMON_ERRORS, ENDPOINTS
     from node.runtime.routes import Routes
@@ -277,7 +286,8 @@ def _http() -> str:
         "Served on `http.listen`, `[::1]:9293` by default. Amounts are decimal texts in base "
         "units, digests hexadecimal, proofs base64. An error is an RFC 9457 problem document with "
         "`code`, `title`, `cause` and `next_step`; [errors](errors.md) lists the codes. A query "
-        "parameter that is not named here is refused.",
+        "parameter that is not named here is refused. The same as OpenAPI 3.1: "
+        "[openapi.json](openapi.json), and `/api/v1/openapi.json` of a node.",
         "\n\n".join(parts),
     )
 

@@ -134,6 +134,26 @@ class CosignerBusy(TrustChainError):
         return "retry in a second; the request keeps its index"
 
 
+class MalformedCredentials(TrustChainError):
+    """Bytes are not the log keys of a validator, or not proof that it holds them."""
+
+    code = "HM-A-014"
+
+    @property
+    def hint(self) -> str:
+        return "make them again with this version's `hypermesh validator key`"
+
+
+class EpochEndUnproven(TrustChainError):
+    """What is said of the log at the end of an epoch does not follow from a certified state."""
+
+    code = "HM-A-015"
+
+    @property
+    def hint(self) -> str:
+        return "fetch it again, from another node"
+
+
 class RequestRefused(TrustChainError):
     """The agreed rules refuse a request; `code` is that of its outcome, HM-A-128 and above."""
 

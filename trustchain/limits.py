@@ -55,6 +55,8 @@ COSIGN_HEADS_COUNT_MAX: Final = 8  # newest heads signed when many blocks commit
 COSIGN_REPEAT_S: Final = 0.5  # a lost push is repeated this much later
 COSIGN_PUSHES_IN_FLIGHT_MAX: Final = 32  # a silent peer holds each until its time-out
 COSIGN_WAITERS_COUNT_MAX: Final = 4_096  # requests waiting for their checkpoint
+EVIDENCE_SIZE_BYTES_MAX: Final = 24_576  # an issuing certificate, two signatures
+EPOCH_END_SIZE_BYTES_MAX: Final = 65_536  # two records of the largest kind with their paths
 
 # Text that comes from outside
 SUBMISSION_SIZE_BYTES_MAX: Final = 65_536  # JSON with one request in PEM

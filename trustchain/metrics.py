@@ -43,6 +43,9 @@ class CosignerStatistics:
     """Checkpoints and cosignatures at one moment."""
 
     name: str
+    epoch: int  # whose validators cosign
+    seated: int  # 1 while this node is one of them
+    needed: int  # cosignatures that make a checkpoint count
     signed_size: int
     cosigned_size: int  # of the newest checkpoint that counts
     cosignatures: int  # on the newest checkpoint that counts

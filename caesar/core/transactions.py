@@ -20,6 +20,8 @@ TAG: Final = 1
 VERSION: Final = 1
 TRANSFER: Final = 1
 DOMAIN: Final = b"hypermesh/tx/v1"
+# Tag, array head, version, two bytes of head and the chain id, two of head: then the sender.
+SENDER_AT: Final = 1 + 1 + 1 + 2 + HASH_SIZE_BYTES + 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

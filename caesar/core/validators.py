@@ -11,6 +11,9 @@ has followed the chain to within the last `WINDOW_BLOCKS` blocks. All members ap
 too: the quorum tolerates f of them by construction, and a cluster whose liars could not be counted
 might never be repaired. A key that has left never returns.
 
+*Credentials* of a joiner are not read here: another application vouches for them, or nobody does
+and the change is refused. A joiner without credentials votes all the same.
+
 *Evidence* of two contradicting statements leaves a tombstone on key *and* name: neither is ever
 accepted again, so no change of keys escapes it. It counts once for each offender and offence, while
 the statements' epoch is the present one or the one before and their place is at most
@@ -69,6 +72,14 @@ ROOT_DOMAIN: Final = b"hypermesh/validator-registry/v1"
 Verify = Callable[[PublicKey, bytes, Signature], bool]
 """Whether a signature is by this key over these bytes."""
 
+Vouch = Callable[[Validator, bytes, Sequence[Validator]], bool]
+"""Whether a joiner's evidence proves its credentials, in a set with these other members."""
+
+
+def nobody_vouches(_joiner: Validator, _evidence: bytes, _others: Sequence[Validator]) -> bool:
+    """What holds where no application reads credentials."""
+    return False
+
 
 class Verdict(IntEnum):
     """What became of a payload. Registry payloads pay no fee, so none of them ever *fails*."""
@@ -96,6 +107,7 @@ class Verdict(IntEnum):
     EVIDENCE_KNOWN = 146
     EVIDENCE_INVALID = 147
     NOT_A_VALIDATOR = 148
+    CREDENTIALS_INVALID = 149
 
     @property
     def code(self) -> str:
@@ -272,13 +284,19 @@ def begin(registry: Registry, epoch: int) -> Registry:
 
 
 def apply(
-    registry: Registry, payload: ValidatorPayload, *, chain_id: Digest, height: int, verify: Verify
+    registry: Registry,
+    payload: ValidatorPayload,
+    *,
+    chain_id: Digest,
+    height: int,
+    verify: Verify,
+    vouch: Vouch = nobody_vouches,
 ) -> tuple[Registry, Verdict]:
     """Judge one payload of the block at `height`; the state changes only if it is applied."""
     if payload.chain_id != chain_id:
         return registry, Verdict.WRONG_CHAIN
     if isinstance(payload, SignedChange):
-        return _change(registry, payload, height, verify)
+        return _change(registry, payload, height, verify, vouch)
     return _accuse(registry, payload, height, verify)
 
 
@@ -293,7 +311,7 @@ def end(registry: Registry, height: int, header_hash: Digest) -> Registry:
 
 
 def _change(
-    registry: Registry, signed: SignedChange, height: int, verify: Verify
+    registry: Registry, signed: SignedChange, height: int, verify: Verify, vouch: Vouch
 ) -> tuple[Registry, Verdict]:
     change = signed.change
     if height > change.valid_until:
@@ -310,6 +328,8 @@ def _change(
         verdict = _approved(registry, signed, verify)
     if verdict is Verdict.APPLIED:
         verdict = _caught_up(registry, signed, verify)
+    if verdict is Verdict.APPLIED:
+        verdict = _vouched(signed, members, vouch)
     if verdict is not Verdict.APPLIED:
         return registry, verdict
     return _pend(registry, members, height, automatic=False), Verdict.APPLIED
@@ -376,6 +396,16 @@ def _caught_up(registry: Registry, signed: SignedChange, verify: Verify) -> Verd
         message = join_bytes(change, joiner.node_id, proof.height, proof.header_hash)
         if not verify(joiner.key, message, proof.signature):
             return Verdict.JOIN_PROOF_INVALID
+    return Verdict.APPLIED
+
+
+def _vouched(signed: SignedChange, members: Sequence[Validator], vouch: Vouch) -> Verdict:
+    for joiner, proof in zip(signed.change.joiners, signed.proofs, strict=True):
+        others = [entry for entry in members if entry is not joiner]
+        if joiner.credentials and not vouch(joiner, proof.evidence, others):
+            return Verdict.CREDENTIALS_INVALID
+        if proof.evidence and not joiner.credentials:
+            return Verdict.CREDENTIALS_INVALID
     return Verdict.APPLIED
 
 
@@ -477,10 +507,10 @@ def _set(value: Value) -> ValidatorSet:
 
 
 def _member(value: Value) -> Validator:
-    name, spki = wire.fields(value, 2)
+    name, spki, credentials = wire.with_credentials(value)
     if type(name) is not str or type(spki) is not bytes:
         raise MalformedMessage("expected a validator")
-    return Validator(name=name, key=PublicKey.from_spki(spki))
+    return Validator(name=name, key=PublicKey.from_spki(spki), credentials=credentials)
 
 
 def _pending(value: Value) -> Pending:
@@ -592,5 +622,9 @@ _TEXTS: Final[dict[Verdict, tuple[str, str]]] = {
     Verdict.NOT_A_VALIDATOR: (
         "the accused was no validator in the epoch of the statements",
         "nothing to do",
+    ),
+    Verdict.CREDENTIALS_INVALID: (
+        "a new validator does not hold the cosigner or issuing key that was approved",
+        "submit again with the home folder of the new node, keys and issuing certificate included",
     ),
 }

@@ -19,7 +19,7 @@ from caesar.core.ledger import Ledger
 from caesar.core.proofs import AccountProof, AccountState, Commitment
 from caesar.core.receipts import Outcome
 from caesar.core.rules import Parameters, parameters_at
-from caesar.core.transactions import TAG
+from caesar.core.transactions import SENDER_AT, TAG
 from caesar.errors import StateDamaged
 from caesar.limits import (
     HEAD_ROW_SIZE_BYTES_MAX,
@@ -103,6 +103,11 @@ class LedgerApplication:
     def tag(self) -> int:
         """First byte of a ledger transaction."""
         return TAG
+
+    @property
+    def sender_at(self) -> int:
+        """The first bytes of the sender's address."""
+        return SENDER_AT
 
     @property
     def repeated_codes(self) -> frozenset[int]:

@@ -18,7 +18,7 @@ from caesar.core.changes import (
     ValidatorPayload,
     decode_validator_payload,
 )
-from caesar.core.validators import Registry, Verdict
+from caesar.core.validators import Registry, Verdict, Vouch
 from caesar.errors import StateDamaged, ValidatorPayloadMalformed
 from caesar.limits import JOIN_AGE_BLOCKS_MAX, REGISTRY_SIZE_BYTES_MAX
 from consensus.application import Advice, Executed, Outline, Row
@@ -79,11 +79,19 @@ class ValidatorsApplication:
 
     name: Final = "validators"
     tag: Final = TAG
+    sender_at: Final = None
     repeated_codes: Final = validators.REPEATED
     malformed_codes: Final = frozenset((int(Verdict.MALFORMED), int(Verdict.WRONG_CHAIN)))
 
-    def __init__(self, chain_id: Digest, genesis: Sequence[Validator]) -> None:
+    def __init__(
+        self,
+        chain_id: Digest,
+        genesis: Sequence[Validator],
+        *,
+        vouch: Vouch = validators.nobody_vouches,
+    ) -> None:
         self._chain_id = chain_id
+        self._vouch = vouch
         self._genesis = validators.genesis(genesis)
         self._state = _state_of(self._genesis)
         self._counts = _Counts()
@@ -271,7 +279,12 @@ class ValidatorsApplication:
         self, registry: Registry, payload: ValidatorPayload, height: int
     ) -> tuple[Registry, Verdict]:
         return validators.apply(
-            registry, payload, chain_id=self._chain_id, height=height, verify=verify
+            registry,
+            payload,
+            chain_id=self._chain_id,
+            height=height,
+            verify=verify,
+            vouch=self._vouch,
         )
 
 

@@ -14,6 +14,7 @@ from pqcrypto.sign import falcon_padded_512 as oracle
 from caesar.core.addresses import address_text, parse_address
 from caesar.core.receipts import Outcome
 from caesar.core.transactions import (
+    SENDER_AT,
     SignedTransaction,
     Transaction,
     Transfer,
@@ -176,6 +177,7 @@ def test_twins_agree_on_well_formed_transactions(
         signature=wallet("alice").sign(transaction.signed_bytes),
         key=wallet("alice").public.raw if key else None,
     )
+    assert signed.encode()[SENDER_AT:].startswith(address("alice"))
     outcome = assert_twins_agree(signed.encode())
     if 0 not in amounts:
         assert outcome is (Outcome.APPLIED if key else Outcome.KEY_MISSING)

@@ -1,6 +1,7 @@
 """Who votes: changes by quorum, evidence, tombstones, and removal that can cost no quorum."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,7 @@ from caesar.limits import (
     CHANGE_VALID_BLOCKS_MAX,
     EVIDENCE_AGE_BLOCKS_MAX,
 )
+from caesar.runtime.validators import ValidatorsApplication
 from caesar.tests.validator_worlds import RegistryWorld, key, lie, node, nodes
 from caesar.tests.worlds import CHAIN
 from consensus.core import evidence
@@ -568,3 +570,114 @@ def test_the_root_is_the_hash_of_body_and_headers_as_specified() -> None:
     expected = hashlib.sha256(b"hypermesh/validator-registry/v1" + committed).digest()
     found = validators.root(Digest(sha256(encode(registry.body()))), ((5, Digest(b"h" * 32)),))
     assert found == expected
+
+
+# --- credentials
+
+
+def vouched(joiner: Validator, evidence: bytes, others: Sequence[Validator]) -> bool:
+    """An application that wants its evidence to repeat the credentials, which nobody else has."""
+    taken = [entry.credentials for entry in others]
+    return evidence == joiner.credentials and joiner.credentials not in taken
+
+
+def holding(name: str, credentials: bytes = b"its log keys") -> Validator:
+    return replace(node(name), credentials=credentials)
+
+
+def shown(world: RegistryWorld, change: Change, *evidence: bytes) -> bytes:
+    """The change, approved, with this evidence for its joiners."""
+    proofs = [
+        replace(world.proof(change, joiner), evidence=said)
+        for joiner, said in zip(change.joiners, evidence, strict=True)
+    ]
+    return SignedChange(
+        change=change, approvals=world.approvals(change), proofs=tuple(proofs)
+    ).encode()
+
+
+def world_with_a_voucher() -> RegistryWorld:
+    world = RegistryWorld(nodes(4), vouch=vouched)
+    world.skip(1)
+    return world
+
+
+def test_credentials_enter_the_set_with_their_validator() -> None:
+    world = world_with_a_voucher()
+    new = holding("n4")
+    change = world.change(adds=[new])
+    payload = shown(world, change, b"its log keys")
+    assert decode_validator_payload(payload).encode() == payload
+    assert world.verdict(payload) is Verdict.APPLIED
+    world.settle()
+    assert world.registry.present.members[-1] == new
+    assert [entry.credentials for entry in world.registry.present.members[:-1]] == [b""] * 4
+    # What is stored is the same state, and so is what a snapshot restores.
+    other = ValidatorsApplication(CHAIN, nodes(4), vouch=vouched)
+    deltas = [
+        (block.header.height, done.delta)
+        for block, done in zip(world.blocks, world.executed, strict=True)
+    ]
+    assert other.load([], deltas) == world.executed[-1].root
+    assert other.registry == world.registry
+
+
+@pytest.mark.parametrize(
+    ("credentials", "evidence"),
+    [(b"its log keys", b""), (b"its log keys", b"others"), (b"", b"its log keys")],
+)
+def test_evidence_and_credentials_belong_together(credentials: bytes, evidence: bytes) -> None:
+    world = world_with_a_voucher()
+    change = world.change(adds=[holding("n4", credentials), holding("n5", b"more")])
+    payload = shown(world, change, evidence, b"more")
+    assert world.verdict(payload) is Verdict.CREDENTIALS_INVALID
+    assert world.registry.pending is None
+
+
+def test_joiners_of_one_change_are_judged_beside_each_other() -> None:
+    world = world_with_a_voucher()
+    same = world.change(
+        adds=[holding("n4")],
+        rotations=[Validator(name="n1", key=key("x").public, credentials=b"its log keys")],
+    )
+    assert world.verdict(shown(world, same, b"its log keys", b"its log keys")) is (
+        Verdict.CREDENTIALS_INVALID
+    )
+    change = world.change(
+        adds=[holding("n4")],
+        rotations=[Validator(name="n1", key=key("x").public, credentials=b"more")],
+    )
+    assert world.verdict(shown(world, change, b"its log keys", b"more")) is Verdict.APPLIED
+
+
+def test_where_nobody_vouches_no_credentials_are_accepted() -> None:
+    world = RegistryWorld(nodes(4))
+    world.skip(1)
+    change = world.change(adds=[holding("n4")])
+    assert world.verdict(shown(world, change, b"its log keys")) is Verdict.CREDENTIALS_INVALID
+
+
+def test_operators_approve_credentials_with_the_key() -> None:
+    world = world_with_a_voucher()
+    first = world.change(adds=[holding("n4")])
+    second = world.change(adds=[holding("n4", b"others")])
+    assert first.id != second.id
+    swapped = SignedChange(
+        change=second,
+        approvals=world.approvals(first),
+        proofs=(replace(world.proof(second, second.adds[0]), evidence=b"others"),),
+    ).encode()
+    assert world.verdict(swapped) is Verdict.APPROVAL_INVALID
+
+
+def test_a_change_without_credentials_keeps_its_first_form() -> None:
+    world = world_with_a_voucher()
+    plain = world.change(adds=[node("n4")])
+    assert plain.fields()[0] == 1
+    assert world.change(adds=[holding("n4")]).fields()[0] == 2
+    payload = world.sign(plain)
+    assert payload[1:4] == b"\x9b\x01\x01"  # eleven fields, version 1, a change
+    as_second = payload[:2] + b"\x02" + payload[3:]
+    with pytest.raises(ValidatorPayloadMalformed):
+        decode_validator_payload(as_second)
+    assert world.verdict(payload) is Verdict.APPLIED

@@ -11,7 +11,7 @@ from caesar.core.changes import (
     SignedChange,
     join_bytes,
 )
-from caesar.core.validators import Registry, Verdict
+from caesar.core.validators import Registry, Verdict, Vouch, nobody_vouches
 from caesar.runtime.validators import ValidatorsApplication
 from caesar.tests.worlds import CHAIN
 from consensus.application import Block, Executed
@@ -107,9 +107,15 @@ def lie(
 class RegistryWorld:
     """The application, and what consensus does with the sets it returns."""
 
-    def __init__(self, members: Sequence[Validator], *, obeyed: bool = True) -> None:
+    def __init__(
+        self,
+        members: Sequence[Validator],
+        *,
+        obeyed: bool = True,
+        vouch: Vouch = nobody_vouches,
+    ) -> None:
         self.members = tuple(members)
-        self.application = ValidatorsApplication(CHAIN, self.members)
+        self.application = ValidatorsApplication(CHAIN, self.members, vouch=vouch)
         self.application.genesis()
         self.obeyed = obeyed
         self.height = 0

@@ -104,7 +104,7 @@ class Recorder(StoqChannel):
         except (TransportError, trio.TooSlowError) as error:
             raise CallFailed(str(error)) from error
         answered = time.monotonic()
-        height, codes, outcomes = codec.decode(answer, size_max=len(answer))  # type: ignore[misc]
+        height, codes, outcomes, _ids = codec.decode(answer, size_max=len(answer))  # type: ignore[misc]
         assert isinstance(height, int)
         assert isinstance(codes, bytes)
         assert isinstance(outcomes, bytes)

@@ -16,14 +16,24 @@ from native.values import Digest, NodeId, PublicKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validator:
-    """One voting member. The key binds its votes; the name is for people."""
+    """One voting member. The key binds its votes; the name is for people.
+
+    `credentials` are bytes of an application, certified with the set and not read by consensus: a
+    client that follows the epochs learns them with the keys. Members of genesis have none.
+    """
 
     name: str
     key: PublicKey
+    credentials: bytes = b""
 
     @property
     def node_id(self) -> NodeId:
         return self.key.node_id
+
+    def value(self) -> tuple[Value, ...]:
+        if not self.credentials:
+            return (self.name, self.key.spki)
+        return (self.name, self.key.spki, self.credentials)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +50,7 @@ class ValidatorSet:
     def value(self) -> tuple[Value, ...]:
         return (
             int(self.epoch),
-            tuple([(validator.name, validator.key.spki) for validator in self.members]),
+            tuple([validator.value() for validator in self.members]),
         )
 
     def index_of(self, node_id: NodeId) -> int | None:

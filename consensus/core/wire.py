@@ -56,6 +56,7 @@ from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import MalformedMessage, UnknownEpoch
 from consensus.limits import (
     BODIES_PER_FETCH_MAX,
+    CREDENTIALS_SIZE_BYTES_MAX,
     HEADERS_PER_REPLY_MAX,
     LEAVES_PER_VECTOR_MAX,
     MEMBERS_MAX,
@@ -519,18 +520,29 @@ def validator_set(value: Value) -> ValidatorSet:
     epoch, members = fields(value, 2)
     validators: list[Validator] = []
     for entry in rows(members, MEMBERS_MAX, 1):
-        name, spki = fields(entry, 2)
+        name, spki, credentials = with_credentials(entry)
         if type(name) is not str or len(name.encode()) > VALIDATOR_NAME_BYTES_MAX:
             raise MalformedMessage("expected the name of a validator")
         if type(spki) is not bytes:
             raise MalformedMessage("expected a public key")
         try:
-            validators.append(Validator(name=name, key=PublicKey.from_spki(spki)))
+            key = PublicKey.from_spki(spki)
         except NativeError as error:
             raise MalformedMessage(str(error)) from None
+        validators.append(Validator(name=name, key=key, credentials=credentials))
     if len({validator.node_id for validator in validators}) != len(validators):
         raise MalformedMessage("a set with one key twice")
     return ValidatorSet(epoch=Epoch(number(epoch)), members=tuple(validators))
+
+
+def with_credentials(value: Value) -> tuple[Value, Value, bytes]:
+    """Name, key and credentials of a validator; one without credentials is a list of two."""
+    if isinstance(value, tuple) and len(value) == 2:
+        return value[0], value[1], b""
+    name, spki, credentials = fields(value, 3)
+    if type(credentials) is not bytes or not 0 < len(credentials) <= CREDENTIALS_SIZE_BYTES_MAX:
+        raise MalformedMessage("expected the credentials of a validator")
+    return name, spki, credentials
 
 
 def epoch_link(value: Value, bounds: Bounds) -> EpochLink:

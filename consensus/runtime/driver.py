@@ -252,6 +252,12 @@ class Driver:
             halted=self.halted,
         )
 
+    def timers(self) -> dict[str, int]:
+        """Which timers run, by name, and in how many milliseconds each is due; below 0 it was."""
+        now = self._clock().monotonic_us
+        running = sorted((timer.value, at) for timer, at in self._timers.items())
+        return {name: (at - now) // 1_000 for name, at in running}
+
     # --- what the runtime tells us
 
     def frame_received(self, connection: Connection, frame_type: int, payload: bytes) -> None:

@@ -191,7 +191,7 @@ def accepted_bodies(tick: Tick, find: Callable[[Digest], Body | None]) -> dict[D
 
 
 class Custody:
-    """Payloads until they are executed; like the native mempool, but small."""
+    """Payloads until they are executed, in order of arrival; the native mempool, but small."""
 
     def __init__(self) -> None:
         self.payloads: dict[bytes, int] = {}  # first seen

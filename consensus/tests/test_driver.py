@@ -128,7 +128,7 @@ class Node:
     ) -> None:
         self.disk = Disk()
         self.machine = Machine()
-        self.mempool = Mempool(1_000, 10_000_000)
+        self.mempool = Mempool(1_000, 10_000_000, sender_at=[(1, 1)])
         self.served: list[Request] = []
         self.transfers: list[object] = []
         self.certified: list[BlockCertificate] = []
@@ -221,6 +221,26 @@ def test_payloads_are_executed_once_everywhere_in_one_order() -> None:
         assert node.machine.root == first.root
         assert node.certified[-1].height >= 1
         assert len(node.mempool) == 0
+
+
+def test_a_sender_that_floods_does_not_delay_another() -> None:
+    world = World()
+    flood = [b"\x01" + b"flooding" + b"%d" % number for number in range(600)]
+    for node in (1, 2):
+        world.submit(node, *flood[node * 200 : node * 200 + 200])
+    world.submit(1, b"\x01" + b"somebody" + b"first", b"\x01" + b"somebody" + b"second")
+    world.submit(3, b"\x01" + b"another." + b"only")
+    while world.sent:  # all of it waits before the primary proposes
+        sender, peer, frame_type, data = world.sent.popleft()
+        world.nodes[peer].driver.frame_received(cast("Connection", sender), frame_type, data)
+    world.settle()
+    executed = world.nodes[0].machine.payloads
+    order = [text[1:9] for text in executed]
+    assert len(executed) == 403
+    assert order.index(b"another.") < 8
+    assert [at for at, name in enumerate(order) if name == b"somebody"][1] < 16
+    for name in (b"flooding200", b"flooding201", b"flooding202"):
+        assert b"\x01" + name in executed[:8]
 
 
 def test_malformed_payloads_of_another_node_never_come_into_custody() -> None:

@@ -384,3 +384,31 @@ def test_as_many_links_as_the_limits_say_fit_into_a_file(size: int, count: int) 
     data = encode(link.value())
     assert len(data) < MESSAGE_BYTES_MAX
     assert count * len(data) < LINKS_SIZE_BYTES_MAX
+
+
+def test_credentials_are_certified_with_the_set_that_has_them() -> None:
+    plain = members(1, 1, 2, 3, 4)
+    first, *rest = plain.members
+    held = replace(plain, members=(replace(first, credentials=b"log keys"), *rest))
+    assert held.hash != plain.hash
+    assert encode(members(1, 1, 2, 3, 4).value()) == encode(plain.value())  # as before
+    end = chain(1, 64)[-1]
+    link = EpochLink(
+        certificate=certified(end, FOUR, (0, 1, 2), next_set=held.hash), validators=held
+    )
+    (row,) = decode_links(encode_links([link]))
+    known = GENESIS.decoded([row]).newest.validators
+    assert known == held
+    assert known.members[0].credentials == b"log keys"
+    for other in (plain, replace(held, members=(replace(first, credentials=b"mine"), *rest))):
+        with pytest.raises(ProofInvalid):
+            GENESIS.followed([replace(link, validators=other)])
+
+
+@pytest.mark.parametrize("credentials", [b"", bytes(2_049), "text", 7])
+def test_credentials_are_bounded_bytes(credentials: bytes | str | int) -> None:
+    entry = ("v0", secret(0).public.spki, credentials)
+    with pytest.raises(MalformedMessage):
+        wire.validator_set((1, (entry,)))
+    short = ("v0", secret(0).public.spki, bytes(2_048))
+    assert wire.validator_set((1, (short,))).members[0].credentials == bytes(2_048)

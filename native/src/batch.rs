@@ -84,6 +84,16 @@ impl Batch {
         Ok(Self::assemble(body, ends, hashes))
     }
 
+    /// The payloads of several batches in one, in order; nothing is hashed again but the root.
+    pub fn join(batches: &[&Self]) -> Result<Self, BatchError> {
+        let payloads: Vec<&[u8]> = batches.iter().flat_map(|batch| batch.payloads()).collect();
+        let hashes = batches
+            .iter()
+            .flat_map(|batch| batch.hashes.iter().copied())
+            .collect();
+        Self::of_hashed(&payloads, hashes)
+    }
+
     fn assemble(body: Vec<u8>, ends: Vec<u32>, hashes: Vec<Hash>) -> Self {
         let root = root_of_hashes(&hashes);
         Self {
@@ -236,6 +246,12 @@ mod tests {
         let batch = Batch::of(&[b"a", b"b", b"c"]).unwrap();
         assert_eq!(batch.select(&[1, 0, 9]), Batch::of(&[b"a", b"c"]).ok());
         assert_eq!(batch.select(&[1]), None);
+        let (front, back) = (
+            batch.select(&[1, 1, 0]).unwrap(),
+            batch.select(&[0, 0, 1]).unwrap(),
+        );
+        assert_eq!(Batch::join(&[&front, &back]), Ok(batch));
+        assert_eq!(Batch::join(&[]), Batch::of::<&[u8]>(&[]));
     }
 
     #[test]

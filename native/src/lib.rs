@@ -16,6 +16,7 @@ pub mod quic;
 pub mod sumtree;
 pub mod tls;
 pub mod transaction;
+pub mod turns;
 
 #[cfg(feature = "python")]
 mod python;

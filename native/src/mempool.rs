@@ -2,15 +2,25 @@
 //!
 //! A payload enters *custody* when it is admitted here or handed over by another validator, and
 //! stays until it is executed or refused, across view changes. While it waits it is *pending*; once
-//! a batch holds it, it is *proposed*. Order is first in, first out. Both bounds hold at any time;
-//! an entry costs its payload and a fixed overhead that is not counted.
+//! a batch holds it, it is *proposed*. Both bounds hold at any time; an entry costs its payload and
+//! a fixed overhead that is not counted.
+//!
+//! A batch fills its places in turn: one for the sender whose turn it is (`turns`), one for the
+//! payload that waits longest. So a sender with little to say waits for one round of the others,
+//! however much one of them sends; and nobody waits for more than twice the payloads that came
+//! before, which keeps the age that a primary is judged by near what arrival order would give.
+//! Payloads of one sender always leave in the order they came.
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::{
     batch::{Batch, HEAD_SIZE, LENGTH_SIZE},
     hash::Hash,
     limits::{BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX},
+    turns::Turns,
 };
+
+/// So many bytes of a payload name its sender.
+const SENDER_SIZE: usize = 8;
 
 /// What became of a payload offered to `Mempool::add`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +65,19 @@ pub struct Statistics {
 struct Entry {
     payload: Box<[u8]>,
     source: u32,
+    flow: u64,
     arrival: u64,
     since_ms: u64,
     proposed: bool,
+}
+
+/// One payload in custody, for those who look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub arrival: u64,
+    pub source: u32,
+    pub since_ms: u64,
+    pub proposed: bool,
 }
 
 /// What one source has in custody.
@@ -78,7 +98,12 @@ pub struct Mempool {
     /// The part of it that is pending, oldest first.
     pending: BTreeMap<u64, Hash>,
     /// Few: one a validator. Empty holdings are forgotten.
-    sources: HashMap<u32, Holdings>,
+    sources: BTreeMap<u32, Holdings>,
+    turns: Turns,
+    /// The next place is for the payload that waits longest.
+    by_age: bool,
+    /// By first byte, where in a payload its sender is named; 0 where it is not.
+    sender_at: [usize; 256],
     recent: Recent,
     next_arrival: u64,
     bytes: usize,
@@ -94,12 +119,32 @@ impl Mempool {
             entries: HashMap::new(),
             custody: BTreeMap::new(),
             pending: BTreeMap::new(),
-            sources: HashMap::new(),
+            sources: BTreeMap::new(),
+            turns: Turns::default(),
+            by_age: false,
+            sender_at: [0; 256],
             recent: Recent::new(recent_max),
             next_arrival: 0,
             bytes: 0,
             pending_bytes: 0,
             counters: Statistics::default(),
+        }
+    }
+
+    /// Payloads that begin with `tag` name their sender by the 8 bytes at `offset`, 1 or more. What
+    /// names no sender is one flow of its source.
+    pub fn name_senders(&mut self, tag: u8, offset: usize) {
+        self.sender_at[usize::from(tag)] = offset;
+    }
+
+    /// An own flow of a source is named by its number: that an address begins with it is as unlikely
+    /// as that two begin alike, and would only make them share their turns.
+    fn flow_of(&self, payload: &[u8], source: u32) -> u64 {
+        let at = self.sender_at[usize::from(payload[0])];
+        let named = payload.get(at..at + SENDER_SIZE);
+        match named.and_then(<[u8]>::first_chunk) {
+            Some(sender) if at > 0 => u64::from_be_bytes(*sender),
+            _ => u64::from(source),
         }
     }
 
@@ -157,18 +202,20 @@ impl Mempool {
         self.next_arrival += 1;
         self.bytes += payload.len();
         self.custody.insert(arrival, *hash);
+        let flow = self.flow_of(payload, source);
         let entry = Entry {
             payload: payload.into(),
             source,
+            flow,
             arrival,
             since_ms: now_ms,
-            proposed: true,
+            proposed: false,
         };
         self.entries.insert(*hash, entry);
         let holdings = self.sources.entry(source).or_default();
         holdings.count += 1;
         holdings.bytes += payload.len();
-        self.set_proposed(hash, false);
+        self.now_pending(hash, source, flow, arrival, payload.len());
         Status::Added
     }
 
@@ -218,28 +265,61 @@ impl Mempool {
         true
     }
 
-    /// The oldest pending payloads as a batch, proposed from now on; `None` if nothing is pending or
-    /// if the oldest does not fit. `bytes_max` bounds the body.
+    /// Pending payloads as a batch, in the order that the module describes, proposed from now on;
+    /// `None` if nothing is pending or if the next does not fit. `bytes_max` bounds the body.
     pub fn take(&mut self, count_max: usize, bytes_max: usize) -> Option<Batch> {
-        let hashes = self.oldest(&self.pending, count_max, bytes_max);
-        let batch = self.batch_of(hashes)?;
-        for hash in batch.hashes() {
-            self.set_proposed(hash, true);
+        let count_max = count_max.min(BATCH_PAYLOADS_MAX);
+        let mut room = body_room(bytes_max);
+        let mut hashes = Vec::with_capacity(count_max.min(self.pending.len()));
+        while hashes.len() < count_max {
+            let next = if self.by_age {
+                self.pending.values().next().copied()
+            } else {
+                self.turns.next()
+            };
+            let Some(hash) = next else {
+                break;
+            };
+            let entry = self
+                .entries
+                .get_mut(&hash)
+                .expect("what is pending is there");
+            let size = LENGTH_SIZE + entry.payload.len();
+            if size > room {
+                break;
+            }
+            room -= size;
+            if !self.by_age {
+                self.turns.pass();
+            }
+            self.by_age = !self.by_age;
+            entry.proposed = true;
+            let (source, flow, arrival, bytes) =
+                (entry.source, entry.flow, entry.arrival, entry.payload.len());
+            self.no_longer_pending(source, flow, arrival, bytes);
+            hashes.push(hash);
         }
-        Some(batch)
+        self.batch_of(hashes)
     }
 
     /// A copy of the oldest payloads in custody, proposed or not; nothing changes.
     pub fn oldest_batch(&self, count_max: usize, bytes_max: usize) -> Option<Batch> {
-        self.batch_of(self.oldest(&self.custody, count_max, bytes_max))
+        self.page(0, count_max, bytes_max).map(|(batch, _)| batch)
     }
 
-    fn oldest(&self, queue: &BTreeMap<u64, Hash>, count_max: usize, bytes_max: usize) -> Vec<Hash> {
-        let mut room = bytes_max
-            .min(BATCH_SIZE_BYTES_MAX)
-            .saturating_sub(HEAD_SIZE);
-        queue
-            .values()
+    /// A copy of what is in custody from arrival `first` on, oldest first, with what is known of
+    /// each; `None` if there is nothing, or if the oldest of it does not fit.
+    pub fn page(
+        &self,
+        first: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Option<(Batch, Vec<Waiting>)> {
+        let mut room = body_room(bytes_max);
+        let hashes: Vec<Hash> = self
+            .custody
+            .range(first..)
+            .map(|(_, hash)| hash)
             .take(count_max.min(BATCH_PAYLOADS_MAX))
             .take_while(|hash| {
                 let size = LENGTH_SIZE + self.entries[*hash].payload.len();
@@ -248,7 +328,20 @@ impl Mempool {
                 fits
             })
             .copied()
-            .collect()
+            .collect();
+        let waiting = hashes
+            .iter()
+            .map(|hash| {
+                let entry = &self.entries[hash];
+                Waiting {
+                    arrival: entry.arrival,
+                    source: entry.source,
+                    since_ms: entry.since_ms,
+                    proposed: entry.proposed,
+                }
+            })
+            .collect();
+        Some((self.batch_of(hashes)?, waiting))
     }
 
     fn batch_of(&self, hashes: Vec<Hash>) -> Option<Batch> {
@@ -295,16 +388,18 @@ impl Mempool {
     }
 
     fn take_out(&mut self, hash: &Hash) -> bool {
-        if !self.entries.contains_key(hash) {
+        let Some(entry) = self.entries.remove(hash) else {
             return false;
+        };
+        let bytes = entry.payload.len();
+        if !entry.proposed {
+            self.no_longer_pending(entry.source, entry.flow, entry.arrival, bytes);
         }
-        self.set_proposed(hash, true);
-        let entry = self.entries.remove(hash).expect("just seen");
         self.custody.remove(&entry.arrival);
-        self.bytes -= entry.payload.len();
+        self.bytes -= bytes;
         let holdings = self.sources.get_mut(&entry.source).expect("has this entry");
         holdings.count -= 1;
-        holdings.bytes -= entry.payload.len();
+        holdings.bytes -= bytes;
         if holdings.count == 0 {
             self.sources.remove(&entry.source);
         }
@@ -319,16 +414,29 @@ impl Mempool {
             return;
         }
         entry.proposed = proposed;
-        let holdings = self.sources.get_mut(&entry.source).expect("has this entry");
+        let (source, flow, arrival, bytes) =
+            (entry.source, entry.flow, entry.arrival, entry.payload.len());
         if proposed {
-            self.pending.remove(&entry.arrival);
-            holdings.pending.remove(&entry.arrival);
-            self.pending_bytes -= entry.payload.len();
+            self.no_longer_pending(source, flow, arrival, bytes);
         } else {
-            self.pending.insert(entry.arrival, *hash);
-            holdings.pending.insert(entry.arrival);
-            self.pending_bytes += entry.payload.len();
+            self.now_pending(hash, source, flow, arrival, bytes);
         }
+    }
+
+    fn now_pending(&mut self, hash: &Hash, source: u32, flow: u64, arrival: u64, bytes: usize) {
+        self.pending.insert(arrival, *hash);
+        let holdings = self.sources.get_mut(&source).expect("has this entry");
+        holdings.pending.insert(arrival);
+        self.turns.insert(flow, source, arrival, *hash);
+        self.pending_bytes += bytes;
+    }
+
+    fn no_longer_pending(&mut self, source: u32, flow: u64, arrival: u64, bytes: usize) {
+        self.pending.remove(&arrival);
+        let holdings = self.sources.get_mut(&source).expect("has this entry");
+        holdings.pending.remove(&arrival);
+        self.turns.remove(flow, arrival);
+        self.pending_bytes -= bytes;
     }
 
     /// When the oldest payload came into custody, by the caller's clock.
@@ -350,6 +458,13 @@ impl Mempool {
             ..self.counters
         }
     }
+}
+
+/// Bytes that a body of at most so many has for its payloads and their lengths.
+fn body_room(bytes_max: usize) -> usize {
+    bytes_max
+        .min(BATCH_SIZE_BYTES_MAX)
+        .saturating_sub(HEAD_SIZE)
 }
 
 /// A bounded window over the hashes that left last.
@@ -423,12 +538,164 @@ mod tests {
         let held: usize = pool.sources.values().map(|h| h.count).sum();
         let waiting: usize = pool.sources.values().map(|h| h.pending.len()).sum();
         assert_eq!((held, waiting), (pool.entries.len(), pool.pending.len()));
+        assert_eq!(pool.turns.check(), waiting);
         assert!(pool.recent.order.len() <= pool.recent.count_max);
         assert_eq!(pool.recent.order.len(), pool.recent.members.len());
     }
 
+    /// Payloads `t` name their sender by the 8 bytes after the first.
+    fn pool_with_senders() -> Mempool {
+        let mut pool = Mempool::new(1000, 100_000, 10);
+        pool.name_senders(b't', 1);
+        pool
+    }
+
+    fn of_sender(sender: char, numbers: std::ops::Range<u32>) -> Vec<String> {
+        let name = sender.to_string().repeat(SENDER_SIZE);
+        numbers.map(|n| format!("t{name}{n:03}")).collect()
+    }
+
+    fn add_all(pool: &mut Mempool, payloads: &[String], source: u32) {
+        let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
+        assert!(
+            add(pool, &payloads, source, DROP)
+                .iter()
+                .all(|status| *status == 0)
+        );
+    }
+
+    /// Sender and number of each payload of the next batch, like `a7`.
+    fn turns(pool: &mut Mempool, count: usize) -> Vec<String> {
+        let short = |name: &String| format!("{}{}", &name[1..2], name[9..].parse::<u32>().unwrap());
+        names(pool.take(count, 10_000)).iter().map(short).collect()
+    }
+
     #[test]
-    fn payloads_leave_in_the_order_they_came() {
+    fn every_other_place_is_a_turn_and_the_others_go_by_age() {
+        let mut pool = pool_with_senders();
+        add_all(&mut pool, &of_sender('a', 0..9), 1);
+        add_all(&mut pool, &of_sender('b', 0..2), 1);
+        add_all(&mut pool, &of_sender('c', 0..2), 1);
+        assert_eq!(
+            turns(&mut pool, 7),
+            ["a0", "a1", "b0", "a2", "c0", "a3", "a4"]
+        );
+        // The turns go on in the next batch where this one ended.
+        assert_eq!(
+            turns(&mut pool, 9),
+            ["a5", "b1", "a6", "c1", "a7", "a8"],
+            "the seventh place was a turn, so the next goes by age"
+        );
+        check(&pool);
+    }
+
+    #[test]
+    fn who_floods_delays_the_others_by_one_round() {
+        let mut pool = pool_with_senders();
+        add_all(&mut pool, &of_sender('a', 0..500), 1);
+        for sender in ['b', 'c', 'd'] {
+            add_all(&mut pool, &of_sender(sender, 0..1), 1);
+        }
+        let first = turns(&mut pool, 8);
+        for payload in ["b0", "c0", "d0"] {
+            assert!(first.contains(&payload.to_string()), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_waits_for_more_than_twice_what_came_before() {
+        let mut pool = pool_with_senders();
+        add_all(&mut pool, &of_sender('a', 0..20), 1);
+        let mut taken = vec![];
+        // Ever new senders, each with a turn before the next of `a`.
+        for sender in 'b'..='z' {
+            add_all(&mut pool, &of_sender(sender, 0..20), 1);
+            taken.extend(turns(&mut pool, 2));
+        }
+        let last = taken.iter().position(|payload| payload == "a19").unwrap();
+        assert!(last < 2 * 20, "{taken:?}");
+    }
+
+    #[test]
+    fn a_sender_keeps_its_order_whoever_hands_it_over() {
+        let mut pool = pool_with_senders();
+        add_all(&mut pool, &of_sender('a', 0..3), 1);
+        add_all(&mut pool, &of_sender('b', 0..3), 2);
+        add_all(&mut pool, &of_sender('a', 3..6), 2);
+        pool.mark_proposed(&Batch::of(&of_sender('a', 1..2)).unwrap());
+        pool.release();
+        let taken = turns(&mut pool, 100);
+        for sender in ["a", "b"] {
+            let own: Vec<&String> = taken.iter().filter(|p| p.starts_with(sender)).collect();
+            assert!(own.is_sorted(), "{taken:?}");
+        }
+        assert_eq!(taken.len(), 9);
+        check(&pool);
+    }
+
+    #[test]
+    fn a_source_with_many_senders_has_one_turn_among_sources() {
+        let mut pool = pool_with_senders();
+        for sender in 'c'..='z' {
+            add_all(&mut pool, &of_sender(sender, 0..9), 1);
+        }
+        add_all(&mut pool, &of_sender('a', 0..3), 2);
+        add_all(&mut pool, &of_sender('b', 0..3), 3);
+        let first = turns(&mut pool, 6);
+        assert!(first.contains(&"a0".to_string()), "{first:?}");
+        assert!(first.contains(&"b0".to_string()), "{first:?}");
+        check(&pool);
+    }
+
+    #[test]
+    fn what_names_no_sender_is_one_flow_of_its_source() {
+        let mut pool = pool_with_senders();
+        add_all(&mut pool, &of_sender('a', 0..5), 1);
+        // Too short for a name, and of a kind that has none.
+        add(&mut pool, &["t1", "u2", "t3"], 1, DROP);
+        let first = names(pool.take(4, 10_000));
+        assert_eq!(first[2], "t1");
+        assert_eq!(names(pool.take(2, 10_000))[0], "taaaaaaaa003");
+        check(&pool);
+    }
+
+    #[test]
+    fn flows_and_sources_that_are_empty_are_forgotten() {
+        let mut pool = pool_with_senders();
+        for sender in 'a'..='z' {
+            let payloads = of_sender(sender, 0..2);
+            add_all(&mut pool, &payloads, u32::from(sender));
+            pool.mark_proposed(&Batch::of(&payloads).unwrap());
+            pool.remove(&Batch::of(&payloads).unwrap(), None);
+        }
+        assert_eq!(pool.turns.check(), 0);
+        assert_eq!(pool.turns.next(), None);
+        pool.turns.pass();
+        check(&pool);
+    }
+
+    #[test]
+    fn pages_go_on_where_the_one_before_ended() {
+        let mut pool = Mempool::new(10, 1000, 10);
+        pool.add(&batch(&["a", "b"]), None, 1, 5, DROP);
+        pool.add(&batch(&["c"]), None, 2, 7, DROP);
+        pool.take(1, 1000);
+        let (first, waiting) = pool.page(0, 2, 1000).unwrap();
+        assert_eq!(names(Some(first)), ["a", "b"]);
+        assert_eq!(
+            (waiting[0].proposed, waiting[1].proposed, waiting[1].source),
+            (true, false, 1)
+        );
+        let (second, waiting) = pool.page(waiting[1].arrival + 1, 2, 1000).unwrap();
+        assert_eq!(
+            (names(Some(second)), waiting[0].since_ms),
+            (vec!["c".to_string()], 7)
+        );
+        assert_eq!(pool.page(waiting[0].arrival + 1, 2, 1000), None);
+    }
+
+    #[test]
+    fn payloads_of_one_source_leave_in_the_order_they_came() {
         let mut pool = Mempool::new(10, 1000, 10);
         add(&mut pool, &["a", "b"], 1, DROP);
         add(&mut pool, &["c"], 2, DROP);

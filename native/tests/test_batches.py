@@ -39,6 +39,13 @@ def test_a_selection_is_a_batch_of_the_chosen(payloads: list[bytes], data: st.Da
         Batch.of(payloads).select(mask + b"\1")
 
 
+@given(st.lists(payload_lists, max_size=4))
+def test_batches_are_joined_in_order(parts: list[list[bytes]]) -> None:
+    joined = Batch.join([Batch.of(part) for part in parts])
+    whole = Batch.of([payload for part in parts for payload in part])
+    assert (joined.body, joined.hashes, joined.root) == (whole.body, whole.hashes, whole.root)
+
+
 @given(st.binary(max_size=60) | payload_lists.map(twins.batch_body))
 def test_only_what_the_twin_parses_is_parsed(body: bytes) -> None:
     payloads = twins.parse_batch(body)
@@ -74,11 +81,14 @@ class MempoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 0
-        self.real = Mempool(8, 60, 5)
+        self.real = Mempool(8, 60, 5, sender_at=[(ord("t"), 1)])
         self.twin = twins.Mempool(8, 60, 5)
 
-    payloads = st.lists(st.integers(0, 30).map(lambda n: b"p" * (1 + n % 12) + bytes([n])),
-                        max_size=6)  # fmt: skip
+    payloads = st.lists(
+        st.integers(0, 30).map(lambda n: b"p" * (1 + n % 12) + bytes([n]))
+        | st.integers(0, 30).map(lambda n: b"t" + bytes([1 + n % 4]) * 8 + bytes([n])),
+        max_size=6,
+    )
 
     @rule(payloads=payloads, source=st.integers(0, 3), drop=st.booleans(), data=st.data())
     def add(self, payloads: list[bytes], source: int, drop: bool, data: st.DataObject) -> None:
@@ -101,6 +111,17 @@ class MempoolMachine(RuleBasedStateMachine):
     def pending_batch(self, count_max: int, bytes_max: int) -> None:
         batch = self.real.pending_batch(count_max, bytes_max)
         assert (batch.body if batch else None) == self.twin.oldest(count_max, bytes_max)
+
+    @rule(count_max=st.integers(1, 9))
+    def page(self, count_max: int) -> None:
+        seen: list[tuple[bytes, int, int, bool]] = []
+        first = 0
+        while (page := self.real.page(first, count_max, 1_000)) is not None:
+            batch, items = page
+            assert len(batch) == len(items) <= count_max
+            first = items[-1][0] + 1
+            seen += [(batch.payload(at), *item[1:]) for at, item in enumerate(items)]
+        assert seen == [(e.payload, e.source, e.since_ms, e.proposed) for e in self.twin.entries]
 
     @rule(payloads=payloads, data=st.data())
     def remove(self, payloads: list[bytes], data: st.DataObject) -> None:
@@ -133,6 +154,22 @@ class MempoolMachine(RuleBasedStateMachine):
 
 TestMempool = MempoolMachine.TestCase
 TestMempool.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_senders_share_a_batch_and_keep_their_order() -> None:
+    pool = Mempool(5_000, 1_000_000, sender_at=[(1, 1)])
+    flood = [b"\x01flooding%d" % number for number in range(4_000)]
+    pool.add(Batch.of(flood), None, 0, 0)
+    for number in range(20):
+        pool.add(Batch.of([b"\x01sender%02d-%d" % (number, at) for at in range(3)]), None, 0, 0)
+    batch = pool.take(200, 1_000_000)
+    assert batch is not None
+    taken = [batch.payload(at) for at in range(len(batch))]
+    for number in range(20):
+        own = [payload for payload in taken if payload.startswith(b"\x01sender%02d" % number)]
+        assert own == [b"\x01sender%02d-%d" % (number, at) for at in range(3)]
+    flooding = [payload for payload in taken if payload.startswith(b"\x01flooding")]
+    assert flooding == flood[: 200 - 60]
 
 
 def test_statistics_count_every_outcome() -> None:

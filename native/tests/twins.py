@@ -114,6 +114,12 @@ class Entry:
     since_ms: int
     proposed: bool = False
 
+    @property
+    def sender(self) -> object:
+        """What follows a `t` names the sender; all else of a source is one."""
+        named = self.payload[:1] == b"t" and len(self.payload) >= 9
+        return self.payload[1:9] if named else self.source
+
 
 class Mempool:
     """Custody as one list, oldest first; every question walks it."""
@@ -122,6 +128,23 @@ class Mempool:
         self.count_max, self.bytes_max, self.recent_max = count_max, bytes_max, recent_max
         self.entries: list[Entry] = []
         self.recent: list[bytes] = []
+        self.rings: list[tuple[int, list[object]]] = []  # sources in turn, their senders in turn
+        self.by_age = False
+
+    def _settle(self) -> None:
+        """Forget senders and sources that have nothing pending; new ones come last."""
+        pending = [entry for entry in self.entries if not entry.proposed]
+        senders = {entry.sender for entry in pending}
+        kept = [(source, [s for s in ring if s in senders]) for source, ring in self.rings]
+        self.rings = [(source, ring) for source, ring in kept if ring]
+        for entry in pending:
+            if any(entry.sender in ring for _, ring in self.rings):
+                continue
+            own = [ring for source, ring in self.rings if source == entry.source]
+            if own:
+                own[0].append(entry.sender)
+            else:
+                self.rings.append((entry.source, [entry.sender]))
 
     def add(
         self, payloads: Sequence[bytes], mask: bytes | None, source: int, now_ms: int, drop: bool
@@ -156,7 +179,9 @@ class Mempool:
             if own or held[biggest] <= held[entry.source]:
                 return 2
             self.entries.remove([other for other in pending if other.source == biggest][-1])
+            self._settle()
         self.entries.append(entry)
+        self._settle()
         return 0
 
     def _batch(self, entries: Sequence[Entry], count_max: int, bytes_max: int) -> list[Entry]:
@@ -168,10 +193,20 @@ class Mempool:
         return chosen
 
     def take(self, count_max: int, bytes_max: int) -> bytes | None:
-        pending = [entry for entry in self.entries if not entry.proposed]
-        chosen = self._batch(pending, count_max, bytes_max)
-        for entry in chosen:
-            entry.proposed = True
+        chosen: list[Entry] = []
+        while len(chosen) < count_max:
+            pending = [entry for entry in self.entries if not entry.proposed]
+            if pending and not self.by_age:
+                pending = [entry for entry in pending if entry.sender == self.rings[0][1][0]]
+            if len(self._batch([*chosen, *pending[:1]], count_max, bytes_max)) == len(chosen):
+                break
+            if not self.by_age:
+                source, ring = self.rings.pop(0)
+                self.rings.append((source, [*ring[1:], ring[0]]))
+            self.by_age = not self.by_age
+            pending[0].proposed = True
+            chosen.append(pending[0])
+            self._settle()
         return batch_body([entry.payload for entry in chosen]) if chosen else None
 
     def oldest(self, count_max: int, bytes_max: int) -> bytes | None:
@@ -184,12 +219,15 @@ class Mempool:
             self.entries = [entry for entry in self.entries if entry.payload != payload]
             if (remember is None or remember[index]) and payload not in self.recent:
                 self.recent = [*self.recent, payload][-self.recent_max :]
+        self._settle()
         return before - len(self.entries)
 
     def mark_proposed(self, payloads: Sequence[bytes]) -> None:
         for entry in self.entries:
             entry.proposed |= entry.payload in payloads
+        self._settle()
 
     def release(self) -> None:
         for entry in self.entries:
             entry.proposed = False
+        self._settle()

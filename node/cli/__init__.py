@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from node.cli.base import Root, examples
+from node.cli.ca import app as ca
 from node.cli.cert import app as cert
 from node.cli.chain import app as chain
 from node.cli.cluster import app as cluster
@@ -46,6 +47,7 @@ app.add_typer(chain, name="chain", rich_help_panel="Network")
 app.add_typer(load, name="load", rich_help_panel="Network")
 app.add_typer(validator, name="validator", rich_help_panel="Trust")
 app.add_typer(cert, name="cert", rich_help_panel="Trust")
+app.add_typer(ca, name="ca", rich_help_panel="Trust")
 app.add_typer(ctlog, name="ctlog", rich_help_panel="Trust")
 app.add_typer(wallet, name="wallet", rich_help_panel="Money")
 

@@ -26,6 +26,7 @@ from node.cli.base import (
 
 if TYPE_CHECKING:
     from node.core.genesis import Genesis
+    from trustchain.core.roster import Succession
     from trustchain.runtime.verify import Verified
 
 app = noun("Issue, show and verify certificates.")
@@ -33,6 +34,10 @@ app = noun("Issue, show and verify certificates.")
 GenesisFile = Annotated[
     Path | None,
     typer.Option("--genesis", metavar="FILE", help="The genesis to trust; else the cluster's."),
+]
+CosignersFile = Annotated[
+    Path | None,
+    typer.Option("--cosigners", metavar="FILE", help="What `cert cosigners` wrote."),
 ]
 BundleFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="A bundle that `cert issue` wrote.")
@@ -79,6 +84,7 @@ def issue(
     from node.cli.base import passphrase
     from node.errors import InvalidArgument
     from node.home import write_new
+    from node.succession import fetch
     from trustchain import client as requester
     from trustchain.core.oids import KeyAlgorithm
     from trustchain.runtime.verify import verify_bundle
@@ -127,13 +133,16 @@ def issue(
             began = time.perf_counter()
             text = client.issue_certificate(requester.encode_submission(operation))
             took_ms = (time.perf_counter() - began) * 1000
-        verified = verify_bundle(text, chain.log, at_s=int(time.time()), name=name[0])
+            _, succession = fetch(client, chain)
+        verified = verify_bundle(
+            text, chain.log, at_s=int(time.time()), name=name[0], succession=succession
+        )
         write_new(bundle_path, text.encode())
     except BaseException:
         if key_file is None:
             note(f"the key is kept in {key_path}; to try again with it: --key-file {key_path}")
         raise
-    data = _document(verified, chain) | {
+    data = _document(verified, chain, succession) | {
         "bundle": str(bundle_path),
         "key": str(key_file or key_path),
         "issue_ms": round(took_ms, 1),
@@ -218,23 +227,88 @@ def verify(
     at: Annotated[
         int | None, typer.Option(metavar="UNIX", help="Must be valid at this second, not now.")
     ] = None,
+    cosigners: CosignersFile = None,
     genesis: GenesisFile = None,
     cluster: ClusterName = None,
     home: HomeFolder = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Verify a bundle with no network: chain, names, time, log proof and cosignatures."""
+    """Verify a bundle with no network: chain, names, time, log proof and cosignatures.
+
+    Once validators were replaced, genesis alone does not know the cosigners: fetch what leads to
+    them with `cert cosigners` and name the file with --cosigners.
+    """
     from trustchain.runtime.verify import verify_bundle
 
     text = _read(file)
     chain = _trusted(genesis, cluster, home)
     at_s = int(time.time()) if at is None else at
-    verified = verify_bundle(text, chain.log, at_s=at_s, name=name)
-    data = _document(verified, chain)
+    succession = known_cosigners(cosigners, chain)
+    verified = verify_bundle(text, chain.log, at_s=at_s, name=name, succession=succession)
+    data = _document(verified, chain, succession)
     emit(output, data, lambda: _text(data))
 
 
-def _document(verified: Verified, chain: Genesis) -> dict[str, Any]:
+@app.command(
+    epilog=examples(
+        "hypermesh cert cosigners --out cosigners.json --cluster demo",
+        "hypermesh cert cosigners --out cosigners.json --node http://[::1]:9293 "
+        "--genesis genesis.json",
+    )
+)
+def cosigners(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    genesis: GenesisFile = None,
+    node: NodeURL = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Fetch who cosigned the log in every epoch, check it against genesis, and write one file.
+
+    It is public, and what `cert verify --cosigners` takes.
+    """
+    import json
+
+    from node.home import write_replacing
+    from node.succession import fetch
+
+    chain = _trusted(genesis, cluster, home)
+    with connect(node, cluster, home) as client:
+        document, succession = fetch(client, chain)
+    write_replacing(out, json.dumps(document).encode())
+    newest = succession.newest
+    seats = [seat for seat in newest.seats if seat is not None]
+    data = {
+        "file": str(out),
+        "chain": chain.label,
+        "epoch": newest.epoch,
+        "validators": len(newest.seats),
+        "cosigners": [seat.name for seat in seats],
+        "issuers": sum(1 for seat in seats if seat.issuing_hash),
+        "cosigners_needed": newest.needed,
+        "ends": list(succession.ends),
+    }
+    emit(
+        output,
+        data,
+        f"{chain.label} in epoch {newest.epoch}: {len(seats)} of {len(newest.seats)} validators "
+        f"cosign, {newest.needed} are needed, {data['issuers']} issue",
+    )
+    note(f"wrote {out}")
+
+
+def known_cosigners(file: Path | None, chain: Genesis) -> Succession:
+    """What a file of cosigners proves; without one what genesis tells."""
+    from node.succession import read
+    from trustchain.core.roster import Succession
+
+    if file is None:
+        return Succession.of_genesis(chain.log)
+    return read(require_input(file).read_text(), chain)
+
+
+def _document(verified: Verified, chain: Genesis, succession: Succession) -> dict[str, Any]:
     return {
         "index": verified.index,
         "serial": f"{verified.serial:x}",
@@ -246,7 +320,7 @@ def _document(verified: Verified, chain: Genesis) -> dict[str, Any]:
         "checkpoint_size": verified.checkpoint_size,
         "checkpoint_root": verified.checkpoint_root.hex(),
         "cosigners": list(verified.cosigners),
-        "cosigners_needed": chain.log.cosignatures_needed,
+        "cosigners_needed": succession.newest.needed,
         "chain": chain.label,
         "verified": True,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -26,7 +26,11 @@ from node.cli.base import (
 from node.cli.cert import GenesisFile, trusted_genesis
 
 if TYPE_CHECKING:
+    from node.client import NodeClient
     from node.core.genesis import Genesis
+    from node.witnesses import Witness, Witnesses
+
+WITNESS_BLOCKS: Final = 100  # old blocks are compared once a page: one in common proves those below
 
 app = noun("Look at the chain, verify it and prove what is in it.")
 
@@ -77,20 +81,22 @@ def head(
 
 @app.command(
     epilog=examples(
-        "hypermesh chain block 42 --cluster demo", "hypermesh chain block latest --output json"
+        "hypermesh chain block 42 --cluster demo",
+        "hypermesh chain block 3f… --cluster demo",
+        "hypermesh chain block latest --output json",
     )
 )
 def block(
-    height: Annotated[str, typer.Argument(metavar="HEIGHT|latest", help="Which block.")],
+    height: Annotated[str, typer.Argument(metavar="HEIGHT|HASH|latest", help="Which block.")],
     node: NodeURL = None,
     cluster: ClusterName = None,
     home: HomeFolder = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Show one block: its header, its certificate and what is in it."""
-    number = _height(height)
+    which = height if _is_digest(height) else _height(height)
     with connect(node, cluster, home) as client:
-        data = client.block(number)
+        data = client.block(which)
 
     def text() -> str:
         names = ("height", "hash", "parent", "batch_digest", "time_ms", "state_root", "payloads")
@@ -106,6 +112,7 @@ def block(
     epilog=examples(
         "hypermesh chain follow --cluster demo",
         "hypermesh chain follow --from 1 --count 1000 --output json",
+        "hypermesh chain follow --cluster demo --witness http://[::1]:9303",
     )
 )
 def follow(
@@ -116,21 +123,44 @@ def follow(
     count: Annotated[
         int | None, typer.Option("--count", min=1, help="Stop after so many; else never.")
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--witness", metavar="URL", help="Compare with this node as well; may be repeated."
+        ),
+    ] = None,
+    genesis: GenesisFile = None,
     node: NodeURL = None,
     cluster: ClusterName = None,
     home: HomeFolder = None,
     output: Output = OutputFormat.TEXT,
-) -> None:
+) -> int:
     """Print every block as it is executed, one line each; as JSON, one document a line.
 
     It can be taken up again with --from, at this node or another, after the last height shown. A
     block that was pruned meanwhile is an error that says which are held: none is left out.
+
+    With --witness every new block is proven from genesis and compared with the other nodes. Exit
+    code 1 when one of them certifies another chain; who signed both is named then.
     """
     import json
+    from contextlib import ExitStack
     from itertools import islice
 
-    with connect(node, cluster, home) as client:
-        start = client.status()[0].height + 1 if first is None else first
+    from node.client import NodeClient
+    from node.errors import ExitCode
+
+    with ExitStack() as stack:
+        client = stack.enter_context(connect(node, cluster, home))
+        others = [stack.enter_context(NodeClient(url)) for url in witness or ()]
+        watch = None
+        if others:
+            trusted = _genesis(genesis, cluster, home)
+            watch = _witnesses(trusted, client, others)
+        tip = client.status()[0].height
+        start = tip + 1 if first is None else first
+        last: dict[str, Any] | None = None
+        forked: Witness | None = None
         for block in islice(client.follow(start), count):
             if output is OutputFormat.JSON:
                 typer.echo(json.dumps(block))
@@ -139,6 +169,22 @@ def follow(
                     f"{block['height']:,} {block['hash'][:16]} applied {block['applied']:,} "
                     f"failed {block['failed']:,}"
                 )
+            # The block before: a certificate comes one round of votes after the block.
+            earlier, last = last, block
+            if earlier and (earlier["height"] >= tip or earlier["height"] % WITNESS_BLOCKS == 0):
+                forked = _compare(watch, earlier)
+            if forked is not None:
+                break
+        if last and forked is None:
+            forked = _compare(watch, last)
+        if forked is not None:
+            return _forensics(trusted, client.url, forked.name, output)
+        for other in () if watch is None else watch.others:
+            note(
+                f"{other.name} certifies the same chain up to block {other.agreed:,}"
+                + (f"; last: {other.trouble}" if other.trouble else "")
+            )
+        return ExitCode.OK
 
 
 @app.command(
@@ -420,12 +466,36 @@ def forensics(
     Exit code 1 when the chains differ. The contradictions are checked with the keys of the
     epoch they were signed in, proven from genesis.
     """
+    return _forensics(_genesis(genesis, cluster, home), first, second, output)
+
+
+def _witnesses(trusted: Genesis, client: NodeClient, others: list[NodeClient]) -> Witnesses:
+    from node.chain import ServedChain, lineage_of
+    from node.witnesses import Witness, Witnesses
+
+    lineage = lineage_of(trusted)
+    return Witnesses(
+        ServedChain(client, lineage),
+        [Witness(name=other.url, chain=ServedChain(other, lineage)) for other in others],
+    )
+
+
+def _compare(watch: Witnesses | None, block: dict[str, Any]) -> Witness | None:
+    """The witness that certifies another block than this one."""
+    if watch is None:
+        return None
+    forked = watch.compare(block["height"], bytes.fromhex(block["hash"]))
+    if forked is not None:
+        note(f"{forked.name} certifies another block {block['height']:,}")
+    return forked
+
+
+def _forensics(trusted: Genesis, first: str, second: str, output: OutputFormat) -> int:
     from node.chain import ServedChain, lineage_of
     from node.client import NodeClient
     from node.errors import ExitCode
     from node.forks import find_fork
 
-    trusted = _genesis(genesis, cluster, home)
     genesis_only = lineage_of(trusted)
     with NodeClient(first) as one, NodeClient(second) as other:
         fork = find_fork(ServedChain(one, genesis_only), ServedChain(other, genesis_only))
@@ -544,6 +614,10 @@ def rollback(
         f"the newest block is now {height:,}; it goes on from there when the node starts",
     )
     note("next: start the node; it executes the block again from what was agreed")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
 
 
 def _height(text: str) -> int | None:

@@ -25,6 +25,7 @@ from node.cli.cert import GenesisFile, trusted_genesis
 if TYPE_CHECKING:
     from node.core.genesis import Genesis
     from trustchain.core.checkpoint import Checkpoint
+    from trustchain.core.roster import Succession
 
 app = noun("Look at the certificate log and verify it.")
 
@@ -42,17 +43,19 @@ def head(
     ] = None,
     output: Output = OutputFormat.TEXT,
 ) -> None:
-    """Show the newest checkpoint, its cosignatures checked against genesis."""
+    """Show the newest checkpoint, its cosignatures checked from genesis on."""
     from node.home import write_replacing
+    from node.succession import fetch
 
     chain = _genesis(genesis, cluster, home)
     with connect(node, cluster, home) as client:
         text = client.log_checkpoint()
-    checkpoint, cosigners = _verified(text, chain)
+        _, succession = fetch(client, chain)
+    checkpoint, cosigners = _verified(text, chain, succession)
     if save:
         write_replacing(save, text.encode())
         note(f"wrote {save}")
-    data = _head(checkpoint, cosigners, chain)
+    data = _head(checkpoint, cosigners, chain, succession)
     emit(output, data, _head_text(data))
 
 
@@ -109,12 +112,15 @@ def verify(
     from native.errors import ProofInvalid
     from native.hashing import verify_consistency, verify_inclusion
     from node.errors import LogInvalid
+    from node.succession import fetch
 
     chain = _genesis(genesis, cluster, home)
-    old = _verified(_read(since), chain)[0] if since else None
+    saved = _read(since) if since else None
     with connect(node, cluster, home) as client:
-        checkpoint, cosigners = _verified(client.log_checkpoint(), chain)
-        data = _head(checkpoint, cosigners, chain)
+        _, succession = fetch(client, chain)
+        old = None if saved is None else _verified(saved, chain, succession)[0]
+        checkpoint, cosigners = _verified(client.log_checkpoint(), chain, succession)
+        data = _head(checkpoint, cosigners, chain, succession)
         lines = [_head_text(data)]
         try:
             if old is not None:
@@ -160,21 +166,25 @@ def _read(file: Path) -> str:
         raise MalformedCheckpoint(f"{file} is not a text file") from None
 
 
-def _verified(text: str, chain: Genesis) -> tuple[Checkpoint, tuple[str, ...]]:
+def _verified(
+    text: str, chain: Genesis, succession: Succession
+) -> tuple[Checkpoint, tuple[str, ...]]:
     from trustchain.core.checkpoint import Checkpoint
     from trustchain.runtime.verify import verify_checkpoint
 
     checkpoint = Checkpoint.decode(text)
-    return checkpoint, verify_checkpoint(checkpoint, chain.log)
+    return checkpoint, verify_checkpoint(checkpoint, chain.log, succession)
 
 
-def _head(checkpoint: Checkpoint, cosigners: tuple[str, ...], chain: Genesis) -> dict[str, Any]:
+def _head(
+    checkpoint: Checkpoint, cosigners: tuple[str, ...], chain: Genesis, succession: Succession
+) -> dict[str, Any]:
     return {
         "log": checkpoint.origin,
         "size": checkpoint.size,
         "root": checkpoint.root.hex(),
         "cosigners": list(cosigners),
-        "cosigners_needed": chain.log.cosignatures_needed,
+        "cosigners_needed": succession.newest.needed,
         "chain": chain.label,
     }
 

@@ -23,6 +23,7 @@ from node.cli.base import (
     noun,
     require_input,
     seconds,
+    table,
 )
 from node.cli.config import ConfigFile, Settings
 from node.errors import DatabaseInvalid, ExitCode
@@ -222,3 +223,116 @@ def wait(
         {"name": now.name, "ready": True, "height": now.height},
         f"{now.name} is ready at height {now.height:,}",
     )
+
+
+@app.command(
+    epilog=examples(
+        "hypermesh node mempool --cluster demo",
+        "hypermesh node mempool --limit 100 --output json",
+    )
+)
+def mempool(
+    first: Annotated[
+        int, typer.Option("--from", min=0, metavar="NUMBER", help="Where the page before ended.")
+    ] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most so many.")] = 20,
+    node: NodeURL = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Show the payloads that wait, oldest first: age, size, and which validator gave them."""
+    from node.status import duration
+
+    with connect(node, cluster, home) as client:
+        page = client.waiting(first, limit=limit)
+
+    def text() -> str:
+        rows = [
+            (
+                duration(item["age_ms"]),
+                f"{item['size_bytes']:,}",
+                item["source"],
+                "yes" if item["proposed"] else "no",
+                item["id"],
+            )
+            for item in page["items"]
+        ]
+        lines = [f"{page['count']:,} payloads wait, {page['size_bytes']:,} bytes"]
+        if rows:
+            lines.append(table(("age", "bytes", "from", "proposed", "id"), rows))
+        if page["next_from"] is not None:
+            lines.append(f"more with --from {page['next_from']}")
+        return "\n".join(lines)
+
+    emit(output, page, text)
+
+
+@app.command(
+    epilog=examples(
+        "hypermesh node agreement --cluster demo",
+        "hypermesh node agreement --node http://[::1]:9303 --output json",
+    )
+)
+def agreement(
+    node: NodeURL = None,
+    cluster: ClusterName = None,
+    home: HomeFolder = None,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Show what a node holds of the agreement: votes, who is missing, timers. No secrets.
+
+    The node must have http.debug on.
+    """
+    with connect(node, cluster, home) as client:
+        found = client.agreement()
+
+    def text() -> str:
+        lines = [
+            found["waits_for"],
+            f"phase {found['phase']}   epoch {found['epoch']}   view {found['view']}"
+            f"{'' if found['active'] else ' (changing)'}   primary {found['primary']}   "
+            f"quorum {found['quorum']} of {found['members']}",
+            f"executed {found['executed']:,}   certified {found['certified']:,}   "
+            f"may agree up to {found['watermark_high']:,}   waiting {found['pending']:,}",
+            "timers " + (", ".join(f"{k} in {v} ms" for k, v in found["timers"].items()) or "none"),
+        ]
+        lines += [f"{item['name']} wants view {item['view']}" for item in found["view_changes"]]
+        places = [
+            (
+                str(place["sequence"]),
+                place["digest"][:16] or "-",
+                "yes" if place["body_held"] else "no",
+                str(len(place["prepares"])),
+                str(len(place["commits"])),
+                ", ".join(place["missing"]) or "-",
+            )
+            for place in found["places"]
+        ]
+        if places:
+            titles = ("place", "batch", "body", "prepares", "commits", "missing")
+            lines += ["", table(titles, places)]
+        waiting = [
+            (str(item["height"]), str(len(item["voters"])), ", ".join(item["missing"]) or "-")
+            for item in found["checkpoints"]
+        ]
+        if waiting:
+            lines += ["", table(("executed", "checkpoints", "missing"), waiting)]
+        peers = [
+            (
+                peer["name"],
+                "yes" if peer["connected"] else "no",
+                peer["phase"],
+                str(peer["view"]),
+                f"{peer['executed']:,}",
+                f"{peer['certified']:,}",
+                "-" if peer["status_age_ms"] is None else f"{peer['status_age_ms']:,}",
+            )
+            for peer in found["peers"]
+        ]
+        if peers:
+            heard = ("peer", "connected", "phase", "view", "executed", "certified", "heard ms ago")
+            lines += ["", table(heard, peers)]
+        return "\n".join(lines)
+
+    emit(output, found, text)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from native.keys import SecretKey
     from node.changes import ChangeFile, Present
     from node.client import NodeClient
+    from node.core.genesis import Genesis
 
 app = noun("See who votes, and change it together with the other operators.")
 
@@ -75,12 +76,17 @@ def evidence(
 
 @app.command(epilog=examples("hypermesh validator key --home n4"))
 def key(home: HomeFolder = None, output: Output = OutputFormat.TEXT) -> None:
-    """Print the public key of a home folder: what `propose --add` takes."""
-    import base64
+    """Print the public keys of a home folder: what `propose --add` takes.
 
-    public = _secret(home).public
-    text = base64.b64encode(public.spki).decode()
+    The node's key, its cosigner key, and the hash of its issuing certificate if it has one.
+    """
+    from node.changes import key_text
+
+    public, credentials = _secret(home).public, _credentials(home)
+    text = key_text(public, credentials)
     emit(output, {"node_id": public.node_id.hex(), "key": text}, text)
+    if not credentials:
+        note("this home has no cosigner key, so its node would vote but not cosign: ca request")
 
 
 @app.command(
@@ -153,13 +159,14 @@ def approve(
     secret = _secret(home)
     with connect(node, cluster, home) as client:
         present = _present(client)
-    if _chain_id(home) != present.chain_id:
+    genesis = _genesis(home)
+    if genesis.chain_id != present.chain_id:
         raise ChangeOutdated(
             f"{present.chain} is another network than that of this home",
             hint="approve with the home folder of a validator of that network",
         )
     approved = found.approved_by(present, secret)
-    note(explain(present, found))
+    note(explain(present, found, genesis))
     confirm("Approve this change?", yes=yes)
     approved.write(file, new=False)
     count, needed = len(approved.valid_approvals(present)), _needed(present)
@@ -194,11 +201,13 @@ def submit(
     from native.values import Digest
     from node.changes import ChangeFile
     from node.errors import ChangeImpossible, ChangeOpen
+    from node.home import Home
+    from node.logkeys import Joiner
 
     require_input(file)
     found = ChangeFile.read(file)
     limit = seconds(timeout)
-    secrets = [_secret(folder) for folder in joiner or []]
+    joiners = [Joiner(secret=_secret(folder), home=Home(folder)) for folder in joiner or []]
     with connect(node, cluster, home) as client:
         present = _present(client)
         present.after(found.change)
@@ -211,7 +220,7 @@ def submit(
         block = client.block()
         payload = found.signed(
             present,
-            secrets,
+            joiners,
             height=int(block["height"]),
             header_hash=Digest(bytes.fromhex(block["hash"])),
         ).encode()
@@ -257,12 +266,23 @@ def _secret(home: Path | None) -> SecretKey:
     return SecretKey.load(found.node_key)
 
 
-def _chain_id(home: Path | None) -> bytes:
+def _credentials(home: Path | None) -> bytes:
+    """What the node of a home folder brings for the certificate log."""
+    from node.home import Home, default_home
+    from node.logkeys import credentials_of
+
+    found = Home(home or default_home())
+    if not found.cosigner_key.exists():
+        return b""
+    return credentials_of(found, _genesis(home).log)
+
+
+def _genesis(home: Path | None) -> Genesis:
     """The network that a home folder trusts."""
     from node.core.genesis import Genesis
     from node.home import Home, default_home
 
-    return Genesis.from_json(Home(home or default_home()).genesis.read_text()).chain_id
+    return Genesis.from_json(Home(home or default_home()).genesis.read_text())
 
 
 def _named(text: str) -> Validator:
@@ -285,9 +305,10 @@ def _named(text: str) -> Validator:
     except OSError:  # a key is longer than a file name may be
         is_folder = False
     if is_folder:
-        return Validator(name=name, key=_secret(Path(value)).public)
+        folder = Path(value)
+        return Validator(name=name, key=_secret(folder).public, credentials=_credentials(folder))
     try:
-        return Validator(name=name, key=parse_key(value))
+        return parse_key(name, value)
     except (ValueError, NativeError) as error:
         raise InvalidArgument(
             f"{name}: neither a public key nor a home folder: {error}",

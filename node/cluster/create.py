@@ -123,13 +123,15 @@ def create_single(
 def create_observer(folder: Path, *, name: str, base_port: int, known: Path) -> MadeHome:
     """Make the home of a node that joins the chain of another home, and observes at first.
 
-    The genesis and the addresses are taken from `known`, the home of a node of that chain. It has
-    no keys of the certificate log: those are named by genesis.
+    The genesis and the addresses are taken from `known`, the home of a node of that chain. Its
+    keys of the certificate log are made as well; they count once it is voted in.
     """
     from native.keys import SecretKey
     from native.values import Algorithm
     from node.config.load import load_config
+    from node.logkeys import make_log_keys
     from node.preflight import load_key, read_genesis
+    from trustchain.runtime.ceremony import ValidatorKeys
 
     _require_new(folder)
     other = Home(known)
@@ -143,7 +145,7 @@ def create_observer(folder: Path, *, name: str, base_port: int, known: Path) -> 
         Home(folder),
         genesis=genesis,
         key=key,
-        validator_keys=None,
+        validator_keys=ValidatorKeys.draw(),
         config=node_toml(
             name=name,
             base_port=base_port,
@@ -153,7 +155,16 @@ def create_observer(folder: Path, *, name: str, base_port: int, known: Path) -> 
             idle_block_interval_ms=config.consensus.idle_block_interval_ms,
         ),
     )
-    return MadeHome(node_id=key.node_id.hex(), chain=genesis.label, role="observer")
+    request = make_log_keys(Home(folder))
+    return MadeHome(
+        node_id=key.node_id.hex(),
+        chain=genesis.label,
+        role="observer",
+        notes=(
+            f"To issue certificates as a validator, have {request} certified before it is "
+            "proposed: hypermesh ca sign-issuer.",
+        ),
+    )
 
 
 def node_toml(
@@ -279,7 +290,7 @@ def _write_home(
     *,
     genesis: Genesis,
     key: SecretKey,
-    validator_keys: ValidatorKeys | None,
+    validator_keys: ValidatorKeys,
     config: str,
 ) -> None:
     from consensus.runtime.store import create_consensus_store
@@ -290,8 +301,7 @@ def _write_home(
         folder.mkdir(mode=0o700, exist_ok=True)
     write_new(home.config, config.encode())
     write_new(home.genesis, genesis.to_json().encode())
-    if validator_keys is not None:
-        validator_keys.save(home.keys)
+    validator_keys.save(home.keys)
     create_consensus_store(
         home.consensus_database, chain_id=genesis.chain_id, node_id=Digest(key.node_id)
     )

@@ -278,6 +278,10 @@ class HTTPSection(Section):
         description="Further Host names that write requests may carry, beside localhost and the "
         "listen address.",
     )
+    debug: bool = Field(
+        default=False,
+        description="Serve /debug, which shows what this node holds of the agreement. No secrets.",
+    )
 
 
 class LogSection(Section):

@@ -15,6 +15,7 @@ from node.errors import NodeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from consensus.core.dump import AgreementDump
     from native.batches import Batch
     from node.health import Finding
     from node.status import Status
@@ -293,6 +294,28 @@ class PayloadProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingPayload:
+    """One payload in custody: admitted here or at another validator, and not executed yet."""
+
+    id: bytes  # what its receipt will be found by
+    age_ms: int
+    size_bytes: int
+    source: str  # the validator that handed it over, this node included
+    proposed: bool  # in a batch that is being agreed on, as far as this node knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingPage:
+    """Payloads in custody, oldest first; `next_from` continues, or is None at the end."""
+
+    items: tuple[WaitingPayload, ...]
+    next_from: int | None
+    count: int  # in custody altogether
+    size_bytes: int
+    oldest_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
     """What a wallet must know before it signs."""
 
@@ -311,6 +334,7 @@ class ValidatorView:
     name: str
     node_id: bytes
     key: bytes  # SPKI
+    credentials: bytes  # log keys of one that joined; empty for founders
     tombstone: bool  # a lie of this name or key was proven
 
 
@@ -352,6 +376,16 @@ class ValidatorsView:
     members: tuple[ValidatorView, ...]
     pending: PendingView | None
     offences: tuple[OffenceView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosignersView:
+    """What proves, to who follows the epochs, which cosigners speak for which trees."""
+
+    height: int  # of the block that the state is after
+    certificate: bytes | None  # of that block; None before the first one
+    state: bytes  # canonical `[application roots, opening of the log's root]`
+    ends: tuple[bytes, ...]  # encoded `EpochEnd` of every epoch that is over, from genesis on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,6 +446,18 @@ class NodeAPI(Protocol):
         """Return one block, the newest for None; None when it does not exist or was pruned."""
         ...
 
+    async def height_of(self, header_hash: bytes) -> int | None:
+        """Return the height of the block with this hash; None when it is not held, or too old."""
+        ...
+
+    async def waiting(self, first: int, *, limit: int) -> WaitingPage:
+        """Return payloads in custody from number `first` on."""
+        ...
+
+    def agreement(self) -> tuple[AgreementDump, dict[str, int]]:
+        """Return what this node holds of the agreement, and its running timers."""
+        ...
+
     async def blocks(self, first: int, *, limit: int, timeout_s: float) -> BlocksPage:
         """Return blocks from `first` on; above the tip wait for it, then return an empty page.
 
@@ -453,6 +499,10 @@ class NodeAPI(Protocol):
 
     async def log_checkpoint(self) -> str:
         """Return the newest cosigned checkpoint as a signed note."""
+        ...
+
+    async def log_cosigners(self) -> CosignersView:
+        """Prove how long the log was when each epoch ended, from a certified state."""
         ...
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:

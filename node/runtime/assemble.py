@@ -52,7 +52,7 @@ from consensus.runtime.store import (
 from consensus.runtime.sync import BlockServer
 from native import Completions, Mempool
 from native.batches import Batch, MempoolStatistics
-from native.codec import encode
+from native.codec import CodecError, decode, encode
 from native.errors import NativeError
 from native.keys import SecretKey
 from native.values import Digest, NodeId
@@ -60,23 +60,26 @@ from node.core.genesis import Genesis
 from node.errors import KeyMismatch
 from node.home import Home, write_replacing
 from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
+from node.logkeys import issuing_certificate, voucher
 from node.metrics import Metrics
 from node.runtime.accuser import Accuser
 from node.runtime.alarm import Alarm
-from node.runtime.api import APIError
+from node.runtime.api import APIError, Submission
 from node.runtime.certificates import CertificateBoard
 from node.runtime.doorkeeper import Doorkeeper
 from node.runtime.executor import ExecutedBlock, ExecutionFailed, Executor, open_state
 from node.runtime.http import create_app, serve
+from node.runtime.intake import Intake
 from node.runtime.membership import Membership, decision, genesis_set
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
+from node.runtime.receipts import ID_SIZE_BYTES
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
 from node.runtime.stall import StallWatch
 from node.runtime.store import StateStore
-from node.runtime.submissions import Submissions
+from node.runtime.submissions import OWN_SOURCE, Submissions
 from node.status import to_json
 from transport import Connection, Endpoint, HelloOffer, Identity, TransportConfig
 from transport.errors import RPCError
@@ -91,8 +94,8 @@ if TYPE_CHECKING:
 
     from native.values import NodeId
     from node.config.schema import NodeConfig, TransportSection
+    from trustchain.core.roster import Roster
 
-OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 STORE_TOKEN: Final = 1  # completions of consensus.db
 EXECUTOR_TOKEN: Final = 2  # completions of execution and state.db
 SWITCH_INTERVAL_S: Final = 0.0005  # a database thread gets the interpreter back within this
@@ -100,11 +103,12 @@ GC_THRESHOLDS: Final = (10_000, 50, 1_000)  # messages die young; old ones are f
 STAGGER_BLOCKS: Final = (
     128  # between two nodes' write-back cycles, so that they never stall together
 )
+OUTCOMES_SIZE_BYTES_MAX: Final = 16 + ID_SIZE_BYTES * HTTP_PAYLOADS_PER_CALL_MAX
 SUBMIT_TIMEOUT_S: Final = 30.0  # of one STOQ submission; the caller's deadline is usually shorter
 COSIGN_CALL_TIMEOUT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 4.0  # everything but the databases' last commit
 
-BATCH_INTERVALS_MS: Final = ((4, 5), (7, 15), (13, 30))  # (validators at most, pause)
+BATCH_INTERVALS_MS: Final = ((4, 15), (7, 20), (13, 30))  # (validators at most, pause)
 
 FINAL: Final = bytes(has_receipt(code) for code in range(256))
 
@@ -142,10 +146,11 @@ class Parts:
     driver: Driver
     alarm: Alarm
     board: CertificateBoard
+    intake: Intake
     submissions: Submissions
     accuser: Accuser
-    authority: Authority | None  # only founders of the chain issue and cosign
-    cosigner: Cosigner | None
+    authority: Authority | None  # None for a home without an issuing certificate
+    cosigner: Cosigner | None  # None for a home without a cosigner key
     pruner: Pruner
     stall: StallWatch
 
@@ -208,7 +213,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     )
     ledger = LedgerApplication(chain_id, genesis.ledger)
     issuance = LogApplication(chain_id, genesis.log)
-    validators = ValidatorsApplication(chain_id, first.newest.members)
+    validators = ValidatorsApplication(chain_id, first.newest.members, vouch=voucher(genesis))
     router = Router([ledger, issuance, validators])
     state = StateStore(home.state_database, chain_id=chain_id)
     root = open_state(router, state)
@@ -241,7 +246,9 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     replica = _replica(
         config, genesis, membership, secret.node_id, state, records, root, validators
     )
-    mempool = Mempool(config.mempool.count_max, config.mempool.size_bytes_max)
+    mempool = Mempool(
+        config.mempool.count_max, config.mempool.size_bytes_max, sender_at=router.sender_at
+    )
     links = Links(
         endpoint,
         membership.node_ids,
@@ -266,8 +273,17 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     board = CertificateBoard()
     keys = membership.verifiers()
 
+    roster = membership.roster(genesis)
+    authority = _authority(home, genesis, issuance, roster, observer=observer)
+    cosigner = _cosigner(home, issuance, roster, links, observer=observer)
+
     def entered(link: EpochLink) -> None:
         membership.enter(link)
+        following = membership.roster(genesis)
+        if authority is not None:
+            authority.enter(following)
+        if cosigner is not None:
+            cosigner.enter(following)
         server.enter_epoch(len(link.validators.members))
         log.warning(
             "epoch.entered",
@@ -297,15 +313,17 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         certified=board.post,
         accuse=lambda peer, proof: accuser.accuse_nowait(peer, proof),
     )
-    submissions = Submissions(
+    intake = Intake(
         router=router,
-        executor=executor,
         mempool=mempool,
         driver=driver,
         links=links,
         me=OWN_SOURCE,
-        metrics=metrics,
         now_ms=lambda: _monotonic_us() // 1_000,
+        pause_s=batch_interval_ms(len(membership.validators)) / 1_000,
+    )
+    submissions = Submissions(
+        router=router, executor=executor, driver=driver, intake=intake, metrics=metrics
     )
     accuser = Accuser(
         submissions,
@@ -341,12 +359,11 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         driver=driver,
         alarm=alarm,
         board=board,
+        intake=intake,
         submissions=submissions,
         accuser=accuser,
-        authority=None if observer else Authority.load(home.issuing_key, issuance),
-        cosigner=None
-        if observer
-        else Cosigner.load(home.cosigner_key, issuance, broadcast=_Everybody(links).call),
+        authority=authority,
+        cosigner=cosigner,
         stall=StallWatch(replica, membership, _now),
         pruner=Pruner(
             Retention.of(config.storage),
@@ -357,6 +374,29 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
             seconds=time.perf_counter,
             snapshot=snapshots.oldest,
         ),
+    )
+
+
+def _authority(
+    home: Home, genesis: Genesis, issuance: LogApplication, roster: Roster, *, observer: bool
+) -> Authority | None:
+    """The issuing key of a founder, or of a home that has a certificate for it."""
+    if not observer:
+        return Authority.load(home.issuing_key, issuance, roster=roster)
+    certificate = issuing_certificate(home, genesis.log)
+    if not certificate:
+        return None
+    return Authority.load(home.issuing_key, issuance, certificate=certificate, roster=roster)
+
+
+def _cosigner(
+    home: Home, issuance: LogApplication, roster: Roster, links: Links, *, observer: bool
+) -> Cosigner | None:
+    """The cosigner key; a home made by an older version may have none."""
+    if observer and not home.cosigner_key.exists():
+        return None
+    return Cosigner.load(
+        home.cosigner_key, issuance, broadcast=_Everybody(links).call, roster=roster
     )
 
 
@@ -475,6 +515,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
     endpoint.watch(parts.completions.fileno(), lambda: _drain(parts, service))
     endpoint.serve(COSIGN_METHOD, _serve_cosign(parts))
     endpoint.serve("caesar.submit", _serve_submit(parts))
+    endpoint.serve("node.outcomes", _serve_outcomes(parts))
     endpoint.serve("node.status", _serve_status(service))
     parts.metrics.watch_status(lambda: (service.status(), service.findings()))
     TransportMetrics(endpoint.statistics, parts.metrics.registry)
@@ -510,6 +551,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.pruner.run, name="pruner")
     nursery.start_soon(parts.stall.run, name="stall")
     nursery.start_soon(parts.accuser.run, name="accuser")
+    nursery.start_soon(parts.intake.run, name="intake")
     if parts.cosigner is not None:
         await nursery.start(parts.cosigner.run)
     url = ""
@@ -587,7 +629,7 @@ Handler = Callable[[Connection, bytes], Awaitable[bytes]]
 
 def _serve_submit(parts: Parts) -> Handler:
     async def submit(_connection: Connection, request: bytes) -> bytes:
-        """Answer `[height, codes]` once all is executed, `outcomes` telling what is final."""
+        """Answer `[height, codes, outcomes, ids]` once all is executed; `outcomes` says what is."""
         try:
             batch = Batch.parse(request)
         except NativeError as error:
@@ -598,9 +640,31 @@ def _serve_submit(parts: Parts) -> Handler:
             answer = await parts.submissions.submit(batch, wait=True, timeout_s=SUBMIT_TIMEOUT_S)
         except APIError as error:
             raise RPCError(error.stable_code, str(error)) from error
-        return encode((max(answer.heights, default=0), answer.codes, answer.outcomes))
+        return _submission(answer)
 
     return submit
+
+
+def _serve_outcomes(parts: Parts) -> Handler:
+    async def outcomes(_connection: Connection, request: bytes) -> bytes:
+        """Answer as `caesar.submit` does for `[height, ids]`, once that block is executed here."""
+        try:
+            question = decode(request, size_max=OUTCOMES_SIZE_BYTES_MAX)
+        except CodecError as error:
+            raise RPCError("malformed", str(error)) from error
+        match question:
+            case (int(height), bytes(ids)) if ids and not len(ids) % ID_SIZE_BYTES:
+                timeout_s = SUBMIT_TIMEOUT_S
+                answer = await parts.submissions.outcomes(ids, height=height, timeout_s=timeout_s)
+                return _submission(answer)
+        raise RPCError("malformed", "wanted: [height, the ids of 32 bytes each]")
+
+    return outcomes
+
+
+def _submission(answer: Submission) -> bytes:
+    height = max(answer.heights, default=0)
+    return encode((height, answer.codes, answer.outcomes, answer.ids))
 
 
 def _serve_status(service: NodeService) -> Handler:
@@ -613,8 +677,8 @@ def _serve_status(service: NodeService) -> Handler:
 
 def _serve_cosign(parts: Parts) -> Handler:
     async def cosign(connection: Connection, request: bytes) -> bytes:
-        if parts.cosigner is None or parts.genesis.validator_index(connection.peer) is None:
-            raise RPCError("not-a-validator", "only founders of the chain exchange cosignatures")
+        if parts.cosigner is None or connection.peer not in parts.membership.node_ids:
+            raise RPCError("not-a-validator", "only validators exchange cosignatures")
         return await parts.cosigner.on_cosign(connection.peer, request)
 
     return cosign

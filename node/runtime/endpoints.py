@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
+from consensus.core.dump import AgreementDump
 from node.limits import (
     HTTP_BLOCKS_PER_PAGE_DEFAULT,
     HTTP_BLOCKS_PER_PAGE_MAX,
@@ -19,6 +20,8 @@ from node.limits import (
     HTTP_PAYLOADS_PER_CALL_MAX,
     HTTP_WAIT_MS_DEFAULT,
     HTTP_WAIT_MS_MAX,
+    HTTP_WAITING_PER_PAGE_DEFAULT,
+    HTTP_WAITING_PER_PAGE_MAX,
     READ_WAIT_MS_DEFAULT,
 )
 from node.status import PHASES, Status
@@ -50,7 +53,22 @@ class Endpoint:
 _HEIGHT: Final = ("height", "block the answer holds for, also in the ETag header")
 _HASHES: Final = ("hashes", "the proof, hexadecimal, from the leaf upwards")
 _CHECKPOINT: Final = ("checkpoint", "newest cosigned checkpoint, a signed note")
-_KIND: Final = {"int": "whole number", "str": "text", "bool": "true or false"}
+_AGREEMENT_TEXT: Final = {
+    "waits_for": "the reason in one sentence, as `stall` in /status gives it",
+    "watermark_high": "no batch above it is taken up before a newer block is certified",
+    "oldest_ms": "age of the oldest payload in custody; null for none",
+    "view_changes": "name and view of each that wants one",
+    "places": "sequence, digest, body_held, prepared, committed, prepares, commits, missing of "
+    "each sequence number above the newest executed block; votes are names of validators",
+    "checkpoints": "height, voters, missing of each block without a certificate",
+    "peers": "name, connected, phase, view, executed, certified, status_age_ms of each other "
+    "validator, by its newest STATUS",
+}
+_KIND: Final[dict[object, str]] = {
+    name: text
+    for kind, text in ((int, "whole number"), (str, "text"), (bool, "true or false"))
+    for name in (kind, kind.__name__)
+}
 _STATUS_TEXT: Final = {
     "phase": ", ".join(PHASES),
     "peers": "name, node_id, address, connected, round_trip_ms, remote_address, dialled, "
@@ -99,6 +117,18 @@ ENDPOINTS: Final = (
         answer_type=f"{TEXT}; version=0.0.4",
     ),
     Endpoint(
+        method="GET",
+        path="/api/v1/openapi.json",
+        handler="openapi",
+        answer=(
+            ("openapi", "3.1.0"),
+            ("info", "title, version, description"),
+            ("servers", "where it is asked"),
+            ("paths", "every route of this page"),
+            ("components", "the problem document"),
+        ),
+    ),
+    Endpoint(
         method="POST",
         path="/api/v1/transactions",
         handler="submit",
@@ -142,6 +172,29 @@ ENDPOINTS: Final = (
         errors=(
             ("HM-D-604", "no receipt, or not yet"),
             ("HM-D-607", "too many look for old receipts"),
+        ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/mempool",
+        handler="waiting",
+        query=(
+            ("from", "`next_from` of the page before; default the oldest"),
+            (
+                "limit",
+                f"1 to {HTTP_WAITING_PER_PAGE_MAX}; default {HTTP_WAITING_PER_PAGE_DEFAULT}",
+            ),
+        ),
+        answer=(
+            (
+                "items",
+                "id, age_ms, size_bytes, source (the validator that handed it over), proposed (in "
+                "a batch that is being agreed on) of each payload, oldest first",
+            ),
+            ("next_from", "continues the page; null at the end"),
+            ("count", "payloads in custody here, on this page or not"),
+            ("size_bytes", "of all of them"),
+            ("oldest_ms", "age of the oldest, 0 for none"),
         ),
     ),
     Endpoint(
@@ -254,7 +307,10 @@ ENDPOINTS: Final = (
             ("certificate", "block certificate, base64; null until a quorum has signed"),
             ("payload_ids", "of executed payloads, sorted"),
         ),
-        errors=(("HM-D-604", "no such block, or not yet; block 0 is genesis and no block"),),
+        errors=(
+            ("HM-D-604", "no such block, or not yet; block 0 is genesis and no block"),
+            ("HM-D-607", "too many look for blocks by their hash"),
+        ),
     ),
     Endpoint(
         method="GET",
@@ -330,7 +386,11 @@ ENDPOINTS: Final = (
             ("hash", "of the present set: what a change names as its base"),
             ("quorum", "approvals that a change needs"),
             ("removals_max", "keys that may leave with one change"),
-            ("members", "name, node_id, key (SPKI, base64), tombstone; in replica order"),
+            (
+                "members",
+                "name, node_id, key (SPKI, base64), credentials (log keys of one that joined, "
+                "base64), tombstone; in replica order",
+            ),
             (
                 "pending",
                 "epoch, hash, ordered_at, effective_after (last block of the present epoch), "
@@ -338,6 +398,19 @@ ENDPOINTS: Final = (
             ),
             ("offences", "name, node_id, offence, epoch, height, evidence of each proven lie"),
         ),
+    ),
+    Endpoint(
+        method="GET",
+        path="/debug/agreement",
+        handler="agreement",
+        answer=(
+            *(
+                (item.name, _AGREEMENT_TEXT.get(item.name) or _KIND[item.type])
+                for item in fields(AgreementDump)
+            ),
+            ("timers", "name of each running timer, and in how many milliseconds it is due"),
+        ),
+        errors=(("HM-D-603", "`http.debug` is off"),),
     ),
     Endpoint(
         method="POST",
@@ -366,6 +439,22 @@ ENDPOINTS: Final = (
         handler="log_checkpoint",
         answer_type=TEXT,
         errors=(("HM-D-604", "nothing is cosigned yet"),),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/v1/ctlog/cosigners",
+        handler="log_cosigners",
+        answer=(
+            _HEIGHT,
+            ("certificate", "of that block, base64; null while there was no block"),
+            (
+                "state",
+                "canonical `[application roots, opening of the log's root]` after that block, "
+                "base64",
+            ),
+            ("ends", "for each epoch that is over: what proves the log's size then, base64"),
+        ),
+        errors=(("HM-D-608", "no block was certified in time"),),
     ),
     Endpoint(
         method="GET",

@@ -42,6 +42,7 @@ COMMIT_GROUP_BLOCKS_MAX: Final = 16  # blocks that one commit makes durable whil
 RECENT_RECEIPTS_BLOCKS_MAX: Final = 256  # blobs kept in memory: receipts asked for soon after
 RECEIPT_SEARCH_BLOCKS_MAX: Final = 20_000  # one old receipt is worth this many blob searches
 RECEIPT_SEARCH_SLICE_BLOCKS: Final = 128  # searched between two blocks: 5 ms at 500 receipts each
+HEADER_SEARCH_SLICE_BLOCKS: Final = 512  # headers hashed between two blocks: 2 ms
 RECEIPT_SEARCHES_WAITING_MAX: Final = 8  # one runs, these wait, others are told to come back
 
 
@@ -188,6 +189,25 @@ class Executor:
     def height(self) -> int:
         """Height of the newest block that is durable in `state.db`."""
         return self._height
+
+    async def height_of(self, header_hash: bytes) -> int | None:
+        """Find a block by its hash among the newest blocks, newest first.
+
+        Bounded and in turn with other searches, like `receipt`. Raises `SearchBusy`.
+        """
+        if self._searches.statistics().tasks_waiting >= RECEIPT_SEARCHES_WAITING_MAX:
+            raise SearchBusy
+        async with self._searches:
+            newest = self._height
+            floor = max(0, newest - RECEIPT_SEARCH_BLOCKS_MAX)
+            for top in range(newest, floor, -HEADER_SEARCH_SLICE_BLOCKS):
+                first = max(floor, top - HEADER_SEARCH_SLICE_BLOCKS) + 1
+                found = await self.run(
+                    functools.partial(self._store.height_of, header_hash, first=first, last=top)
+                )
+                if found is not None:
+                    return found
+        return None
 
     async def block(self, height: int) -> StoredBlock | None:
         """One executed block."""

@@ -158,7 +158,7 @@ class Gate:
 
 def create_app(node: NodeAPI, config: HTTPSection, metrics: Metrics | None = None) -> ASGIApp:
     """Build the ASGI application for a node."""
-    routes = Routes(node, body_size_bytes_max=config.body_size_bytes_max)
+    routes = Routes(node, body_size_bytes_max=config.body_size_bytes_max, debug=config.debug)
     app = Starlette(
         routes=routes.table(),
         exception_handlers={

@@ -27,17 +27,21 @@ from native.batches import Batch
 from native.keys import SecretKey
 from native.values import Algorithm, NodeId
 from node.runtime.api import Outcome
+from node.runtime.receipts import ID_SIZE_BYTES, id_at
 from node.runtime.submissions import CODE_MEMPOOL_FULL
 from transport import AcceptAll, CloseReason, Connection, Endpoint, HelloOffer, Identity
 from transport.errors import TransportError
 
 COALESCE_S: Final = 0.001  # operations due within it share a call
+CALLS_PER_NODE_MAX: Final = 8  # in flight, of an open loop; what is due then waits for a place
+CALL_OPERATIONS_MAX: Final = 250  # of one call: 200 kB of Falcon transfers
 CALL_TIMEOUT_S: Final = 15.0
 RETRY_PAUSE_S: Final = 0.05
 GIVE_UP_S: Final = 60.0
 APPLIED: Final = 0
 NO_ANSWER: Final = -1  # of this generator: no node gave an outcome in time
 PENDING: Final = -2  # of this generator: no outcome yet, ask again with the same bytes
+EXECUTED: Final = frozenset({Outcome.APPLIED, Outcome.FAILED})
 TRANSIENT: Final = frozenset({CODE_MEMPOOL_FULL, PENDING})
 HISTOGRAM_STEP: Final = 2.0 ** (1 / 8)  # between two bounds: a figure is right to 9 %
 HISTOGRAM_FLOOR_MS: Final = 0.1
@@ -144,11 +148,34 @@ class CallFailed(Exception):
     """The node did not answer: it is gone, starts, or is full. The call may be repeated."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Line:
+    """One node and the calls to it: so many at a time, and what is due meanwhile shares the next.
+
+    A client that sent one call for each operation would make them smaller the slower it gets.
+    """
+
+    slot: int
+    ready: deque[Strand] = field(default_factory=deque)
+    calls: int = 0
+
+    def next_call(self) -> tuple[list[Strand], list[tuple[float, bytes]]]:
+        """The strands of the next call, and what they hold."""
+        strands: list[Strand] = []
+        operations: list[tuple[float, bytes]] = []
+        while self.ready and len(operations) < CALL_OPERATIONS_MAX:
+            strand = self.ready.popleft()
+            strands.append(strand)
+            operations += strand.waiting
+            strand.waiting.clear()
+        return strands, operations
+
+
+@dataclass(slots=True, eq=False)
 class Strand:
     """One lane of one account: its transfers must arrive in order."""
 
-    slot: int
+    line: Line
     waiting: deque[tuple[float, bytes]] = field(default_factory=deque)
     busy: bool = False
 
@@ -183,7 +210,8 @@ class Generator:
 
     async def _open_loop(self) -> None:
         width = self.plan.strands
-        strands = [Strand(slot=index % len(self.channels)) for index in range(width)]
+        lines = [Line(slot=slot) for slot in range(len(self.channels))]
+        strands = [Strand(line=lines[index % len(lines)]) for index in range(width)]
         started = trio.current_time()
         last = started + self.plan.seconds
         index = 0
@@ -194,7 +222,6 @@ class Generator:
                     break
                 await trio.sleep_until(intended)
                 now = trio.current_time()
-                due: dict[int, list[Strand]] = {}
                 while index < len(self.payloads):
                     intended = started + self.plan.due_s(index)
                     if intended > min(now + COALESCE_S, last):
@@ -205,20 +232,21 @@ class Generator:
                     index += 1
                     if not strand.busy:
                         strand.busy = True
-                        due.setdefault(strand.slot, []).append(strand)
-                for slot, ready in due.items():
-                    nursery.start_soon(self._serve, slot, ready)
+                        strand.line.ready.append(strand)
+                for line in lines:
+                    if line.ready and line.calls < CALLS_PER_NODE_MAX:
+                        line.calls += 1
+                        nursery.start_soon(self._serve, line)
 
-    async def _serve(self, slot: int, strands: list[Strand]) -> None:
-        """Send what the strands hold until they hold nothing; they stay in step meanwhile."""
-        while strands:
-            operations = [operation for strand in strands for operation in strand.waiting]
-            for strand in strands:
-                strand.waiting.clear()
-            await self._call(slot, operations)
+    async def _serve(self, line: Line) -> None:
+        """Send what is ready, call after call, until nothing is."""
+        while line.ready:
+            strands, operations = line.next_call()
+            await self._call(line.slot, operations)
             for strand in strands:
                 strand.busy = bool(strand.waiting)
-            strands = [strand for strand in strands if strand.busy]
+            line.ready.extend(strand for strand in strands if strand.busy)
+        line.calls -= 1
 
     async def _saturate(self) -> None:
         size = self.plan.call_size
@@ -308,38 +336,91 @@ class Generator:
         )
 
 
-class AlikeChannel:
-    """Several nodes asked at once: an outcome counts when all of them gave the same."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one node says of the payloads of a call, in place."""
 
-    def __init__(self, channels: Sequence[Channel]) -> None:
-        self.channels = channels
+    height: int  # of the newest block that executed any of them
+    codes: bytes
+    outcomes: bytes
+    ids: bytes
+
+    def __post_init__(self) -> None:
+        size = len(self.codes)
+        if (len(self.outcomes), len(self.ids)) != (size, size * ID_SIZE_BYTES):
+            raise CallFailed("the answer has not one code, outcome and id for each payload")
+
+    @classmethod
+    def decode(cls, data: bytes, payloads: int) -> Answer:
+        """Decode what `caesar.submit` and `node.outcomes` answer."""
+        match codec.decode(data, size_max=len(data)):
+            case (int(height), bytes(codes), bytes(outcomes), bytes(ids)) if len(codes) == payloads:
+                return cls(height=height, codes=codes, outcomes=outcomes, ids=ids)
+        raise CallFailed("the answer is not one of caesar.submit")
+
+    def verdicts(self) -> list[int]:
+        """The code of each payload, `PENDING` where there is none yet."""
+        return [
+            PENDING if outcome == Outcome.PENDING else code
+            for code, outcome in zip(self.codes, self.outcomes, strict=True)
+        ]
+
+
+class Witness(Protocol):
+    """A node that takes payloads, and says what it knows of those another one took."""
+
+    async def ask(self, payloads: Sequence[bytes]) -> Answer:
+        """Submit; raises `CallFailed`."""
+        ...
+
+    async def outcomes(self, height: int, ids: bytes) -> Answer:
+        """What it knows once it has executed the block at `height`; raises `CallFailed`."""
+        ...
+
+
+class AlikeChannel:
+    """One node takes the payloads; an outcome counts when the others executed the same."""
+
+    def __init__(self, first: Witness, others: Sequence[Witness]) -> None:
+        self.first = first
+        self.others = others
 
     async def submit(self, payloads: Sequence[bytes]) -> Sequence[int]:
-        """Send one call to every node; one that fails or says something else fails the call."""
-        answers: list[Sequence[int]] = []
+        """Send one call, then ask the others; one that fails or says something else fails it."""
+        answer = await self.first.ask(payloads)
+        verdicts = answer.verdicts()
+        executed = [at for at, outcome in enumerate(answer.outcomes) if outcome in EXECUTED]
+        if not executed:
+            return verdicts
+        ids = b"".join(id_at(answer.ids, at) for at in executed)
+        seconds: list[Answer] = []
         failures: list[CallFailed] = []
 
-        async def ask(channel: Channel) -> None:
+        async def ask(witness: Witness) -> None:
             try:
-                answers.append(await channel.submit(payloads))
+                seconds.append(await witness.outcomes(answer.height, ids))
             except CallFailed as failed:
                 failures.append(failed)
 
-        async with trio.open_nursery() as nursery:
-            for channel in self.channels:
-                nursery.start_soon(ask, channel)
+        if len(self.others) == 1:
+            await ask(self.others[0])
+        else:
+            async with trio.open_nursery() as nursery:
+                for witness in self.others:
+                    nursery.start_soon(ask, witness)
         if failures:
             raise failures[0]
-        merged = []
-        for codes in zip(*answers, strict=True):
-            if len(set(codes)) > 1 and TRANSIENT.isdisjoint(codes):
-                raise CallFailed(f"the nodes say different things: {codes}")
-            merged.append(next((code for code in codes if code in TRANSIENT), codes[0]))
-        return merged
+        for second in seconds:
+            for at, verdict in zip(executed, second.verdicts(), strict=True):
+                if verdict == PENDING:
+                    verdicts[at] = PENDING
+                elif verdicts[at] not in (PENDING, verdict):
+                    raise CallFailed(f"two nodes say {verdicts[at]} and {verdict} of one payload")
+        return verdicts
 
 
 class StoqChannel:
-    """STOQ RPC `caesar.submit`: a batch body in, outcome codes out."""
+    """STOQ RPC `caesar.submit`, a batch body in and outcomes out, and `node.outcomes`."""
 
     def __init__(self, endpoint: Endpoint, target: Target) -> None:
         self.endpoint = endpoint
@@ -349,20 +430,25 @@ class StoqChannel:
 
     async def submit(self, payloads: Sequence[bytes]) -> Sequence[int]:
         """Send one call; dial again after the connection was lost."""
-        body = Batch.of(payloads).body
+        return (await self.ask(payloads)).verdicts()
+
+    async def ask(self, payloads: Sequence[bytes]) -> Answer:
+        """See `Witness`."""
+        return await self._call("caesar.submit", Batch.of(payloads).body, len(payloads))
+
+    async def outcomes(self, height: int, ids: bytes) -> Answer:
+        """See `Witness`."""
+        question = codec.encode((height, ids))
+        return await self._call("node.outcomes", question, len(ids) // ID_SIZE_BYTES)
+
+    async def _call(self, method: str, argument: bytes, payloads: int) -> Answer:
         try:
             connection = await self.connected()
             with trio.fail_after(CALL_TIMEOUT_S):
-                answer = await connection.call("caesar.submit", body, timeout_s=CALL_TIMEOUT_S)
+                answer = await connection.call(method, argument, timeout_s=CALL_TIMEOUT_S)
         except (TransportError, trio.TooSlowError) as error:
             raise CallFailed(str(error)) from error
-        match codec.decode(answer, size_max=len(answer)):
-            case (int(), bytes(codes), bytes(outcomes)) if len(codes) == len(payloads):
-                return [
-                    PENDING if outcome == Outcome.PENDING else code
-                    for code, outcome in zip(codes, outcomes, strict=True)
-                ]
-        raise CallFailed("the answer is not one of caesar.submit")
+        return Answer.decode(answer, payloads)
 
     async def connected(self) -> Connection:
         """Dial unless there is a connection."""

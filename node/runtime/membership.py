@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from consensus.core.types import Epoch, Height
 from consensus.core.validators import Validator, ValidatorSet
 from native import FalconVerifier
+from node.core.rosters import roster_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from consensus.core.records import ExecutedBlock
     from native.values import NodeId
     from node.core.genesis import Genesis
+    from trustchain.core.roster import Roster
 
 
 class Membership:
@@ -48,6 +50,10 @@ class Membership:
     def index(self) -> int | None:
         """This node's replica index; None while it observes."""
         return self.epochs.newest.index_of(self._own)
+
+    def roster(self, genesis: Genesis) -> Roster:
+        """Who cosigns and issues in the newest epoch."""
+        return roster_of(genesis, self.epochs.newest)
 
     def verifiers(self) -> list[list[FalconVerifier]]:
         """Decoded keys of every epoch, rising."""

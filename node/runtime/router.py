@@ -87,6 +87,12 @@ class Router:
         """The application roots behind the current state root, for proofs."""
         return tuple(self._roots.items())
 
+    @property
+    def sender_at(self) -> Sequence[tuple[int, int]]:
+        """Where payloads name their sender, by tag, for the mempool."""
+        named = ((tag, a.sender_at) for tag, a in self._applications.items())
+        return [(tag, offset) for tag, offset in named if offset is not None]
+
     def genesis(self) -> Digest:
         """Put every application at genesis and return the state root after it."""
         self._roots = {tag: a.genesis() for tag, a in self._applications.items()}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -32,6 +34,8 @@ from node.limits import (
     HTTP_RETRY_AFTER_S,
     HTTP_WAIT_MS_DEFAULT,
     HTTP_WAIT_MS_MAX,
+    HTTP_WAITING_PER_PAGE_DEFAULT,
+    HTTP_WAITING_PER_PAGE_MAX,
     READ_WAIT_MS_DEFAULT,
 )
 from node.metrics import CONTENT_TYPE
@@ -41,6 +45,7 @@ from node.runtime.api import (
     BadRequest,
     Freshness,
     NodeAPI,
+    NotAllowed,
     NotFound,
     Outcome,
     Pruned,
@@ -50,6 +55,7 @@ from node.runtime.api import (
     ValidatorView,
 )
 from node.runtime.endpoints import ENDPOINTS, Endpoint
+from node.runtime.openapi import openapi_document
 from node.status import to_json
 
 if TYPE_CHECKING:
@@ -73,10 +79,12 @@ class BodyTooLarge(APIError):
 class Routes:
     """Every route, bound to one node."""
 
-    def __init__(self, node: NodeAPI, *, body_size_bytes_max: int) -> None:
+    def __init__(self, node: NodeAPI, *, body_size_bytes_max: int, debug: bool = False) -> None:
         self._node = node
+        self._debug = debug
         self._body_size_bytes_max = body_size_bytes_max
         self._rendered = b""
+        self._openapi: bytes | memoryview = b""
         self._rendered_at = -math.inf
 
     def table(self) -> list[Route]:
@@ -124,6 +132,12 @@ class Routes:
             self._rendered, self._rendered_at = self._node.metrics_text(), now
         return Response(self._rendered, headers={"content-type": CONTENT_TYPE})
 
+    async def openapi(self, _request: Request) -> Response:
+        """This interface as an OpenAPI 3.1 document."""
+        if not self._openapi:
+            self._openapi = _json(openapi_document(summaries())).body
+        return Response(self._openapi, media_type="application/json")
+
     # --- ledger ---
 
     async def submit(self, request: Request) -> Response:
@@ -156,6 +170,36 @@ class Routes:
                 "height": found.height,
                 "position": found.position,
                 "block_time_ms": found.block_time_ms,
+            }
+        )
+
+    async def waiting(self, request: Request) -> Response:
+        """Payloads that wait to be agreed and executed, oldest first."""
+        first = _number(request, "from", 0, least=0, most=HEIGHT_MAX)
+        limit = _number(
+            request,
+            "limit",
+            HTTP_WAITING_PER_PAGE_DEFAULT,
+            least=1,
+            most=HTTP_WAITING_PER_PAGE_MAX,
+        )
+        page = await self._node.waiting(first, limit=limit)
+        return _json(
+            {
+                "items": [
+                    {
+                        "id": item.id.hex(),
+                        "age_ms": item.age_ms,
+                        "size_bytes": item.size_bytes,
+                        "source": item.source,
+                        "proposed": item.proposed,
+                    }
+                    for item in page.items
+                ],
+                "next_from": page.next_from,
+                "count": page.count,
+                "size_bytes": page.size_bytes,
+                "oldest_ms": page.oldest_ms,
             }
         )
 
@@ -258,9 +302,20 @@ class Routes:
         )
 
     async def block(self, request: Request) -> Response:
-        """One block by height, or `latest`."""
+        """One block by height, by its hash (64 hexadecimal digits), or `latest`.
+
+        By its hash a block is looked for among the newest 20,000 and not by an index.
+        """
         text = request.path_params["height"]
-        height = None if text == "latest" else _decimal(text, "height", 0, HEIGHT_MAX)
+        if len(text) == 2 * DIGEST_SIZE_BYTES:
+            height = await self._node.height_of(_digest(text, "hash of a block"))
+            if height is None:
+                raise NotFound(
+                    f"no block {text} among the newest of this node",
+                    hint="the hash is that of the block header; an older block is found by height",
+                )
+        else:
+            height = None if text == "latest" else _decimal(text, "height", 0, HEIGHT_MAX)
         if height == 0:
             raise NotFound(
                 "block 0 is genesis, which was never agreed and has no header",
@@ -393,6 +448,18 @@ class Routes:
         }
         return _json(document, height=view.height)
 
+    # --- debugging ---
+
+    async def agreement(self, _request: Request) -> Response:
+        """What this node holds of the agreement: votes, who is missing, timers; no secrets."""
+        if not self._debug:
+            raise NotAllowed(
+                "this node serves nothing below /debug",
+                hint="set http.debug = true and restart it; `stall` in /status is always there",
+            )
+        found, timers = self._node.agreement()
+        return _json(asdict(found) | {"timers": timers})
+
     # --- certificates ---
 
     async def issue(self, request: Request) -> Response:
@@ -413,6 +480,19 @@ class Routes:
     async def log_checkpoint(self, _request: Request) -> Response:
         """The newest cosigned checkpoint, a signed note."""
         return PlainTextResponse(await self._node.log_checkpoint())
+
+    async def log_cosigners(self, _request: Request) -> Response:
+        """What proves how long the log was when each epoch ended."""
+        view = await self._node.log_cosigners()
+        return _json(
+            {
+                "height": view.height,
+                "certificate": _base64(view.certificate),
+                "state": _base64(view.state),
+                "ends": [_base64(end) for end in view.ends],
+            },
+            height=view.height,
+        )
 
     async def log_inclusion(self, request: Request) -> Response:
         """Proof that an entry is in the log."""
@@ -520,6 +600,14 @@ class Routes:
         return _json(document, status=202 if document["pending"] else 200)
 
 
+def summaries() -> dict[str, str]:
+    """What each route does, by its handler."""
+    return {
+        endpoint.handler: inspect.cleandoc(getattr(Routes, endpoint.handler).__doc__ or "")
+        for endpoint in ENDPOINTS
+    }
+
+
 def _only_known(endpoint: Endpoint, handler: Handler) -> Handler:
     """Refuse query parameters the route does not know: a misspelt one would be ignored."""
 
@@ -614,6 +702,7 @@ def _members(members: Sequence[ValidatorView]) -> list[dict[str, Any]]:
             "name": member.name,
             "node_id": member.node_id.hex(),
             "key": _base64(member.key),
+            "credentials": _base64(member.credentials),
             "tombstone": member.tombstone,
         }
         for member in members

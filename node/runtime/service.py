@@ -27,8 +27,9 @@ from caesar.core.validators import Registry, Verdict
 from caesar.errors import AddressInvalid, TransactionMalformed
 from consensus.application import CODE_APPLIED
 from consensus.core import wire
+from consensus.core.dump import AgreementDump, dump
 from consensus.core.light import HeaderProof
-from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader
+from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, EpochLink
 from consensus.core.quorum import faults, quorum
 from consensus.core.types import Height, Phase
 from consensus.core.validators import ValidatorSet
@@ -36,6 +37,7 @@ from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from native.codec import encode
 from native.hashing import inclusion_proof, leaf_hash
+from native.limits import BATCH_SIZE_BYTES_MAX
 from node.health import Finding, findings
 from node.limits import HTTP_FOLLOWERS_MAX, HTTP_IDS_PER_PAGE_MAX, LINEARIZABLE_MARGIN_MS
 from node.runtime.api import (
@@ -48,6 +50,7 @@ from node.runtime.api import (
     BlockView,
     CodeText,
     Conflict,
+    CosignersView,
     Freshness,
     HeadersView,
     HistoryItem,
@@ -70,12 +73,14 @@ from node.runtime.api import (
     Unavailable,
     ValidatorsView,
     ValidatorView,
+    WaitingPage,
+    WaitingPayload,
 )
 from node.runtime.executor import SearchBusy
-from node.runtime.receipts import find_receipt, receipt_codes, receipt_ids
+from node.runtime.receipts import find_receipt, id_at, receipt_codes, receipt_ids
 from node.runtime.router import CODE_NO_APPLICATION, state_root
 from node.runtime.store import FORMAT_VERSION, StoredBlock
-from node.runtime.submissions import CODE_MEMPOOL_FULL, outcome_of
+from node.runtime.submissions import CODE_MEMPOOL_FULL, OWN_SOURCE, outcome_of
 from node.status import PeerStatus, Status
 from node.version import version
 from transport.core.events import key_exchange_name, signature_name
@@ -172,6 +177,7 @@ class NodeService:
             mempool_count=len(parts.mempool),
             mempool_count_max=parts.config.mempool.count_max,
             mempool_bytes=parts.mempool.bytes,
+            mempool_oldest_ms=self._oldest_ms(),
             log_size=parts.log.size,
             supply=int(parts.ledger.supply().supply),
             conservation_error=ledger.conservation_error,
@@ -342,6 +348,52 @@ class NodeService:
             payload_ids=receipt_ids(found.receipts),
         )
 
+    async def height_of(self, header_hash: bytes) -> int | None:
+        """Return the height of the block with this hash; None when it is not held, or too old."""
+        try:
+            return await self._parts.executor.height_of(header_hash)
+        except SearchBusy:
+            raise Overloaded(
+                "others are looking for old blocks", hint="try again in a second"
+            ) from None
+
+    async def waiting(self, first: int, *, limit: int) -> WaitingPage:
+        """Return payloads in custody from number `first` on."""
+        parts = self._parts
+        await trio.lowlevel.checkpoint()
+        page = parts.mempool.page(first, limit, BATCH_SIZE_BYTES_MAX)
+        items: list[WaitingPayload] = []
+        next_from = None
+        if page is not None:
+            batch, places = page
+            ids = (await trio.to_thread.run_sync(parts.router.check, batch)).ids
+            now_ms = parts.clock().monotonic_us // 1_000
+            for at, (_, source, since_ms, proposed) in enumerate(places):
+                payload = WaitingPayload(
+                    id=id_at(ids, at),
+                    age_ms=max(0, now_ms - since_ms),
+                    size_bytes=len(batch.payload(at)),
+                    source=parts.config.node.name if source == OWN_SOURCE else self._name(source),
+                    proposed=proposed,
+                )
+                items.append(payload)
+            following = places[-1][0] + 1
+            next_from = (
+                following if parts.mempool.page(following, 1, BATCH_SIZE_BYTES_MAX) else None
+            )
+        return WaitingPage(
+            items=tuple(items),
+            next_from=next_from,
+            count=len(parts.mempool),
+            size_bytes=parts.mempool.bytes,
+            oldest_ms=self._oldest_ms(),
+        )
+
+    def agreement(self) -> tuple[AgreementDump, dict[str, int]]:
+        """Return what this node holds of the agreement, and its running timers."""
+        driver = self._parts.driver
+        return dump(driver.replica, self._name, self._parts.clock()), driver.timers()
+
     async def blocks(self, first: int, *, limit: int, timeout_s: float) -> BlocksPage:
         """Return blocks from `first` on; above the tip wait for it, then return an empty page.
 
@@ -492,6 +544,36 @@ class NodeService:
             )
         return checkpoint.encode()
 
+    async def log_cosigners(self) -> CosignersView:
+        """Prove how long the log was when each epoch ended, from a certified state."""
+        parts = self._parts
+        for _ in range(PROOF_ATTEMPTS_MAX):
+            height, opening, roots = await parts.executor.run(
+                lambda: (
+                    parts.validators.registry.height,
+                    parts.log.opening(),
+                    tuple(parts.router.roots),
+                )
+            )
+            certificate = None
+            if height > 0:
+                with trio.move_on_after(CERTIFICATE_TIMEOUT_S):
+                    certificate = await parts.board.wait(height)
+                if certificate is None:
+                    continue
+            links = [link for link in parts.membership.epochs.links if link.base <= height]
+            ends = await trio.to_thread.run_sync(self._epoch_ends, links, opening.size)
+            return CosignersView(
+                height=height,
+                certificate=None if certificate is None else encode(certificate.value()),
+                state=encode((roots, opening.encode())),
+                ends=ends,
+            )
+        raise Unavailable(
+            "no certificate for the newest block came in time",
+            hint="try again; without a quorum there is no proof",
+        )
+
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
         """Prove that entry `index` is in the log of `size` entries (None: newest checkpoint)."""
         log = self._parts.log
@@ -583,6 +665,14 @@ class NodeService:
             hint="ask again with a longer timeout_ms, or another node; see `stall` in /status",
         )
 
+    def _oldest_ms(self) -> int:
+        oldest = self._parts.mempool.oldest_ms()
+        return 0 if oldest is None else max(0, self._parts.clock().monotonic_us // 1_000 - oldest)
+
+    def _name(self, index: int) -> str:
+        members = self._parts.membership.validators
+        return members[index].name if index < len(members) else f"validator {index}"
+
     def _view_change_ms(self, *, active: bool) -> int:
         if not active:
             self._view_change_since = None
@@ -671,13 +761,23 @@ class NodeService:
             ]
         return items
 
+    def _epoch_ends(self, links: Sequence[EpochLink], size: int) -> tuple[bytes, ...]:
+        """What proves the size at the end of each epoch, in a log of this size. Any thread."""
+        log = self._parts.log
+        return tuple(log.epoch_end(int(link.base), of=size).encode() for link in links)
+
     async def _bundle(self, index: int) -> str:
         parts = self._parts
         parts.log.entry(index)
-        if parts.cosigner is None or parts.authority is None:
+        if (
+            parts.cosigner is None
+            or parts.authority is None
+            or not (parts.cosigner.is_seated and parts.authority.is_seated)
+        ):
             raise Unavailable(
-                "this node holds no issuing key: only founders of the chain hand out certificates",
-                hint="ask a node that genesis names; the entry is in the log",
+                "this node hands out no certificates: it is no validator now, or holds no issuing "
+                "key that the validators agreed on",
+                hint="ask a validator with an issuing certificate; the entry is in the log",
             )
         try:
             with trio.fail_after(COSIGN_TIMEOUT_S):
@@ -738,6 +838,7 @@ def _members(registry: Registry, known: ValidatorSet) -> tuple[ValidatorView, ..
             name=entry.name,
             node_id=entry.node_id,
             key=entry.key.spki,
+            credentials=entry.credentials,
             tombstone=registry.has_tombstone(entry),
         )
         for entry in known.members

@@ -21,6 +21,7 @@ from consensus.application import Row
 from consensus.core.types import Height
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
+from native.hashing import sha256
 from node.errors import ExitCode, NodeError
 from node.limits import STATE_CHECK_SIZE_BYTES_MAX
 from node.runtime.receipts import Receipt, find_receipt
@@ -282,6 +283,15 @@ class StateStore:
                 break
             found.append((bytes(header), bytes(batch)))
         return found
+
+    def height_of(self, header_hash: bytes, *, first: int, last: int) -> int | None:
+        """The block of a run whose header has this hash; what was pruned is passed over."""
+        for height, header in self._read(
+            "SELECT height, header FROM block WHERE height BETWEEN ? AND ?", (first, last)
+        ):
+            if sha256(bytes(header)) == header_hash:
+                return int(height)
+        return None
 
     def check_pages(self) -> str:
         """Look at every page and index of the file; "ok", or what is wrong first."""

@@ -1,36 +1,34 @@
-"""From a client's batch to its receipts: admission, custody everywhere, waiting.
+"""From a client's batch to its receipts.
 
-A payload that is admitted here is sent to every validator at once, so that no single node, this one
-included, can lose it. Waiting is by receipt id; a block that executes wakes who waits for it.
+The intake admits a payload and sends it to every validator, so that no single node, this one
+included, can lose it. Waiting is by receipt id; a block that executes wakes who waits for it. What
+another node said of a payload is asked here by height and id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from consensus.application import CODE_APPLIED, Advice, has_receipt
-from consensus.core.frames import FrameType
+from consensus.application import CODE_APPLIED, has_receipt
 from consensus.core.types import Phase
-from native.batches import ADDED, DUPLICATE, RECENT, Batch
+from native.batches import ADDED, FULL, RECENT, SKIPPED, Batch
 from node.runtime.api import Outcome, Overloaded, Submission, Unavailable
 from node.runtime.executor import SearchBusy
-from node.runtime.receipts import Receipt, id_at
-from transport import ChannelKind
+from node.runtime.receipts import ID_SIZE_BYTES, Receipt, id_at
 
 if TYPE_CHECKING:
     from consensus.runtime.driver import Driver
-    from consensus.runtime.links import Links
-    from native.batches import Mempool
     from node.metrics import Metrics
     from node.runtime.executor import ExecutedBlock, Executor
+    from node.runtime.intake import Admitted, Intake
     from node.runtime.router import Router
 
+OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 CODE_MEMPOOL_FULL: Final = 254  # refused: this node holds as many payloads as it may
-CHECK_INLINE_PAYLOADS_MAX: Final = 8  # 8 signatures take less time than a thread hand-over and back
 WAITERS_MAX: Final = 100_000  # receipts waited for at once on this node
 DISK_LOOKUPS_MAX: Final = 4  # old receipts one submission may have searched on disk
 
@@ -39,11 +37,31 @@ DISK_LOOKUPS_MAX: Final = 4  # old receipts one submission may have searched on 
 class _Waiter:
     """One submission that waits; `left` ids are not executed yet."""
 
-    left: int
+    ids: bytes
     heights: list[int]
     outcomes: bytearray
     codes: bytearray
+    left: int = 0
     done: trio.Event = field(default_factory=trio.Event)
+
+    @classmethod
+    def of(cls, count: int, outcome: Outcome, ids: bytes = b"") -> _Waiter:
+        """Nothing is known of `count` payloads yet but the outcome they have otherwise."""
+        return cls(
+            ids=ids,
+            heights=[0] * count,
+            outcomes=bytearray([outcome]) * count,
+            codes=bytearray(count),
+        )
+
+    def submission(self) -> Submission:
+        """What is known now."""
+        return Submission(
+            ids=self.ids,
+            outcomes=bytes(self.outcomes),
+            codes=bytes(self.codes),
+            heights=tuple(self.heights),
+        )
 
     def answer(self, at: int, receipt: Receipt) -> None:
         """Take an earlier receipt as the answer for place `at`."""
@@ -60,21 +78,17 @@ class Submissions:
         *,
         router: Router,
         executor: Executor,
-        mempool: Mempool,
         driver: Driver,
-        links: Links,
-        me: int,
+        intake: Intake,
         metrics: Metrics,
-        now_ms: Callable[[], int],
     ) -> None:
         self._router = router
         self._executor = executor
-        self._mempool = mempool
         self._driver = driver
-        self._links = links
-        self._me = me
+        self._intake = intake
         self._metrics = metrics
-        self._now_ms = now_ms
+        self._height = executor.height
+        self._news = trio.Event()
         self._waiting: dict[bytes, list[tuple[_Waiter, int]]] = {}
 
     @property
@@ -93,68 +107,73 @@ class Submissions:
                 "this node observes and takes no payloads",
                 hint="submit to a validator: `hypermesh validator status` names them",
             )
-        if self._driver.replica.statistics().catching_up:
+        if self._driver.replica.catching_up:
             raise Unavailable(
                 "this node is catching up and takes no payloads",
                 hint="use another node, or wait: `hypermesh node wait --ready`",
             )
         if len(self._waiting) >= WAITERS_MAX:
             raise Overloaded("too many receipts are waited for", hint="try again in a second")
-        if len(batch) <= CHECK_INLINE_PAYLOADS_MAX:
-            advice = self._router.check(batch)
-        else:
-            advice = await trio.to_thread.run_sync(self._router.check, batch)
-        codes, ids = advice.codes, advice.ids
-        waiter = _Waiter(
-            left=0,
-            heights=[0] * len(batch),
-            outcomes=bytearray([Outcome.REFUSED]) * len(batch),
-            codes=bytearray(codes),
-        )
-        await self._find_known(waiter, batch, advice)
-        mask = bytes(code == CODE_APPLIED for code in codes)
-        statuses = self._mempool.add(batch, mask, self._me, self._now_ms())
-        admitted = bytes(status == ADDED for status in statuses)
-        pending: list[int] = []
-        for at, status in enumerate(statuses):
-            if not mask[at]:
-                continue
-            if status in (ADDED, DUPLICATE):
-                waiter.outcomes[at] = Outcome.PENDING
-                pending.append(at)
-            elif status == RECENT:
-                if not self._known(waiter, at, ids):
-                    waiter.outcomes[at] = Outcome.PENDING  # executed; the receipt is on disk
-            else:
-                waiter.codes[at] = CODE_MEMPOOL_FULL
-        self._count_refused(waiter)
-        if 1 not in admitted and CODE_MEMPOOL_FULL in waiter.codes:
-            raise Overloaded(
-                "this node holds as many payloads as it may", hint="try again in a second"
-            )
-        for at in pending if wait else ():
-            self._waiting.setdefault(id_at(ids, at), []).append((waiter, at))
-            waiter.left += 1
-        if 1 in admitted:
-            chosen = batch if 0 not in admitted else batch.select(admitted)
-            self._links.broadcast_nowait(ChannelKind.BULK, FrameType.PAYLOADS, chosen)
-            self._driver.custody_changed()
-        if waiter.left:
-            try:
+        waiter = _Waiter.of(len(batch), Outcome.REFUSED)
+        try:
+            taken = await self._admit(batch, waiter, wait=wait)
+            await self._find_known(waiter, batch, taken)
+            self._count_refused(waiter)
+            if ADDED not in taken.statuses and CODE_MEMPOOL_FULL in waiter.codes:
+                raise Overloaded(
+                    "this node holds as many payloads as it may", hint="try again in a second"
+                )
+            if waiter.left:
                 with trio.move_on_after(timeout_s):
                     await waiter.done.wait()
-            finally:
-                self._forget(waiter, ids)
-        return Submission(
-            ids=ids,
-            outcomes=bytes(waiter.outcomes),
-            codes=bytes(waiter.codes),
-            heights=tuple(waiter.heights),
-        )
+        finally:
+            self._forget(waiter)
+        return waiter.submission()
+
+    async def _admit(self, batch: Batch, waiter: _Waiter, *, wait: bool) -> Admitted:
+        """Have a call taken in, and note what is known of it and what must be waited for."""
+        slot: list[Admitted] = []
+
+        def admitted(taken: Admitted) -> None:
+            slot.append(taken)
+            waiter.ids, waiter.codes[:] = taken.ids, taken.codes
+            for at, status in enumerate(taken.statuses):
+                if status == SKIPPED:
+                    continue
+                if status == FULL:
+                    waiter.codes[at] = CODE_MEMPOOL_FULL
+                    continue
+                if status == RECENT and self._known(waiter, at, taken.ids):
+                    continue
+                waiter.outcomes[at] = Outcome.PENDING
+                if status != RECENT and wait:  # else it is executed, and its receipt on disk
+                    self._waiting.setdefault(id_at(taken.ids, at), []).append((waiter, at))
+                    waiter.left += 1
+
+        await self._intake.admit(batch, admitted)
+        [taken] = slot
+        return taken
+
+    async def outcomes(self, ids: bytes, *, height: int, timeout_s: float) -> Submission:
+        """What became of payloads that another node says were executed up to block `height`.
+
+        Returns when this node has executed that block, or the time is over. A payload that is not
+        among its newest blocks is pending, as far as this node can say.
+        """
+        with trio.move_on_after(timeout_s):
+            while self._height < height:
+                await self._news.wait()
+        count = len(ids) // ID_SIZE_BYTES
+        waiter = _Waiter.of(count, Outcome.PENDING, ids)
+        for at in range(count):
+            self._known(waiter, at, ids)
+        return waiter.submission()
 
     def on_block(self, block: ExecutedBlock) -> None:
-        """Wake whoever waits for a payload of this block."""
-        height = int(block.header.height)
+        """Wake whoever waits for a payload of this block, or for the block."""
+        height = self._height = int(block.header.height)
+        self._news.set()
+        self._news = trio.Event()
         applications = {a.tag: a.name for a in self._router.applications}
         for tag, executed in block.outcome.executed:
             if not executed.codes:
@@ -176,10 +195,10 @@ class Submissions:
         if waiter.left == 0:
             waiter.done.set()
 
-    async def _find_known(self, waiter: _Waiter, batch: Batch, advice: Advice) -> None:
+    async def _find_known(self, waiter: _Waiter, batch: Batch, taken: Admitted) -> None:
         """A refused payload may be one that was executed: the same bytes, the same receipt."""
-        lookups, ids = DISK_LOOKUPS_MAX, advice.ids
-        for at, code in enumerate(advice.codes):
+        lookups, ids = DISK_LOOKUPS_MAX, taken.ids
+        for at, code in enumerate(taken.codes):
             if code == CODE_APPLIED or self._known(waiter, at, ids):
                 continue
             if not self._router.repeated(batch.tags[at], code):
@@ -207,14 +226,14 @@ class Submissions:
         waiter.answer(at, found)
         return True
 
-    def _forget(self, waiter: _Waiter, ids: bytes) -> None:
+    def _forget(self, waiter: _Waiter) -> None:
         """Drop what a submission still waited for when it gave up."""
         if waiter.left == 0:
             return
         for at, outcome in enumerate(waiter.outcomes):
             if outcome != Outcome.PENDING:
                 continue
-            key = id_at(ids, at)
+            key = id_at(waiter.ids, at)
             left = [entry for entry in self._waiting.pop(key, ()) if entry[0] is not waiter]
             if left:
                 self._waiting[key] = left

@@ -67,6 +67,10 @@ class CertifyingNode(FakeNode):
         index = self.application.entry_of_request(operation.request_id).index
         return self.authority.bundle(index, self.head()).encode()
 
+    async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+        del first, count_max
+        return 0, ()
+
     async def certificate(self, index: int) -> str | None:
         if index >= self.application.size:
             return None

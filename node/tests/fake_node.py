@@ -8,6 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from consensus.core.dump import (
+    AgreementDump,
+    CheckpointDump,
+    PeerDump,
+    PlaceDump,
+    ViewChangeDump,
+)
 from native.batches import Batch
 from native.hashing import sha256
 from node.config.schema import HTTPSection
@@ -21,6 +28,7 @@ from node.runtime.api import (
     BlocksPage,
     BlockView,
     CodeText,
+    CosignersView,
     Freshness,
     HeadersView,
     HistoryItem,
@@ -39,6 +47,8 @@ from node.runtime.api import (
     Submission,
     ValidatorsView,
     ValidatorView,
+    WaitingPage,
+    WaitingPayload,
 )
 from node.runtime.http import create_app, serve
 from node.status import PeerStatus, Status
@@ -74,6 +84,7 @@ STATUS = Status(
     mempool_count=5,
     mempool_count_max=1_000,
     mempool_bytes=5_000,
+    mempool_oldest_ms=9_000,
     log_size=7,
     supply=10**18,
     conservation_error=0,
@@ -239,6 +250,74 @@ class FakeNode:
             newest=now.height,
         )
 
+    async def height_of(self, header_hash: bytes) -> int | None:
+        return 7 if header_hash == bytes([7]) * 32 else None
+
+    async def waiting(self, first: int, *, limit: int) -> WaitingPage:
+        items = tuple(
+            WaitingPayload(
+                id=bytes([at]) * 32,
+                age_ms=9_000 - at,
+                size_bytes=1_000,
+                source="n1",
+                proposed=at == 0,
+            )
+            for at in range(first, min(first + limit, self.now.mempool_count))
+        )
+        after = first + len(items)
+        return WaitingPage(
+            items=items,
+            next_from=after if after < self.now.mempool_count else None,
+            count=self.now.mempool_count,
+            size_bytes=self.now.mempool_bytes,
+            oldest_ms=self.now.mempool_oldest_ms,
+        )
+
+    def agreement(self) -> tuple[AgreementDump, dict[str, int]]:
+        found = AgreementDump(
+            waits_for="block 43 has 2 of 3 PREPARE votes, none from n2",
+            phase="voting",
+            epoch=0,
+            view=3,
+            active=True,
+            primary="n3",
+            members=4,
+            quorum=3,
+            executed=42,
+            certified=41,
+            watermark_high=105,
+            pending=5,
+            oldest_ms=9_000,
+            request_timeout_ms=2_000,
+            failed_views=0,
+            view_changes=(ViewChangeDump(name="n2", view=4),),
+            places=(
+                PlaceDump(
+                    sequence=43,
+                    digest="ef" * 32,
+                    body_held=True,
+                    prepared=False,
+                    committed=False,
+                    prepares=("n0", "n3"),
+                    commits=(),
+                    missing=("n1", "n2"),
+                ),
+            ),
+            checkpoints=(CheckpointDump(height=42, voters=("n0", "n1"), missing=("n2", "n3")),),
+            peers=(
+                PeerDump(
+                    name="n2",
+                    connected=False,
+                    phase="starting",
+                    view=0,
+                    executed=0,
+                    certified=0,
+                    status_age_ms=None,
+                ),
+            ),
+        )
+        return found, {"suspect": 1_500, "status": -3}
+
     async def headers(self, first: int) -> HeadersView | None:
         if first > self.now.height:
             return None
@@ -270,7 +349,13 @@ class FakeNode:
 
     async def validators(self) -> ValidatorsView:
         members = tuple(
-            ValidatorView(name=f"n{at}", node_id=bytes([at]) * 32, key=b"key", tombstone=at == 2)
+            ValidatorView(
+                name=f"n{at}",
+                node_id=bytes([at]) * 32,
+                key=b"key",
+                credentials=b"",
+                tombstone=at == 2,
+            )
             for at in range(4)
         )
         return ValidatorsView(
@@ -311,6 +396,9 @@ class FakeNode:
 
     async def log_checkpoint(self) -> str:
         return self.checkpoint
+
+    async def log_cosigners(self) -> CosignersView:
+        return CosignersView(height=0, certificate=None, state=b"state", ends=())
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
         if index >= self.now.log_size:
@@ -357,7 +445,7 @@ class Served:
 
     async def _main(self) -> None:
         self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
-        app = create_app(self.node, HTTPSection())
+        app = create_app(self.node, HTTPSection(debug=True))
         async with trio.open_nursery() as nursery:
 
             async def run(task_status: trio.TaskStatus[str]) -> None:

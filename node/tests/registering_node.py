@@ -13,6 +13,7 @@ from consensus.core.validators import Validator
 from native.batches import Batch
 from node.cluster.manifest import Cluster
 from node.core.genesis import Genesis
+from node.logkeys import voucher
 from node.runtime.api import BlockView, CodeText, Outcome, Submission, ValidatorsView
 from node.runtime.service import validators_view
 from node.tests.fake_node import FakeNode
@@ -33,6 +34,7 @@ class RegisteringNode(FakeNode):
         application = ValidatorsApplication(
             genesis.chain_id,
             [Validator(name=entry.name, key=entry.key) for entry in genesis.validators],
+            vouch=voucher(genesis),
         )
         application.genesis()
         node = RegisteringNode(genesis=genesis, application=application)

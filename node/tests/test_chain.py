@@ -46,6 +46,7 @@ from node.rollback import roll_back
 from node.stopped import StoppedNode, stopped_node
 from node.tests.conftest import PASSPHRASE, free_base_port
 from node.tests.test_cli import answer, refused, run
+from node.tests.test_openapi import faults
 
 ADDRESS = address_text(Address(bytes(range(32))))  # well-formed; nobody has its key
 
@@ -60,7 +61,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     for member in made.members:
         text = member.home.config.read_text()
         assert "idle_block_interval_ms = 2000" in text
-        member.home.config.write_text(text.replace("interval_ms = 2000", "interval_ms = 500"))
+        text = text.replace("interval_ms = 2000", "interval_ms = 500")
+        member.home.config.write_text(text.replace("[http]\n", "[http]\ndebug = true\n"))
     yield made
     operate.stop(made.members, timeout_s=10)
 
@@ -73,10 +75,15 @@ def url(live: Cluster) -> str:
 
 
 @pytest.fixture(scope="module")
-def payment(live: Cluster, url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    secret = tmp_path_factory.mktemp("secret") / "passphrase"
-    secret.write_text(f"{PASSPHRASE}\n")
-    secret.chmod(0o600)
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("secret") / "passphrase"
+    path.write_text(f"{PASSPHRASE}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def payment(live: Cluster, url: str, secret: Path) -> dict[str, Any]:
     words = ("wallet", "send", "--from", "treasury", "--amount", "12.5", "--node", url)
     more = ("--passphrase-file", secret, "--wallets", live.wallets, "--to", ADDRESS)
     made: dict[str, Any] = answer(*words, *more)
@@ -259,6 +266,98 @@ def test_nodes_that_agree_have_one_chain(live: Cluster) -> None:
     urls = [member.url for member in live.members]
     words = ("chain", "forensics", *urls, "--genesis", live.genesis)
     assert answer(*words) == {"fork": None}
+
+
+def test_answers_of_a_real_node_have_the_forms_of_its_document(
+    url: str, payment: dict[str, Any]
+) -> None:
+    block = f"/api/v1/blocks/{payment['height']}"
+    paths = {
+        "/status": "/status",
+        "/readyz": "/readyz?verbose",
+        "/debug/agreement": "/debug/agreement",
+        "/api/v1/mempool": "/api/v1/mempool",
+        "/api/v1/ledger": "/api/v1/ledger",
+        "/api/v1/validators": "/api/v1/validators",
+        "/api/v1/accounts/{address}": f"/api/v1/accounts/{ADDRESS}?prove=1",
+        "/api/v1/accounts/{address}/history": f"/api/v1/accounts/{ADDRESS}/history",
+        "/api/v1/receipts/{id}": f"/api/v1/receipts/{payment['id']}",
+        "/api/v1/transactions/{id}/proof": f"/api/v1/transactions/{payment['id']}/proof",
+        "/api/v1/blocks": "/api/v1/blocks?from=1",
+        "/api/v1/blocks/{height}": block,
+        "/api/v1/headers/{height}": "/api/v1/headers/1",
+        "/api/v1/epochs/{first}": "/api/v1/epochs/1",
+        "/api/v1/state/{key}": f"/api/v1/state/{'00' * 32}",
+        "/api/v1/openapi.json": "/api/v1/openapi.json",
+    }
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        document = client.get("/api/v1/openapi.json").json()
+        for path, asked in paths.items():
+            good = document["paths"][path]["get"]["responses"]["200"]
+            answered = client.get(asked)
+            assert answered.status_code == 200, asked
+            schema = good["content"]["application/json"]["schema"]
+            assert faults(answered.json(), schema) == [], asked
+
+
+@pytest.mark.usefixtures("payment")
+def test_a_witness_that_certifies_the_same_chain_is_named_with_its_height(live: Cluster) -> None:
+    one, other = (member.url for member in live.members)
+    words = ("chain", "follow", "--from", 1, "--count", 12, "--node", one, "--genesis")
+    result = run(*words, live.genesis, "--witness", other)
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 12
+    assert f"{other} certifies the same chain up to block" in result.stderr
+    assert "up to block 0" not in result.stderr
+
+
+@pytest.mark.usefixtures("payment")
+def test_a_block_is_found_by_its_hash_on_a_real_node(url: str) -> None:
+    by_height = answer("chain", "block", 2, "--node", url)
+    assert answer("chain", "block", by_height["hash"], "--node", url) == by_height
+    refused("chain", "block", "00" * 32, "--node", url, code=1, error="HM-D-604")
+
+
+def test_what_waits_and_what_is_missing_is_shown_while_a_validator_is_paused(
+    live: Cluster, url: str, secret: Path
+) -> None:
+    operate.perturb(live.members[1], operate.Action.PAUSE)
+    try:
+        words = ("wallet", "send", "--from", "treasury", "--to", ADDRESS, "--amount", "1")
+        more = ("--passphrase-file", secret, "--wallets", live.wallets, "--node", url)
+        sent = answer(*words, *more, "--no-wait")
+        assert sent["outcome"] == "pending"
+        page = answer("node", "mempool", "--node", url)
+        (waiting,) = page["items"]
+        assert (waiting["id"], waiting["source"]) == (sent["id"], "n0")
+        assert page["size_bytes"] == waiting["size_bytes"] > 700
+        with NodeClient(url) as client:
+            now, _ = client.status()
+        assert now.mempool_oldest_ms >= waiting["age_ms"] > 0
+        shown = answer("node", "agreement", "--node", url)
+        while not (
+            "n1" in _missing(shown) or shown["view_changes"]
+        ):  # the primary may be the paused one
+            shown = answer("node", "agreement", "--node", url)
+        assert (shown["quorum"], shown["members"]) == (2, 2)
+        assert [change["name"] for change in shown["view_changes"]] in ([], ["n0"])
+        assert shown["timers"]
+        assert sent["id"] in run("node", "mempool", "--node", url).stdout
+        assert "timers" in run("node", "agreement", "--node", url).stdout
+    finally:
+        operate.perturb(live.members[1], operate.Action.RESUME)
+    with NodeClient(url) as client:
+        for block in client.follow(shown["executed"] + 1):
+            if sent["id"] in block["payload_ids"]:
+                break
+        executed = client.receipt(sent["id"])
+        assert executed is not None
+        assert executed["outcome"] == "applied"
+        assert client.waiting(0, limit=10)["items"] == []
+
+
+def _missing(shown: dict[str, Any]) -> list[str]:
+    return [name for place in shown["places"] for name in place["missing"]]
 
 
 @pytest.mark.usefixtures("url")

@@ -98,7 +98,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
     for noun, verb in commands():
         found.setdefault(noun, set()).add(verb)
     assert found == {
-        "node": {"init", "run", "status", "wait"},
+        "node": {"init", "run", "status", "wait", "mempool", "agreement"},
         "config": {"check", "show"},
         "store": {"inspect", "verify"},
         "chain": {
@@ -119,7 +119,8 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
         },
         "cluster": {"new", "up", "down", "status", "wait", "perturb", "destroy"},
         "wallet": {"new", "balance", "send", "history"},
-        "cert": {"issue", "show", "verify"},
+        "cert": {"issue", "show", "verify", "cosigners"},
+        "ca": {"request", "sign-issuer"},
         "ctlog": {"head", "proof", "verify"},
         "stoq": {"ping", "bench", "netcheck", "peers"},
         "load": {"run"},

@@ -10,7 +10,7 @@ import trio
 
 from native.batches import Batch
 from node.config.schema import HTTPSection
-from node.limits import HTTP_LINKS_PER_CALL_MAX
+from node.limits import HTTP_LINKS_PER_CALL_MAX, HTTP_WAITING_PER_PAGE_MAX
 from node.metrics import Metrics
 from node.runtime.api import Outcome
 from node.runtime.endpoints import ENDPOINTS
@@ -27,7 +27,9 @@ def node() -> FakeNode:
 
 @pytest.fixture
 def config() -> HTTPSection:
-    return HTTPSection(in_flight_max=2, hosts=("ledger.example.net",), body_size_bytes_max=4_096)
+    return HTTPSection(
+        in_flight_max=2, hosts=("ledger.example.net",), body_size_bytes_max=4_096, debug=True
+    )
 
 
 @pytest.fixture
@@ -307,6 +309,43 @@ async def test_every_answer_has_the_fields_of_its_page(client: httpx.AsyncClient
         answer = await client.get(f"{path}?{queries.get(endpoint.handler, '')}")
         assert answer.status_code == 200, path
         assert set(answer.json()) == {name for name, _ in endpoint.answer}, path
+
+
+async def test_what_waits_is_shown_in_bounded_pages(client: httpx.AsyncClient) -> None:
+    seen: list[str] = []
+    following: int | None = 0
+    while following is not None:
+        page = (await client.get(f"/api/v1/mempool?from={following}&limit=2")).json()
+        assert len(page["items"]) <= 2
+        assert (page["count"], page["size_bytes"], page["oldest_ms"]) == (5, 5_000, 9_000)
+        seen += [item["id"] for item in page["items"]]
+        following = page["next_from"]
+    assert seen == [(bytes([at]) * 32).hex() for at in range(5)]
+    for wrong in ("limit=0", f"limit={HTTP_WAITING_PER_PAGE_MAX + 1}", "from=-1"):
+        assert (await client.get(f"/api/v1/mempool?{wrong}")).status_code == 400
+
+
+async def test_a_block_is_found_by_its_hash(client: httpx.AsyncClient) -> None:
+    found = await client.get(f"/api/v1/blocks/{'07' * 32}")
+    assert found.json()["height"] == 7
+    missing = await client.get(f"/api/v1/blocks/{'08' * 32}")
+    assert missing.status_code == 404
+    assert "newest" in missing.json()["title"]
+    assert (await client.get(f"/api/v1/blocks/{'0G' * 32}")).status_code == 400
+
+
+async def test_the_state_of_the_agreement_is_shown_only_where_it_is_allowed(
+    node: FakeNode, client: httpx.AsyncClient
+) -> None:
+    document = (await client.get("/debug/agreement")).json()
+    assert document["places"][0]["missing"] == ["n1", "n2"]
+    assert document["timers"] == {"suspect": 1_500, "status": -3}
+    closed: Any = create_app(node, HTTPSection(), Metrics())
+    transport = httpx.ASGITransport(app=closed, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=BASE) as other:
+        refusal = await other.get("/debug/agreement")
+    assert refusal.status_code == 403
+    assert "http.debug" in refusal.json()["next_step"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "[::1]:9293", "ledger.example.net", "LOCALHOST:80"])

@@ -1,16 +1,23 @@
 """The load generator against channels that exist only in memory."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from native import codec
+from native.hashing import sha256
+from node.runtime.api import Outcome
 from node.runtime.load import (
     APPLIED,
+    CALLS_PER_NODE_MAX,
     NO_ANSWER,
+    PENDING,
     AlikeChannel,
+    Answer,
     CallFailed,
     Generator,
     Report,
@@ -111,24 +118,65 @@ def test_what_nobody_answers_is_counted_as_such() -> None:
     assert math.isnan(report.p50_ms)
 
 
+class Ledger:
+    """A node that took payloads, or knows what became of those another one took."""
+
+    def __init__(self, *outcomes: Outcome, codes: bytes = b"", down: bool = False) -> None:
+        self.said = bytes(outcomes)
+        self.codes = codes or bytes(len(outcomes))
+        self.down = down
+        self.asked: list[tuple[int, bytes]] = []
+
+    async def ask(self, payloads: Sequence[bytes]) -> Answer:
+        ids = b"".join(map(sha256, payloads))
+        return Answer(height=7, codes=self.codes, outcomes=self.said, ids=ids)
+
+    async def outcomes(self, height: int, ids: bytes) -> Answer:
+        self.asked.append((height, ids))
+        if self.down:
+            raise CallFailed("down")
+        return Answer(height=height, codes=self.codes, outcomes=self.said, ids=ids)
+
+
+def alike(first: Ledger, *others: Ledger) -> Sequence[int]:
+    return trio.run(AlikeChannel(first, others).submit, numbered(len(first.said)))
+
+
 def test_an_outcome_of_several_nodes_counts_when_they_agree() -> None:
-    class Refuses(Node):
-        async def submit(self, payloads: Sequence[bytes]) -> Sequence[int]:
-            return [7] * len(await super().submit(payloads))
-
-    fast, slow = Node(0.01), Node(0.5)
-
-    async def ask(*nodes: Node) -> Sequence[int]:
-        return await AlikeChannel(nodes).submit(numbered(2))
-
-    clock = MockClock(autojump_threshold=0.0)
-    assert trio.run(ask, fast, slow, clock=clock) == [APPLIED, APPLIED]
-    assert clock.current_time() > 0.49
-    assert trio.run(ask, fast, Node(full=1)) == [CODE_MEMPOOL_FULL, CODE_MEMPOOL_FULL]
+    applied, failed, refused = Outcome.APPLIED, Outcome.FAILED, Outcome.REFUSED
+    other = Ledger(applied, failed, codes=bytes([0, 5]))
+    first = Ledger(applied, refused, failed, codes=bytes([0, 139, 5]))
+    assert alike(first, other, other) == [0, 139, 5]
+    ids = sha256(b"0") + sha256(b"2")
+    assert other.asked == [(7, ids), (7, ids)], "only what was executed is asked for"
+    assert alike(Ledger(applied), Ledger(Outcome.PENDING)) == [PENDING]
+    assert alike(Ledger(Outcome.PENDING)) == [PENDING]
     with pytest.raises(CallFailed, match="down"):
-        trio.run(ask, fast, Node(down=True))
-    with pytest.raises(CallFailed, match="different"):
-        trio.run(ask, fast, Refuses())
+        alike(Ledger(applied), Ledger(applied, down=True))
+    with pytest.raises(CallFailed, match="two nodes say 0 and 5"):
+        alike(Ledger(applied), Ledger(failed, codes=bytes([5])))
+
+
+def test_an_answer_has_a_code_an_outcome_and_an_id_for_each_payload() -> None:
+    answer = codec.encode((7, bytes(2), bytes([Outcome.APPLIED] * 2), bytes(64)))
+    assert Answer.decode(answer, 2).verdicts() == [APPLIED, APPLIED]
+    for data in (
+        codec.encode((7, bytes(1), bytes(1), bytes(32))),
+        codec.encode((7, bytes(2), bytes(1), bytes(64))),
+        codec.encode((7, bytes(2), bytes(2), bytes(32))),
+        codec.encode((7, bytes(2), bytes(2))),
+    ):
+        with pytest.raises(CallFailed, match="the answer"):
+            Answer.decode(data, 2)
+
+
+def test_what_is_due_while_enough_calls_are_in_flight_shares_the_next_one() -> None:
+    node = Node(1.0)
+    schedule = Schedule(strands=1_000, rate=100.0, seconds=1.0)
+    run(schedule, [node], 100)
+    moments = Counter(at for at, _ in node.got)
+    assert len(moments) == CALLS_PER_NODE_MAX + 1, "eight went at once, the rest together"
+    assert max(moments.values()) == 100 - CALLS_PER_NODE_MAX
 
 
 def test_warm_up_is_left_out_of_the_latencies() -> None:

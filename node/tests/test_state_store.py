@@ -7,6 +7,7 @@ import apsw
 import pytest
 
 from consensus.application import Executed, Row
+from native.hashing import sha256
 from native.values import Digest
 from node.runtime.receipts import find_receipt, pack_receipts, receipt_codes, receipt_ids
 from node.runtime.store import StateStore, StateStoreError, StoredBlock
@@ -113,6 +114,15 @@ def test_a_receipt_search_is_bounded(store: StateStore) -> None:
     assert found is not None
     assert found.height == 1
     assert store.receipt(wanted, newest=5, count_max=4) is None
+
+
+def test_a_block_is_found_by_the_hash_of_its_header_in_a_run_of_blocks(store: StateStore) -> None:
+    for height in range(1, 6):
+        store.write(block(height), b"", [])
+    wanted = sha256(block(2).header)
+    assert store.height_of(wanted, first=1, last=5) == 2
+    assert store.height_of(wanted, first=3, last=5) is None
+    assert store.height_of(bytes(32), first=1, last=5) is None
 
 
 def test_another_chains_store_is_refused(tmp_path: Path) -> None:

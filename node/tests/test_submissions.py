@@ -1,9 +1,11 @@
 """Payloads that come again: what was executed is never called refused before the disk was asked."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from consensus.application import Advice
 from consensus.core.types import Phase
@@ -11,6 +13,7 @@ from native.batches import Batch, Mempool
 from native.hashing import sha256
 from node.metrics import Metrics
 from node.runtime.api import Outcome, Overloaded, Unavailable
+from node.runtime.intake import Intake
 from node.runtime.receipts import Receipt
 from node.runtime.submissions import CODE_MEMPOOL_FULL, DISK_LOOKUPS_MAX, Submissions
 
@@ -32,6 +35,8 @@ class Router:
 class Executor:
     """Holds receipts on its disk, for all but one id."""
 
+    height = 0
+
     def __init__(self, unknown: bytes) -> None:
         self.unknown = unknown
         self.searches = 0
@@ -45,6 +50,24 @@ class Executor:
         if identifier == self.unknown:
             return None
         return Receipt(id=identifier, height=HEIGHT, position=0, code=0, tag=1)
+
+
+class Knows(Executor):
+    """Has one receipt in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(unknown=b"")
+
+    def receipt_nowait(self, identifier: bytes) -> Receipt | None:
+        if identifier != sha256(b"known"):
+            return None
+        return Receipt(id=identifier, height=HEIGHT, position=0, code=0, tag=1)
+
+
+def executed(height: int) -> Any:
+    """A block without payloads, as the executor posts it."""
+    header = SimpleNamespace(height=height)
+    return SimpleNamespace(header=header, outcome=SimpleNamespace(executed=()))
 
 
 class Driver:
@@ -67,6 +90,8 @@ class Driver:
 class Open:
     """A router that admits everything."""
 
+    applications = ()
+
     def check(self, batch: Batch) -> Advice:
         ids = b"".join(sha256(batch.payload(at)) for at in range(len(batch)))
         return Advice(codes=bytes(len(batch)), ids=ids)
@@ -82,21 +107,38 @@ class Deaf:
         pass
 
 
-def opened(driver: Driver, *, places: int) -> Submissions:
-    return Submissions(
-        router=cast(Any, Open()),
-        executor=cast(Any, Executor(unknown=b"")),
+def opened(
+    nursery: trio.Nursery,
+    driver: Driver,
+    *,
+    places: int,
+    router: Any = None,
+    executor: Executor | None = None,
+) -> Submissions:
+    found: Any = router or Open()
+    intake = Intake(
+        router=found,
         mempool=Mempool(places, 100_000),
         driver=cast(Any, driver),
         links=cast(Any, Deaf()),
         me=0,
-        metrics=Metrics(),
         now_ms=lambda: 0,
+        pause_s=0.0,
+    )
+    nursery.start_soon(intake.run)
+    return Submissions(
+        router=found,
+        executor=cast(Any, executor or Executor(unknown=b"")),
+        driver=cast(Any, driver),
+        intake=intake,
+        metrics=Metrics(),
     )
 
 
-async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_silence() -> None:
-    submissions = opened(Driver(), places=2)
+async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_silence(
+    nursery: trio.Nursery,
+) -> None:
+    submissions = opened(nursery, Driver(), places=2)
     payloads = [b"\x01payment %d" % at for at in range(3)]
     answer = await submissions.submit(Batch.of(payloads), wait=False, timeout_s=0)
     assert answer.outcomes == bytes([Outcome.PENDING, Outcome.PENDING, Outcome.REFUSED])
@@ -109,12 +151,14 @@ async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_sil
     assert submissions.waiting == 0
 
 
-async def test_a_node_that_catches_up_or_observes_takes_no_payload() -> None:
+async def test_a_node_that_catches_up_or_observes_takes_no_payload(
+    nursery: trio.Nursery,
+) -> None:
     late, observer = Driver(), Driver()
     late.catching_up = True
     observer.phase = Phase.OBSERVING
     for driver in (late, observer):
-        submissions = opened(driver, places=2)
+        submissions = opened(nursery, driver, places=2)
         with pytest.raises(Unavailable, match="takes no payloads"):
             await submissions.submit(Batch.of([b"\x01payment"]), wait=False, timeout_s=0)
         driver.catching_up, driver.phase = False, Phase.VOTING
@@ -122,19 +166,12 @@ async def test_a_node_that_catches_up_or_observes_takes_no_payload() -> None:
         assert answer.outcomes == bytes([Outcome.PENDING])  # the refusal left nothing behind
 
 
-async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes_again() -> None:
+async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes_again(
+    nursery: trio.Nursery,
+) -> None:
     payloads = [b"\x01payment %d" % at for at in range(DISK_LOOKUPS_MAX + 3)]
     executor = Executor(unknown=bytes(sha256(payloads[0])))
-    submissions = Submissions(
-        router=cast(Any, Router()),
-        executor=cast(Any, executor),
-        mempool=Mempool(100, 100_000),
-        driver=cast(Any, Driver()),
-        links=cast(Any, None),
-        me=0,
-        metrics=Metrics(),
-        now_ms=lambda: 0,
-    )
+    submissions = opened(nursery, Driver(), places=100, router=Router(), executor=executor)
     answer = await submissions.submit(Batch.of(payloads), wait=True, timeout_s=1.0)
     assert executor.searches == DISK_LOOKUPS_MAX
     assert answer.outcomes[0] == Outcome.REFUSED
@@ -145,3 +182,30 @@ async def test_what_no_search_was_left_for_is_pending_and_answered_when_it_comes
     )
     assert set(again.outcomes) == {Outcome.APPLIED}
     assert set(again.heights) == {HEIGHT}
+
+
+async def test_what_another_node_executed_is_answered_once_its_block_is_executed_here(
+    nursery: trio.Nursery,
+) -> None:
+    executor = Knows()
+    submissions = opened(nursery, Driver(), places=2, executor=executor)
+    ids = sha256(b"known") + sha256(b"unknown")
+    with trio.move_on_after(0):
+        await submissions.outcomes(ids, height=HEIGHT, timeout_s=60)
+        raise AssertionError("this node has not executed that block")
+    late = await submissions.outcomes(ids, height=HEIGHT, timeout_s=0)
+    assert late.outcomes == bytes([Outcome.APPLIED, Outcome.PENDING])
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append(await submissions.outcomes(ids, height=HEIGHT, timeout_s=60))
+
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        await wait_all_tasks_blocked()
+        assert not answers
+        submissions.on_block(executed(HEIGHT))
+    [answer] = answers
+    assert answer.outcomes == bytes([Outcome.APPLIED, Outcome.PENDING])
+    assert answer.heights == (HEIGHT, 0)
+    assert answer.ids == ids

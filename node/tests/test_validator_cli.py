@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,25 @@ import pytest
 
 from caesar.core.changes import APPROVAL_DOMAIN, Accusation
 from caesar.tests.validator_worlds import lie
+from consensus.core.types import Epoch
+from consensus.core.validators import Validator, ValidatorSet
+from native.hashing import sha256
 from native.keys import SecretKey
 from native.values import Algorithm
-from node.changes import ChangeFile, Present
+from node.changes import ChangeFile, Present, explain, propose
 from node.cluster.create import create_cluster
 from node.cluster.manifest import Cluster
+from node.core.genesis import Genesis
 from node.errors import UnexpectedAnswer
+from node.home import Home
+from node.logkeys import credentials_of
 from node.runtime.api import Outcome
 from node.tests.conftest import PASSPHRASE, free_base_port
 from node.tests.fake_node import Served
 from node.tests.registering_node import RegisteringNode
 from node.tests.test_cli import NOWHERE, answer, refused, run
+from trustchain.core.roster import Credentials
+from trustchain.runtime.ceremony import certificate_of_pem
 
 
 @pytest.fixture(scope="module")
@@ -332,3 +342,193 @@ def test_files_that_are_not_there_are_said(tmp_path: Path) -> None:
     for verb in ("approve", "submit"):
         refused("validator", verb, missing, "--node", NOWHERE, code=2, error="HM-D-004")
     refused("validator", "key", "--home", missing, code=3, error="HM-D-202")
+
+
+# --- log keys of a joiner
+
+
+@pytest.fixture
+def newcomer(made_cluster: Cluster, tmp_path: Path) -> Path:
+    """A home made with `node init --join`."""
+    home = tmp_path / "n4"
+    known = made_cluster.members[0].home.path
+    words = ("--home", home, "--name", "n4", "--base-port", free_base_port(1), "--join", known)
+    answer("node", "init", *words)
+    return home
+
+
+def certify(cluster: Cluster, home: Path) -> Path:
+    """Have the holder of the offline root certify the issuing key of a home."""
+    out = home / "keys" / "issuing.pem"
+    secret = home / "passphrase"
+    secret.write_text(PASSPHRASE)
+    secret.chmod(0o600)
+    words = ("--name", "n4", "--root", cluster.folder / "offline", "--passphrase-file", secret)
+    made = answer("ca", "sign-issuer", home / "keys" / "issuing.pub", *words, "--out", out)
+    assert made["name"] == "n4"
+    return out
+
+
+def credentials(at: list[str]) -> Credentials:
+    (member,) = [
+        entry for entry in answer("validator", "status", *at)["members"] if entry["name"] == "n4"
+    ]
+    return Credentials.decode(base64.b64decode(member["credentials"]))
+
+
+@pytest.mark.parametrize("issues", [True, False])
+def test_a_joiner_brings_its_log_keys(
+    issues: bool,
+    net: RegisteringNode,
+    at: list[str],
+    newcomer: Path,
+    change: Path,
+    made_cluster: Cluster,
+    approve_all: Approve,
+) -> None:
+    if issues:
+        certificate = certificate_of_pem(certify(made_cluster, newcomer).read_text())
+    text = answer("validator", "key", "--home", newcomer)["key"]
+    shown = run("validator", "propose", change, "--add", f"n4={text}", *at)
+    assert ("cosigns and issues" if issues else "cosigns but does not issue") in shown.stdout
+    approve_all(change)
+    done = answer("validator", "submit", change, "--joiner", newcomer, *at)
+    assert done["outcome"] == "applied"
+    net.settle()
+    found = credentials(at)
+    own = SecretKey.load(newcomer / "keys" / "cosigner.key")
+    assert found.cosigner_key == own.public.raw
+    assert found.issuing_hash == (sha256(certificate) if issues else b"")
+
+
+def test_a_home_folder_is_proposed_with_its_log_keys(
+    net: RegisteringNode, at: list[str], newcomer: Path, change: Path, approve_all: Approve
+) -> None:
+    answer("validator", "propose", change, "--rotate", f"n2={newcomer}", *at)
+    text = change.read_text()
+    assert ChangeFile.read(change).text() == text
+    approve_all(change)
+    answer("validator", "submit", change, "--joiner", newcomer, *at)
+    net.settle()
+    rotated = answer("validator", "status", *at)["members"][2]
+    assert rotated["name"] == "n2"
+    assert rotated["credentials"]
+
+
+def test_keys_that_changed_after_the_approval_are_refused(
+    at: list[str],
+    newcomer: Path,
+    change: Path,
+    made_cluster: Cluster,
+    approve_all: Approve,
+) -> None:
+    answer("validator", "propose", change, "--add", f"n4={newcomer}", *at)
+    approve_all(change)
+    certify(made_cluster, newcomer)  # approved was a node that does not issue
+    refused("validator", "submit", change, "--joiner", newcomer, *at, code=1, error="HM-A-008")
+
+
+def test_a_certificate_of_another_root_or_key_is_refused(
+    newcomer: Path, made_cluster: Cluster, tmp_path: Path
+) -> None:
+    other = create_cluster(
+        tmp_path / "other",
+        name="other",
+        nodes=1,
+        base_port=free_base_port(1),
+        passphrase=PASSPHRASE,
+    )
+    certify(other, newcomer)
+    refused("validator", "key", "--home", newcomer, code=3, error="HM-D-204")
+    (newcomer / "keys" / "issuing.pem").unlink()
+    certify(made_cluster, newcomer)
+    (newcomer / "keys" / "issuing.key").unlink()
+    SecretKey.generate(Algorithm.ML_DSA_65).save(newcomer / "keys" / "issuing.key")
+    refused("validator", "key", "--home", newcomer, code=3, error="HM-D-204")
+
+
+def test_a_home_without_log_keys_gets_them_and_keeps_those_it_has(
+    at: list[str], joiner: Path, made_cluster: Cluster
+) -> None:
+    (joiner / "genesis.json").write_text(made_cluster.genesis.read_text())
+    shown = run("validator", "key", "--home", joiner)
+    assert "would vote but not cosign" in shown.stderr
+    first = answer("ca", "request", "--home", joiner)
+    assert first["key"].startswith("-----BEGIN PUBLIC KEY-----")
+    again = answer("ca", "request", "--home", joiner)
+    assert again == first
+    assert "." in answer("validator", "key", "--home", joiner)["key"]
+    del at
+
+
+def test_only_an_issuing_key_is_certified(made_cluster: Cluster, tmp_path: Path) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text(PASSPHRASE)
+    secret.chmod(0o600)
+    text = tmp_path / "text.pub"
+    text.write_text("no key")
+    offline, out = made_cluster.folder / "offline", tmp_path / "out.pem"
+    words = ("--name", "n4", "--passphrase-file", secret, "--out", out, "--root")
+    refused("ca", "sign-issuer", text, *words, offline, code=1, error="HM-A-008")
+    refused("ca", "sign-issuer", text, *words, tmp_path, code=1, error="HM-A-008")
+    assert not out.exists()
+
+
+def test_who_approves_is_told_what_is_left_of_the_log(
+    net: RegisteringNode,
+    at: list[str],
+    homes: list[Path],
+    newcomer: Path,
+    joiner: Path,
+    tmp_path: Path,
+    made_cluster: Cluster,
+) -> None:
+    def told(name: str, *words: object) -> str:
+        file = tmp_path / f"{name}.json"
+        answer("validator", "propose", file, *words, *at)
+        return run("validator", "approve", file, "--home", homes[0], "--yes", *at).stderr
+
+    (joiner / "genesis.json").write_text(made_cluster.genesis.read_text())
+    without = told("without", "--remove", "n3", "--add", f"n4={joiner}")
+    assert "3 of 4 would cosign, 2 are needed; 3 would issue" in without
+    cosigns = told("cosigns", "--remove", "n3", "--add", f"n4={newcomer}")
+    assert "4 of 4 would cosign, 2 are needed; 3 would issue" in cosigns
+    assert "NOBODY" not in cosigns
+    genesis = net.genesis
+    members = [replace(newcomer_of(newcomer, genesis), name="m0")]
+    present = Present.of(
+        {
+            "chain": "demo",
+            "chain_id": genesis.chain_id.hex(),
+            "epoch": 3,
+            "height": 9,
+            "hash": ValidatorSet(epoch=Epoch(3), members=tuple(members)).hash.hex(),
+            "members": [
+                {
+                    "name": entry.name,
+                    "key": base64.b64encode(entry.key.spki).decode(),
+                    "credentials": base64.b64encode(entry.credentials).decode(),
+                    "tombstone": False,
+                }
+                for entry in members
+            ],
+            "pending": None,
+        },
+        "here",
+    )
+    stranger = Validator(name="m1", key=SecretKey.generate(Algorithm.FALCON_512).public)
+    change = propose(present, removes=["m0"], adds=[stranger], rotations=[], valid_for=100)
+    text = explain(present, change, genesis)
+    assert "0 of 1 would cosign, 1 are needed; 0 would issue" in text
+    assert "NO CHECKPOINT" in text
+    assert "NOBODY" in text
+
+
+def newcomer_of(home: Path, genesis: Genesis) -> Validator:
+    """The node of a home, as it is proposed."""
+    found = Home(home)
+    return Validator(
+        name="n4",
+        key=SecretKey.load(found.node_key).public,
+        credentials=credentials_of(found, genesis.log),
+    )

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from caesar.core.changes import decode_validator_payload
+from caesar.core.transactions import SENDER_AT
 from caesar.core.validators import Verdict
 from caesar.runtime.application import LedgerApplication
 from caesar.runtime.validators import ValidatorsApplication
@@ -136,6 +137,11 @@ def test_the_state_alone_says_what_was_decided(tmp_path: Path) -> None:
     found = decision(tip, restored)
     assert found is not None
     assert (found.height, found.next_validators) == (3, chosen)
+
+
+def test_payments_name_their_sender_to_the_mempool_and_changes_none() -> None:
+    running, _ = router()
+    assert running.sender_at == [(LedgerApplication(CHAIN, genesis()).tag, SENDER_AT)]
 
 
 def test_only_well_formed_payloads_of_this_chain_come_into_custody() -> None:

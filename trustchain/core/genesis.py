@@ -28,6 +28,7 @@ from trustchain.errors import MalformedDER, MalformedGenesis, MalformedName
 ENROLMENT_ALGORITHMS: Final = (KeyAlgorithm.FALCON_512, KeyAlgorithm.ED25519)
 
 _COSIGNER_ARC: Final = 2  # below the enterprise, beside the CA id: reference 1.7
+_COSIGNER_NUMBER_SIZE_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +84,22 @@ class LogGenesis:
 
     @cached_property
     def cosigner_names(self) -> tuple[str, ...]:
-        """The name of each validator on a checkpoint, outside the arc of the CA id."""
-        enterprise = self.ca_id.split(".")[0]
-        arc = f"oid/{oids.ENTERPRISE_ARC}.{enterprise}.{_COSIGNER_ARC}"
-        return tuple(f"{arc}.{place}" for place in range(1, len(self.cosigner_keys) + 1))
+        """The name of each founder on a checkpoint, outside the arc of the CA id."""
+        return tuple(
+            f"{self._cosigner_arc}.{place}" for place in range(1, len(self.cosigner_keys) + 1)
+        )
+
+    def cosigner_name_of(self, cosigner_key: bytes) -> str:
+        """The name on a checkpoint of a validator that joined later: it follows from its key.
+
+        A number of 128 bits as in a UUID's arc (X.667), which no founder's place is.
+        """
+        number = int.from_bytes(sha256(cosigner_key)[:_COSIGNER_NUMBER_SIZE_BYTES], "big")
+        return f"{self._cosigner_arc}.{number | 1 << 127}"
 
     @property
     def cosignatures_needed(self) -> int:
-        """W: how many cosignatures make a checkpoint count."""
+        """W of the founders: how many cosignatures make a checkpoint count in epoch 0."""
         return weak_quorum(len(self.cosigner_keys))
 
     def enrolment_key(self, key_id: bytes) -> EnrolmentKey | None:
@@ -157,6 +166,11 @@ class LogGenesis:
         )
         section.close()
         return genesis
+
+    @cached_property
+    def _cosigner_arc(self) -> str:
+        enterprise = self.ca_id.split(".")[0]
+        return f"oid/{oids.ENTERPRISE_ARC}.{enterprise}.{_COSIGNER_ARC}"
 
     @cached_property
     def _enrolment_by_id(self) -> dict[bytes, EnrolmentKey]:

@@ -151,9 +151,11 @@ class IssuanceLog:
         """What validators agree on after each block: the tree and every record behind it."""
         return application_root(self.size, self.root(), self.record_root())
 
-    def record_root(self) -> bytes:
+    def record_root(self, size: int | None = None) -> bytes:
         """Return the root of the tree over the records, which say more than their entries."""
-        return bytes(self._record_tree.root()) if self.size else bytes(EMPTY_ROOT)
+        if size is None:
+            size = self.size
+        return bytes(self._record_tree.root(size)) if size else bytes(EMPTY_ROOT)
 
     def root(self, size: int | None = None) -> bytes:
         """Return the root of the tree at this size, or now."""
@@ -252,6 +254,12 @@ class IssuanceLog:
         if not 0 <= index < size <= self.size:
             raise HeadUnknown(f"no entry {index} in a tree of {size}; the log has {self.size}")
         return tuple(self._tree.inclusion_proof(index, size))
+
+    def record_proof(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Prove that a record is the one of an entry, in the record tree of this size."""
+        if not 0 <= index < size <= self.size:
+            raise HeadUnknown(f"no record {index} of {size}; the log has {self.size}")
+        return tuple(self._record_tree.inclusion_proof(index, size))
 
     def consistency_proof(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
         """Prove that one tree continues another (RFC 9162 section 2.1.4)."""

@@ -19,11 +19,13 @@ from native.hashing import sha256
 from native.values import Digest
 from trustchain import limits
 from trustchain.core import snapshot
+from trustchain.core.epoch_end import EpochEnd, epoch_end
 from trustchain.core.genesis import LogGenesis
 from trustchain.core.keys import SubjectKey, check_signature_form
 from trustchain.core.log import Head, IssuanceLog, Record, decode_delta, encode_delta
 from trustchain.core.outcomes import Outcome
 from trustchain.core.requests import PAYLOAD_TAG, Kind, Operation, Refused, judge_form
+from trustchain.core.snapshot import Opening
 from trustchain.errors import MalformedDER, MalformedOperation, StateCorrupt
 from trustchain.metrics import Counts, LogStatistics
 from trustchain.runtime.signatures import SignatureInvalid, verify_signature
@@ -61,6 +63,7 @@ class LogApplication:
 
     name: Final = "trustchain"
     tag: Final = PAYLOAD_TAG
+    sender_at: Final = None
 
     def __init__(self, chain_id: bytes, genesis: LogGenesis) -> None:
         self._chain_id = chain_id
@@ -172,11 +175,8 @@ class LogApplication:
 
     def cut(self) -> bytes:
         """Remember how long the log is now: what it holds never changes."""
-        log = self._log
-        self._cut = (0, log.size)
-        return snapshot.Opening(
-            size=log.size, log_root=log.root(), record_root=log.record_root()
-        ).encode()
+        self._cut = (0, self._log.size)
+        return self.opening().encode()
 
     def next_chunk(self) -> bytes | None:
         """Read the next run of records."""
@@ -201,7 +201,7 @@ class LogApplication:
 
     def restore(self, outline: Outline, chunks: Iterable[bytes]) -> Digest:
         """Enter the state of a snapshot; the tree over the entries is built again."""
-        opened = snapshot.Opening.decode(outline.opening)
+        opened = Opening.decode(outline.opening)
         log = IssuanceLog(self._genesis)
         try:
             for chunk in chunks:
@@ -272,6 +272,15 @@ class LogApplication:
     def consistency_proof(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
         """Prove that one tree continues another; raises HeadUnknown."""
         return self._log.consistency_proof(old_size, new_size)
+
+    def opening(self) -> Opening:
+        """What the present application root is the hash of."""
+        log, size = self._log, self._log.size
+        return Opening(size=size, log_root=log.root(size), record_root=log.record_root(size))
+
+    def epoch_end(self, height: int, *, of: int) -> EpochEnd:
+        """Prove the size after the block at `height`, to whoever knows a log of `of` entries."""
+        return epoch_end(self._log, height, of=of)
 
     def statistics(self) -> LogStatistics:
         """Return the figures `/status` shows."""

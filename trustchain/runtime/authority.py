@@ -2,6 +2,9 @@
 
 The key cannot mint anything by itself: it signs only what it derives from an entry, and verifiers
 ask for the log's proof as well. Two validators may both sign one entry, each under its own name.
+
+The key's certificate is in genesis, or in a file that came with the node's admission to the set. A
+node whose certificate is not in the roster of the present epoch does not issue.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from trustchain.core.checkpoint import Checkpoint
 from trustchain.core.entries import Entry
 from trustchain.core.genesis import LogGenesis
 from trustchain.core.log import Record
-from trustchain.errors import HeadUnknown, KeyFileError
+from trustchain.core.roster import Roster
+from trustchain.errors import HeadUnknown, KeyFileError, MalformedDER
 from trustchain.metrics import AuthorityStatistics
 from trustchain.runtime.application import LogApplication
+from trustchain.runtime.credentials import check_issuing
 
 SIGNED_KEPT_COUNT: Final = 256  # certificates asked for again: a retry, `cert show`; 1.5 MB
 
@@ -29,11 +34,20 @@ SIGNED_KEPT_COUNT: Final = 256  # certificates asked for again: a retry, `cert s
 class Authority:
     """Signs the X.509 form of entries with one validator's issuing key. Not thread-safe."""
 
-    def __init__(self, application: LogApplication, key: SecretKey) -> None:
+    def __init__(
+        self,
+        application: LogApplication,
+        key: SecretKey,
+        *,
+        certificate: bytes | None = None,
+        roster: Roster | None = None,
+    ) -> None:
+        genesis = application.log_genesis
         self._application = application
         self._key = key
         self._signed_total = 0
-        self._issuer = _own_certificate(application.log_genesis, key)
+        self._issuer = _own_certificate(genesis, key, certificate)
+        self._roster = roster or Roster.of_genesis(genesis)
         self._signed: OrderedDict[int, bytes] = OrderedDict()
 
     @classmethod
@@ -42,14 +56,28 @@ class Authority:
         path: Path,
         application: LogApplication,
         *,
+        certificate: bytes | None = None,
+        roster: Roster | None = None,
         passphrase: str | None = None,
     ) -> Authority:
-        """Read the issuing key from its file; raises KeyFileError."""
+        """Read the issuing key from its file; raises KeyFileError.
+
+        `certificate` is DER, of a validator that joined; a founder's is in genesis.
+        """
         try:
             key = SecretKey.load(path, passphrase)
         except NativeError as error:
             raise KeyFileError(str(error)) from error
-        return cls(application, key)
+        return cls(application, key, certificate=certificate, roster=roster)
+
+    def enter(self, roster: Roster) -> None:
+        """The next epoch begins: whoever is in its roster issues from now on."""
+        self._roster = roster
+
+    @property
+    def is_seated(self) -> bool:
+        """Whether this node issues in the present epoch."""
+        return self._roster.issues(self._issuer.encoded)
 
     @property
     def issuing_certificate(self) -> bytes:
@@ -97,12 +125,20 @@ class Authority:
         return certificate(tbs, self._key.sign(tbs))
 
 
-def _own_certificate(genesis: LogGenesis, key: SecretKey) -> Certificate:
-    """Find the issuing certificate of this key in genesis."""
+def _own_certificate(genesis: LogGenesis, key: SecretKey, encoded: bytes | None) -> Certificate:
+    """Check the issuing certificate of this key, or find it in genesis."""
     if key.algorithm is not Algorithm.ML_DSA_65:
         raise KeyFileError(f"the issuing key is a {key.algorithm.name_text} key, not ML-DSA-65")
-    for encoded in genesis.issuing_certificates:
-        issuing = Certificate.decode(encoded)
+    if encoded is not None:
+        try:
+            issuing = check_issuing(genesis, encoded)
+        except MalformedDER as error:
+            raise KeyFileError(f"issuing certificate: {error}") from error
+        if issuing.key.spki != key.public.spki:
+            raise KeyFileError("the issuing certificate is of another key")
+        return issuing
+    for known in genesis.issuing_certificates:
+        issuing = Certificate.decode(known)
         if issuing.key.spki == key.public.spki:
             return issuing
     raise KeyFileError("genesis has no certificate for this issuing key")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.x509.oid import NameOID
@@ -23,12 +24,12 @@ from native.keys import SecretKey
 from native.values import Algorithm
 from trustchain import limits
 from trustchain.core.bundle import pem
-from trustchain.core.certificates import key_id_of
+from trustchain.core.certificates import Certificate, key_id_of
 from trustchain.core.genesis import EnrolmentKey, LogGenesis
 from trustchain.core.keys import SubjectKey
 from trustchain.core.oids import KeyAlgorithm
-from trustchain.errors import KeyFileError
-from trustchain.runtime.keyfiles import RootKey, subject_key, write_key, write_new
+from trustchain.errors import KeyFileError, MalformedDER
+from trustchain.runtime.keyfiles import RootKey, load_root_key, subject_key, write_key, write_new
 
 ISSUING_KEY_FILE: Final = "issuing.key"
 COSIGNER_KEY_FILE: Final = "cosigner.key"
@@ -45,6 +46,14 @@ class ValidatorKeys:
 
     issuing: SecretKey
     cosigner: SecretKey
+
+    @staticmethod
+    def draw() -> ValidatorKeys:
+        """Draw both keys."""
+        return ValidatorKeys(
+            issuing=SecretKey.generate(Algorithm.ML_DSA_65),
+            cosigner=SecretKey.generate(Algorithm.ML_DSA_44),
+        )
 
     def save(self, folder: Path, passphrase: str | None = None) -> None:
         """Write both key files into a node's `keys/` folder; raises KeyFileError."""
@@ -95,13 +104,7 @@ def hold_ceremony(
     enrolment key may grant. Raises MalformedGenesis for arguments that make no valid genesis.
     """
     root, root_certificate = make_root(f"{trust_domain} root", now_s=now_s)
-    keys = tuple(
-        ValidatorKeys(
-            issuing=SecretKey.generate(Algorithm.ML_DSA_65),
-            cosigner=SecretKey.generate(Algorithm.ML_DSA_44),
-        )
-        for _ in validators
-    )
+    keys = tuple(ValidatorKeys.draw() for _ in validators)
     enrolment = SecretKey.generate(Algorithm.FALCON_512)
     genesis = LogGenesis(
         ca_id=ca_id or f"{_DOCUMENTATION_ENTERPRISE}.{1_000 + secrets.randbelow(1 << 31)}",
@@ -159,6 +162,56 @@ def make_issuing(
         .sign(root, None)
     )
     return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def public_key_pem(raw: bytes) -> str:
+    """Write the public half of an issuing key (raw ML-DSA-65) as PEM, to be certified."""
+    key = mldsa.MLDSA65PublicKey.from_public_bytes(raw)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_bytes(serialization.Encoding.PEM, form).decode("ascii")
+
+
+def certify_issuing(request: str, *, name: str, folder: Path, passphrase: str, now_s: int) -> bytes:
+    """Sign the certificate of a joining validator's issuing key with the offline root, DER.
+
+    `request` is what `public_key_pem` wrote, `folder` what `Ceremony.save_root` made. Raises
+    KeyFileError. The holder of the key proves it when the validator joins.
+    """
+    try:
+        public = serialization.load_pem_public_key(request.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyFileError("the request is not a public key in PEM") from error
+    if not isinstance(public, mldsa.MLDSA65PublicKey):
+        raise KeyFileError("the key to certify is not an ML-DSA-65 key")
+    root = load_root_key(folder / ROOT_KEY_FILE, passphrase)
+    try:
+        root_certificate = certificate_of_pem((folder / ROOT_CERTIFICATE_FILE).read_text())
+        known = Certificate.decode(root_certificate)
+    except (OSError, UnicodeDecodeError, MalformedDER) as error:
+        raise KeyFileError(f"{folder / ROOT_CERTIFICATE_FILE}: {error}") from error
+    if known.key.spki != subject_key(root).spki:
+        raise KeyFileError(f"{folder}: root key and root certificate do not belong together")
+    subject = x509.load_der_x509_certificate(root_certificate).subject
+    [common] = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    domain = str(common.value).removesuffix(" root")
+    return make_issuing(
+        f"{domain} issuing {name}",
+        public.public_bytes_raw(),
+        root=root,
+        root_certificate=root_certificate,
+        now_s=now_s,
+    )
+
+
+def certificate_of_pem(text: str) -> bytes:
+    """Read the one certificate of a PEM text, DER; raises MalformedDER."""
+    try:
+        found = x509.load_pem_x509_certificates(text.encode())
+    except ValueError as error:
+        raise MalformedDER(f"not a certificate in PEM: {error}") from error
+    if len(found) != 1:
+        raise MalformedDER(f"{len(found)} certificates where one was expected")
+    return found[0].public_bytes(serialization.Encoding.DER)
 
 
 def _authority(

@@ -5,6 +5,10 @@ cosignature to the others; `W` of them on one root make the checkpoint count. No
 cosigner signs only roots of blocks it has on disk, so after a restart it signs the same head again,
 and pushes until the checkpoint counts. A push is answered with what the sender may have missed.
 
+Cosignatures are those of the present epoch: when the next one begins, `enter` takes its roster, all
+its members sign the newest head again, and a node that left signs no more. The checkpoint that
+counted before stays the newest until the new roster has made one count.
+
 Everything here runs on the trio thread. Cosignatures prove themselves, so the sender of a push is
 only a name in a log line.
 """
@@ -36,6 +40,7 @@ from trustchain.core.checkpoint import (
 from trustchain.core.keys import SubjectKey
 from trustchain.core.log import Head
 from trustchain.core.oids import KeyAlgorithm
+from trustchain.core.roster import Roster, Seat
 from trustchain.errors import CosignerBusy, KeyFileError, MalformedCheckpoint
 from trustchain.metrics import CosignerStatistics, Counts
 from trustchain.runtime.application import LogApplication
@@ -45,6 +50,7 @@ log = structlog.get_logger(__name__)
 
 METHOD = "trustchain.cosign"
 MESSAGE_VERSION = 1
+MESSAGE_VERSION_EPOCHS = 2  # with the epoch whose places are meant
 
 
 class Broadcast(Protocol):
@@ -86,23 +92,24 @@ class Cosigner:
         key: SecretKey,
         *,
         broadcast: Broadcast,
+        roster: Roster | None = None,
     ) -> None:
         genesis = application.log_genesis
         if key.algorithm is not Algorithm.ML_DSA_44:
             raise KeyFileError(f"the cosigner key is a {key.algorithm.name_text} key")
-        if key.public.raw not in genesis.cosigner_keys:
-            raise KeyFileError("genesis does not list this cosigner key")
         self._application = application
         self._genesis = genesis
         self._key = key
-        self._place = genesis.cosigner_keys.index(key.public.raw)
-        self._keys = [SubjectKey.of(KeyAlgorithm.ML_DSA_44, raw) for raw in genesis.cosigner_keys]
+        self._roster = roster or Roster.of_genesis(genesis)
+        self._keys = _keys(self._roster)
+        self._place = self._roster.place_of(key.public.raw)
         self._broadcast = broadcast
         self._received = Counts()
         self._cosign_ms = 0.0
         self._height = -1  # newest block that is durable here
         self._signed: Head | None = None
         self._counted: tuple[int, bytes] | None = None
+        self._earlier: Checkpoint | None = None  # the newest one that an earlier roster made count
         self._collected: dict[tuple[int, bytes], _Collected] = {}
         self._outbox: deque[_Item] = deque(maxlen=limits.COSIGN_ITEMS_COUNT_MAX)
         self._pushes = 0
@@ -117,6 +124,7 @@ class Cosigner:
         application: LogApplication,
         *,
         broadcast: Broadcast,
+        roster: Roster | None = None,
         passphrase: str | None = None,
     ) -> Cosigner:
         """Read the cosigner key from its file; raises KeyFileError."""
@@ -124,14 +132,31 @@ class Cosigner:
             key = SecretKey.load(path, passphrase)
         except NativeError as error:
             raise KeyFileError(str(error)) from error
-        return cls(application, key, broadcast=broadcast)
+        return cls(application, key, broadcast=broadcast, roster=roster)
 
     @property
     def name(self) -> str:
-        """The name of this validator on a checkpoint."""
-        return self._genesis.cosigner_names[self._place]
+        """The name of this validator on a checkpoint; empty while its key is in no seat."""
+        return "" if self._place is None else self._seat(self._place).name
+
+    @property
+    def is_seated(self) -> bool:
+        """Whether the key of this node cosigns in the present epoch."""
+        return self._place is not None
 
     # --- called by the node
+
+    def enter(self, roster: Roster) -> None:
+        """The next epoch begins: its validators cosign from now on."""
+        self._earlier = self.checkpoint()
+        self._roster = roster
+        self._keys = _keys(roster)
+        self._place = roster.place_of(self._key.public.raw)
+        self._signed = None
+        self._counted = None
+        self._collected.clear()
+        self._outbox.clear()
+        self._wake.set()
 
     def on_block_committed(self, height: int) -> None:
         """Say that everything up to this block is durable here. Cheap; signs later."""
@@ -157,13 +182,13 @@ class Cosigner:
 
         Raises MalformedCheckpoint for bytes that are no push.
         """
-        items = _decode_items(body)
+        epoch, items = _decode_items(body)
         for item in items:
-            self._take(item, sender)
+            self._take(epoch, item, sender)
             await trio.lowlevel.checkpoint()
         self._clean()
         answer = [own for item in items if (own := self._own(item.size, item.root)) is not None]
-        return _encode_items(answer)
+        return _encode_items(self._roster.epoch, answer)
 
     async def wait_cosigned(self, size: int) -> Checkpoint:
         """Wait for a checkpoint that counts and has at least this size.
@@ -186,7 +211,7 @@ class Cosigner:
     def checkpoint(self) -> Checkpoint | None:
         """Return the newest checkpoint that counts, with the cosignatures so far."""
         if self._counted is None:
-            return None
+            return self._earlier
         size, root = self._counted
         items = self._collected[self._counted].items
         places = sorted(items)[: limits.COSIGNATURES_COUNT_MAX]
@@ -199,12 +224,15 @@ class Cosigner:
 
     def statistics(self) -> CosignerStatistics:
         """Return the figures `/status` shows."""
-        counted = self._counted
+        checkpoint = self.checkpoint()
         return CosignerStatistics(
             name=self.name,
+            epoch=self._roster.epoch,
+            seated=int(self.is_seated),
+            needed=self._roster.needed,
             signed_size=0 if self._signed is None else self._signed.size,
-            cosigned_size=0 if counted is None else counted[0],
-            cosignatures=0 if counted is None else len(self._collected[counted].items),
+            cosigned_size=0 if checkpoint is None else checkpoint.size,
+            cosignatures=0 if checkpoint is None else self._cosignatures(checkpoint),
             collecting=len(self._collected),
             waiting=self._waiting,
             pushes=self._pushes,
@@ -212,19 +240,30 @@ class Cosigner:
             cosignatures_total=self._received.reading(),
         )
 
+    def _cosignatures(self, checkpoint: Checkpoint) -> int:
+        """How many there are, also beyond what a checkpoint carries."""
+        if self._counted is None:
+            return len(checkpoint.cosignatures)
+        return len(self._collected[self._counted].items)
+
     # --- signing and pushing
 
     async def _sign_new_heads(self) -> None:
+        epoch, place = self._roster.epoch, self._place
+        if place is None:
+            return
         signed = 0 if self._signed is None else self._signed.size
         heads = self._application.heads_since(signed, height_max=self._height)
         for head in heads[-limits.COSIGN_HEADS_COUNT_MAX :]:  # a newer head covers the older
             await trio.lowlevel.checkpoint()  # a signature takes half a millisecond
+            if self._place != place or self._roster.epoch != epoch:
+                return  # another epoch began meanwhile, and `enter` has woken this task
             item = _Item(
-                self._place,
+                place,
                 head.size,
                 head.root,
                 head.time_s,
-                self._key.sign(self._message(self._place, head.size, head.root, head.time_s)),
+                self._key.sign(self._message(place, head.size, head.root, head.time_s)),
             )
             self._signed = head
             collected = self._collected.setdefault((head.size, head.root), _Collected())
@@ -235,7 +274,7 @@ class Cosigner:
 
     def _push_some(self, nursery: trio.Nursery) -> None:
         if self._outbox and self._pushes < limits.COSIGN_PUSHES_IN_FLIGHT_MAX:
-            body = _encode_items(self._outbox)
+            body = _encode_items(self._roster.epoch, self._outbox)
             self._outbox.clear()
             self._pushes += 1
             nursery.start_soon(self._push, body, name="trustchain.cosigner.push")
@@ -245,12 +284,12 @@ class Cosigner:
             answers = await self._broadcast(METHOD, body)
             for answer in answers or ():
                 try:
-                    items = _decode_items(answer)
+                    epoch, items = _decode_items(answer)
                 except MalformedCheckpoint:
                     self._received.add("malformed")
                     continue
                 for item in items:
-                    self._take(item, None)
+                    self._take(epoch, item, None)
             self._clean()
         finally:
             self._pushes -= 1
@@ -272,11 +311,17 @@ class Cosigner:
 
     def _own(self, size: int, root: bytes) -> _Item | None:
         collected = self._collected.get((size, root))
-        return None if collected is None else collected.items.get(self._place)
+        if collected is None or self._place is None:
+            return None
+        return collected.items.get(self._place)
 
-    def _take(self, item: _Item, sender: bytes | None) -> None:
+    def _take(self, epoch: int, item: _Item, sender: bytes | None) -> None:
         """Add another validator's cosignature if it is new, plausible and valid."""
-        if not 0 <= item.place < len(self._keys) or item.place == self._place:
+        if epoch != self._roster.epoch:
+            self._received.add("other_epoch")
+            return
+        key = self._keys[item.place] if 0 <= item.place < len(self._keys) else None
+        if key is None or item.place == self._place:
             self._received.add("unknown")
             return
         known = self._collected.get((item.size, item.root))
@@ -289,7 +334,7 @@ class Cosigner:
             return
         try:
             verify_signature(
-                self._keys[item.place],
+                key,
                 self._message(item.place, item.size, item.root, item.timestamp_s),
                 item.signature,
             )
@@ -305,7 +350,7 @@ class Cosigner:
         key = (item.size, item.root)
         collected = self._collected.setdefault(key, _Collected())
         collected.items[item.place] = item
-        if len(collected.items) < self._genesis.cosignatures_needed:
+        if len(collected.items) < self._roster.needed:
             return
         if self._place not in collected.items:
             return  # not durable here yet; signing it will count it
@@ -326,7 +371,7 @@ class Cosigner:
 
     def _message(self, place: int, size: int, root: bytes, timestamp_s: int) -> bytes:
         return cosigned_message(
-            name=self._genesis.cosigner_names[place],
+            name=self._seat(place).name,
             timestamp_s=timestamp_s,
             origin=self._genesis.origin,
             end=size,
@@ -334,31 +379,51 @@ class Cosigner:
         )
 
     def _line(self, item: _Item) -> Cosignature:
-        name = self._genesis.cosigner_names[item.place]
+        seat = self._seat(item.place)
         return Cosignature(
-            name=name,
-            key_id=cosigner_key_id(name, self._genesis.cosigner_keys[item.place]),
+            name=seat.name,
+            key_id=cosigner_key_id(seat.name, seat.cosigner_key),
             timestamp_s=item.timestamp_s,
             signature=item.signature,
         )
 
+    def _seat(self, place: int) -> Seat:
+        seat = self._roster.seats[place]
+        assert seat is not None  # only keys of seats get into `items`
+        return seat
 
-def _encode_items(items: Iterable[_Item]) -> bytes:
+
+def _keys(roster: Roster) -> list[SubjectKey | None]:
+    """Decoded cosigner keys by place."""
+    return [
+        None if seat is None else SubjectKey.of(KeyAlgorithm.ML_DSA_44, seat.cosigner_key)
+        for seat in roster.seats
+    ]
+
+
+def _encode_items(epoch: int, items: Iterable[_Item]) -> bytes:
     fields = [
         (item.place, item.size, item.root, item.timestamp_s, item.signature) for item in items
     ]
-    return codec.encode((MESSAGE_VERSION, fields))
+    if epoch == 0:
+        return codec.encode((MESSAGE_VERSION, fields))
+    return codec.encode((MESSAGE_VERSION_EPOCHS, epoch, fields))
 
 
-def _decode_items(body: bytes) -> list[_Item]:
+def _decode_items(body: bytes) -> tuple[int, list[_Item]]:
+    """The epoch whose places the items mean, and the items; version 1 is of the founders."""
     try:
         message = codec.decode(body, size_max=limits.COSIGN_MESSAGE_SIZE_BYTES_MAX)
     except codec.CodecError as error:
         raise MalformedCheckpoint(f"cosignatures: {error}") from error
     match message:
         case (1, tuple(listed)) if len(listed) <= limits.COSIGN_ITEMS_COUNT_MAX:
-            return [_item(fields) for fields in listed]
-    raise MalformedCheckpoint("cosignatures: not a message of version 1")
+            return 0, [_item(fields) for fields in listed]
+        case (2, int(epoch), tuple(listed)) if (
+            epoch > 0 and len(listed) <= limits.COSIGN_ITEMS_COUNT_MAX
+        ):
+            return epoch, [_item(fields) for fields in listed]
+    raise MalformedCheckpoint("cosignatures: not a message of version 1 or 2")
 
 
 def _item(fields: object) -> _Item:

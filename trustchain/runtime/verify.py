@@ -1,5 +1,8 @@
 """Offline verification of a bundle: no network, no clock, nothing trusted but genesis.
 
+The validators of later epochs are trusted as far as a `Succession` says, which its owner proved
+from genesis.
+
 A certificate holds when its chain leads to the root, it is valid at the given time and for the
 given name, the entry it is the X.509 form of is in the checkpointed log, and enough validators
 cosigned that checkpoint. Each rule that fails raises its own error; nothing returns False.
@@ -25,6 +28,7 @@ from trustchain.core.entries import Entry
 from trustchain.core.genesis import LogGenesis
 from trustchain.core.keys import SubjectKey
 from trustchain.core.oids import FORM_OF, KeyAlgorithm
+from trustchain.core.roster import Succession
 from trustchain.errors import (
     ChainInvalid,
     Expired,
@@ -57,11 +61,17 @@ class Verified:
 
 
 def verify_bundle(
-    bundle: str | Bundle, genesis: LogGenesis, *, at_s: int, name: str | None = None
+    bundle: str | Bundle,
+    genesis: LogGenesis,
+    *,
+    at_s: int,
+    name: str | None = None,
+    succession: Succession | None = None,
 ) -> Verified:
     """Verify a certificate bundle at a time, and for a name if one is given.
 
-    Raises MalformedBundle, or the VerificationError of the first rule that does not hold.
+    `succession` is what a client that followed the epochs knows; else genesis alone is. Raises
+    MalformedBundle, or the VerificationError of the first rule that does not hold.
     """
     if isinstance(bundle, str):
         bundle = Bundle.decode(bundle)
@@ -76,7 +86,7 @@ def verify_bundle(
     if name is not None and name not in names:
         raise NameMismatch(f"the certificate is for {', '.join(names)}, not for {name}")
     _check_inclusion(entry, bundle)
-    cosigners = verify_checkpoint(bundle.checkpoint, genesis)
+    cosigners = verify_checkpoint(bundle.checkpoint, genesis, succession)
     return Verified(
         index=bundle.index,
         serial=leaf.serial,
@@ -91,18 +101,25 @@ def verify_bundle(
     )
 
 
-def verify_checkpoint(checkpoint: Checkpoint, genesis: LogGenesis) -> tuple[str, ...]:
-    """Return the names of the validators that cosigned a checkpoint, at least W of them.
+def verify_checkpoint(
+    checkpoint: Checkpoint, genesis: LogGenesis, succession: Succession | None = None
+) -> tuple[str, ...]:
+    """Return the names of the validators that cosigned a checkpoint, at least W of one epoch.
 
-    Unknown cosigners are ignored; a known one whose signature does not hold is fatal.
+    Only epochs that speak for a tree of this size are counted, each for itself. Unknown cosigners
+    are ignored; a known one whose signature does not hold is fatal.
     """
     if checkpoint.origin != genesis.origin:
         raise WrongLog(f"the checkpoint is of {checkpoint.origin}, not of {genesis.origin}")
+    succession = succession or Succession.of_genesis(genesis)
+    rosters = succession.speaking_for(checkpoint.size)
     keys = {
-        (name, cosigner_key_id(name, raw)): raw
-        for name, raw in zip(genesis.cosigner_names, genesis.cosigner_keys, strict=True)
+        (seat.name, cosigner_key_id(seat.name, seat.cosigner_key)): seat.cosigner_key
+        for roster in rosters
+        for seat in roster.seats
+        if seat is not None
     }
-    valid: list[str] = []
+    valid: dict[str, bytes] = {}
     for cosignature in checkpoint.cosignatures:
         raw = keys.get((cosignature.name, cosignature.key_id))
         if raw is None:
@@ -120,11 +137,17 @@ def verify_checkpoint(checkpoint: Checkpoint, genesis: LogGenesis) -> tuple[str,
             )
         except SignatureInvalid as error:
             raise QuorumMissing(f"the cosignature of {cosignature.name} is not valid") from error
-        valid.append(cosignature.name)
-    needed = genesis.cosignatures_needed
-    if len(valid) < needed:
-        raise QuorumMissing(f"{len(valid)} known validators cosigned, {needed} are needed")
-    return tuple(valid)
+        valid[cosignature.name] = raw
+    for roster in rosters:
+        cosigned = tuple(name for name, raw in valid.items() if roster.place_of(raw) is not None)
+        if len(cosigned) >= roster.needed:
+            return cosigned
+    newest = rosters[0]
+    cosigned = tuple(name for name, raw in valid.items() if newest.place_of(raw) is not None)
+    raise QuorumMissing(
+        f"{len(cosigned)} known validators of epoch {newest.epoch} cosigned, {newest.needed} are "
+        "needed"
+    )
 
 
 def _decode(encoded: bytes) -> Certificate:

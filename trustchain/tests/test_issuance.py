@@ -309,18 +309,22 @@ async def test_a_checkpoint_that_does_not_reach_the_entry_is_refused(
         nursery.cancel_scope.cancel()
 
 
-def test_keys_that_genesis_does_not_list_are_refused() -> None:
+def test_keys_of_no_validator_are_refused_or_sign_nothing() -> None:
     network = Network(1)
 
     async def broadcast(method: str, body: bytes, /) -> None:
         raise AssertionError(method, body)
 
     for algorithm in (Algorithm.ML_DSA_44, Algorithm.ML_DSA_65):
-        stranger = SecretKey.generate(algorithm)
         with pytest.raises(KeyFileError):
-            Authority(network.application, stranger)
-        with pytest.raises(KeyFileError):
-            Cosigner(network.application, stranger, broadcast=broadcast)
+            Authority(network.application, SecretKey.generate(algorithm))
+    other = SecretKey.generate(Algorithm.ML_DSA_65)
+    with pytest.raises(KeyFileError):
+        Cosigner(network.application, other, broadcast=broadcast)
+    stranger = SecretKey.generate(Algorithm.ML_DSA_44)
+    waits = Cosigner(network.application, stranger, broadcast=broadcast)
+    assert not waits.is_seated
+    assert waits.name == ""
 
 
 async def issued(tmp_path: Path, algorithm: KeyAlgorithm) -> tuple[Path, Bundle, LogGenesis]:

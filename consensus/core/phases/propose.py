@@ -47,9 +47,10 @@ def propose(replica: "Replica") -> None:
     now = replica.now.monotonic_us
     since = None if replica.proposed_us is None else now - replica.proposed_us
     if replica.pending:
-        # The longer agreement takes, the more batches run, and the fuller the next one gets.
+        # The longer agreement takes, the more batches run, and the fuller the next one gets. When
+        # none runs, nobody gains by waiting.
         in_flight = replica.next_sequence - 1 - replica.executed
-        interval = replica.timing.batch_interval_ms * 1_000 * max(1, in_flight)
+        interval = replica.timing.batch_interval_ms * 1_000 * in_flight
         full = (
             replica.pending >= BATCH_PAYLOADS_MAX
             or replica.pending_bytes >= BATCH_SIZE_BYTES_TARGET

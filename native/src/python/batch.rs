@@ -113,6 +113,14 @@ impl Batch {
         Ok(PyBytes::new(py, payload))
     }
 
+    #[staticmethod]
+    fn join(py: Python<'_>, batches: Vec<Bound<'_, Self>>) -> PyResult<Self> {
+        let parts: Vec<&batch::Batch> = batches.iter().map(|one| &*one.get().batch).collect();
+        let size: usize = parts.iter().map(|part| part.body().len()).sum();
+        let batch = released(py, size > LARGE_BODY_BYTES, || batch::Batch::join(&parts));
+        Ok(Self::wrap(batch.map_err(refuse)?))
+    }
+
     fn select(&self, mask: &[u8]) -> PyResult<Self> {
         let batch = self.batch.select(mask).ok_or_else(wrong_mask)?;
         Ok(Self::wrap(batch))

@@ -37,6 +37,9 @@ fn is_large(batch: &PureBatch) -> bool {
     batch.len() > LARGE_BATCH_PAYLOADS
 }
 
+/// Arrival, source, since ms, proposed.
+type Place = (u64, u32, u64, bool);
+
 /// Any thread may call it; calls take turns.
 #[pyclass(frozen, module = "native._native")]
 struct Mempool {
@@ -57,10 +60,19 @@ impl Mempool {
 #[pymethods]
 impl Mempool {
     #[new]
-    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536))]
-    fn new(count_max: usize, bytes_max: usize, recent_max: usize) -> Self {
+    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536, *, sender_at = vec![]))]
+    fn new(
+        count_max: usize,
+        bytes_max: usize,
+        recent_max: usize,
+        sender_at: Vec<(u8, u16)>,
+    ) -> Self {
+        let mut pool = mempool::Mempool::new(count_max, bytes_max, recent_max);
+        for (tag, offset) in sender_at {
+            pool.name_senders(tag, usize::from(offset));
+        }
         Self {
-            pool: Mutex::new(mempool::Mempool::new(count_max, bytes_max, recent_max)),
+            pool: Mutex::new(pool),
         }
     }
 
@@ -101,6 +113,24 @@ impl Mempool {
             self.locked().oldest_batch(count_max, bytes_max)
         })
         .map(Batch::wrap)
+    }
+
+    /// The batch, and `(arrival, source, since ms, proposed)` of each of its payloads.
+    fn page(
+        &self,
+        py: Python<'_>,
+        first: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Option<(Batch, Vec<Place>)> {
+        let (batch, waiting) = released(py, count_max > LARGE_BATCH_PAYLOADS, || {
+            self.locked().page(first, count_max, bytes_max)
+        })?;
+        let waiting = waiting
+            .into_iter()
+            .map(|item| (item.arrival, item.source, item.since_ms, item.proposed))
+            .collect();
+        Some((Batch::wrap(batch), waiting))
     }
 
     fn mark_proposed(&self, py: Python<'_>, batch: &Batch) {

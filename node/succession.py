@@ -1,0 +1,134 @@
+"""Which cosigners speak for which trees of the log, proven from genesis: the client's side.
+
+A node gives the links of the epochs, whose certified sets name the cosigner keys, and what shows
+how long the log was when each epoch ended. Nothing of it is believed: the links are checked as a
+light client does, the ends against a state that a quorum certified. Everything together is one
+file, so that a certificate can be verified later with no network.
+
+It is not protected against a node that withholds the newest epochs: who needs to know that the last
+cosigners still are asks several nodes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from consensus.core import wire
+from consensus.core.light import Lineage
+from consensus.errors import MalformedMessage, ProofInvalid, SnapshotInvalid
+from consensus.limits import LINKS_MAX, MESSAGE_BYTES_MAX
+from native.codec import decode
+from native.errors import NativeError
+from node.chain import PROOF_FORMAT, lineage_of
+from node.core.rosters import succession_of
+from node.errors import ProofFileInvalid
+from node.limits import PROOF_FILE_SIZE_BYTES_MAX
+from node.runtime.router import state_root
+from trustchain.core.epoch_end import EpochEnd
+from trustchain.core.requests import PAYLOAD_TAG
+from trustchain.core.roster import Succession
+from trustchain.core.snapshot import Opening
+from trustchain.errors import TrustChainError
+
+if TYPE_CHECKING:
+    from node.client import NodeClient
+    from node.core.genesis import Genesis
+
+KIND: Final = "cosigners"
+NAMES: Final = ("height", "certificate", "state", "ends")
+
+
+def fetch(client: NodeClient, genesis: Genesis) -> tuple[dict[str, Any], Succession]:
+    """Ask a node, check its answer, and return the file with what it proves.
+
+    Raises `ProofFileInvalid` for an answer that does not follow from genesis.
+    """
+    rows = _links(client, [])
+    document: dict[str, Any] = {"format": PROOF_FORMAT, "kind": KIND, "links": rows}
+    if rows:
+        answer = client.log_cosigners()
+        document |= {name: answer.get(name) for name in NAMES}
+        document["links"] = _links(client, rows)  # the state may be of an epoch that just began
+    else:
+        document |= {"height": 0, "certificate": None, "state": None, "ends": []}
+    return document, _verified(document, genesis)
+
+
+def read(text: str, genesis: Genesis) -> Succession:
+    """Read a file that `fetch` made, offline; raises `ProofFileInvalid`."""
+    try:
+        document = json.loads(text) if len(text) <= PROOF_FILE_SIZE_BYTES_MAX else None
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (
+        PROOF_FORMAT,
+        KIND,
+    ):
+        raise ProofFileInvalid(
+            "not a file of cosigners", hint="write one with `hypermesh cert cosigners --out FILE`"
+        )
+    return _verified(document, genesis)
+
+
+def _links(client: NodeClient, rows: list[str]) -> list[str]:
+    """These links and all that follow."""
+    while len(rows) < LINKS_MAX and (more := client.epoch_links(len(rows) + 1)["links"]):
+        rows = [*rows, *map(str, more)]
+    return rows
+
+
+def _verified(document: Mapping[str, Any], genesis: Genesis) -> Succession:
+    try:
+        lineage = lineage_of(genesis).decoded(
+            [base64.b64decode(row, validate=True) for row in document["links"]]
+        )
+        ends = [base64.b64decode(end, validate=True) for end in document["ends"]]
+        sizes = _sizes(document, lineage, [EpochEnd.decode(end) for end in ends]) if ends else ()
+        sets = [client.validators for client in lineage.clients]
+        return succession_of(genesis, sets, sizes)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        MalformedMessage,
+        NativeError,
+        ProofInvalid,
+        SnapshotInvalid,
+        TrustChainError,
+    ) as error:
+        raise ProofFileInvalid(
+            f"the cosigners do not follow from genesis: {error}",
+            hint="check that genesis.json is the one of this chain; ask another node",
+        ) from error
+
+
+def _sizes(document: Mapping[str, Any], lineage: Lineage, ends: list[EpochEnd]) -> tuple[int, ...]:
+    """How long the log was at the end of each epoch, from one certified state."""
+    value = wire.decode_value(
+        base64.b64decode(document["certificate"], validate=True), MESSAGE_BYTES_MAX
+    )
+    certificate = wire.block_certificate(value, lineage.bounds)
+    lineage.verify_certificate(certificate)
+    state = base64.b64decode(document["state"], validate=True)
+    match decode(state, size_max=MESSAGE_BYTES_MAX):
+        case (tuple(listed), bytes(opened)):
+            roots = {
+                wire.number(tag): wire.digest(root)
+                for tag, root in (wire.fields(entry, 2) for entry in listed)
+            }
+        case _:
+            raise ProofInvalid("a state of an unknown form")
+    if state_root(roots.items()) != certificate.checkpoint.state_root:
+        raise ProofInvalid("the application roots are not those that were certified")
+    opening = Opening.decode(opened)
+    if opening.root != roots[PAYLOAD_TAG]:
+        raise ProofInvalid("the log is not the one that was certified")
+    sizes = []
+    for link, end in zip(lineage.links, ends, strict=False):
+        if link.base > certificate.height:
+            raise ProofInvalid("an epoch ended after the certified state")
+        sizes.append(end.verify(opening, int(link.base)))
+    return tuple(sizes)

@@ -1,0 +1,444 @@
+"""Founders leave, and a client that has genesis only still knows who speaks for the log.
+
+Registry, log, rosters and router are real, as are all keys; only agreement is left out: every block
+is executed at once, and its certificate is made from votes of a quorum of the set of its epoch.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, cast
+
+import pytest
+
+from caesar.core.addresses import Address
+from caesar.core.changes import Approval, Change, JoinProof, SignedChange, join_bytes
+from caesar.core.genesis import LedgerGenesis
+from caesar.core.validators import Verdict
+from caesar.limits import SUPPLY
+from caesar.runtime.validators import ValidatorsApplication
+from consensus.application import Block
+from consensus.core.certificates import block_certificate
+from consensus.core.messages import (
+    BlockCertificate,
+    BlockHeader,
+    Checkpoint,
+    EpochLink,
+    VoteVector,
+)
+from consensus.core.quorum import quorum
+from consensus.core.types import NO_DIGEST, Epoch, Height, Number, ReplicaIndex
+from consensus.core.validators import Validator, ValidatorSet
+from consensus.limits import WINDOW_BLOCKS
+from native.batches import Batch
+from native.codec import encode
+from native.keys import SecretKey
+from native.values import Algorithm, Amount, Digest, Signature
+from node import succession
+from node.client import NodeClient
+from node.core.genesis import Genesis, GenesisValidator
+from node.core.rosters import roster_of
+from node.errors import ProofFileInvalid
+from node.logkeys import voucher
+from node.runtime.membership import genesis_set
+from node.runtime.router import Router
+from trustchain import client as requester
+from trustchain.core.checkpoint import (
+    Checkpoint as LogCheckpoint,
+)
+from trustchain.core.checkpoint import (
+    Cosignature,
+    cosigned_message,
+    cosigner_key_id,
+)
+from trustchain.core.oids import KeyAlgorithm
+from trustchain.core.roster import Succession
+from trustchain.errors import QuorumMissing
+from trustchain.runtime.application import LogApplication
+from trustchain.runtime.authority import Authority
+from trustchain.runtime.ceremony import Ceremony, ValidatorKeys, hold_ceremony, make_issuing
+from trustchain.runtime.credentials import make_credentials, make_evidence
+from trustchain.runtime.verify import verify_bundle, verify_checkpoint
+
+NOW_S = 1_800_000_000
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """A node's secrets."""
+
+    name: str
+    secret: SecretKey
+    log_keys: ValidatorKeys
+    certificate: bytes
+
+    def validator(self) -> Validator:
+        """As a joiner."""
+        return Validator(
+            name=self.name,
+            key=self.secret.public,
+            credentials=make_credentials(self.log_keys.cosigner.public.raw, self.certificate),
+        )
+
+
+@dataclass(kw_only=True)
+class Chain:
+    """Applications that execute, and a quorum that signs."""
+
+    ceremony: Ceremony
+    genesis: Genesis
+    machines: dict[str, Machine]  # by name, everybody that ever was
+    log: LogApplication = field(init=False)
+    registry: ValidatorsApplication = field(init=False)
+    router: Router = field(init=False)
+    headers: list[BlockHeader] = field(default_factory=list)
+    links: list[EpochLink] = field(default_factory=list)
+    certificate: BlockCertificate | None = None
+
+    def __post_init__(self) -> None:
+        self.log = LogApplication(self.genesis.chain_id, self.genesis.log)
+        self.registry = ValidatorsApplication(
+            self.genesis.chain_id, genesis_set(self.genesis).members, vouch=voucher(self.genesis)
+        )
+        self.router = Router([self.log, self.registry])
+        self.router.genesis()
+
+    @staticmethod
+    def of_founders(count: int) -> Chain:
+        names = [f"n{at}" for at in range(count)]
+        ceremony = hold_ceremony(names, trust_domain="demo.mesh", now_s=NOW_S)
+        secrets = [SecretKey.generate(Algorithm.FALCON_512) for _ in names]
+        genesis = Genesis(
+            name="demo",
+            time_ms=NOW_S * 1_000,
+            validators=tuple(
+                GenesisValidator(name=name, key=secret.public)
+                for name, secret in zip(names, secrets, strict=True)
+            ),
+            log=ceremony.genesis,
+            ledger=LedgerGenesis(allocations=((Address(bytes(32)), Amount(SUPPLY)),)),
+        )
+        machines = {
+            name: Machine(name=name, secret=secret, log_keys=keys, certificate=certificate)
+            for name, secret, keys, certificate in zip(
+                names,
+                secrets,
+                ceremony.validators,
+                ceremony.genesis.issuing_certificates,
+                strict=True,
+            )
+        }
+        return Chain(ceremony=ceremony, genesis=genesis, machines=machines)
+
+    @property
+    def present(self) -> ValidatorSet:
+        return self.registry.registry.present
+
+    def execute(self, *payloads: bytes) -> bytes:
+        """One block, and its certificate; enters the next epoch after the last of the present."""
+        pending = self.registry.registry.pending
+        height = len(self.headers) + 1
+        begins = pending is not None and height == pending.effective_after + 1
+        epoch = int(self.present.epoch) + begins
+        signers = pending.next if begins and pending is not None else self.present
+        header = BlockHeader(
+            chain_id=self.genesis.chain_id,
+            height=Height(height),
+            epoch=Epoch(epoch),
+            parent=self.headers[-1].hash if self.headers else self.genesis.chain_id,
+            batch=NO_DIGEST,
+            time_ms=NOW_S * 1_000 + height,
+            state_root=self.router.state_root,
+        )
+        outcome = self.router.execute(Block(header=header, batch=Batch.of(payloads)))
+        self.headers.append(header)
+        pending = self.registry.registry.pending
+        ends = pending is not None and height == pending.effective_after
+        following = pending.next if ends and pending is not None else None
+        self.certificate = self._certify(
+            header, outcome.state_root, signers, NO_DIGEST if following is None else following.hash
+        )
+        if following is not None:
+            self.links.append(EpochLink(certificate=self.certificate, validators=following))
+        return outcome.codes
+
+    def issue(self, name: str) -> int:
+        """Order a certificate; return its index."""
+        operation = requester.issue_operation(
+            requester.certification_request(requester.generate_key(KeyAlgorithm.ED25519), [name]),
+            chain_id=self.genesis.chain_id,
+            enrolment=requester.FalconEnrolment(self.ceremony.enrolment),
+            request_id=requester.new_request_id(),
+        )
+        assert self.execute(operation.encode()) == b"\0"
+        return self.log.entry_of_request(operation.request_id).index
+
+    def joiner(self, name: str) -> Machine:
+        keys = ValidatorKeys.draw()
+        machine = Machine(
+            name=name,
+            secret=SecretKey.generate(Algorithm.FALCON_512),
+            log_keys=keys,
+            certificate=make_issuing(
+                f"demo.mesh issuing {name}",
+                keys.issuing.public.raw,
+                root=self.ceremony.root,
+                root_certificate=self.genesis.log.root_certificate,
+                now_s=NOW_S,
+            ),
+        )
+        self.machines[name] = machine
+        return machine
+
+    def change(self, removes: str, new: Machine, evidence_of: Machine | None = None) -> bytes:
+        """An approved change of one member for another."""
+        change = Change(
+            chain_id=self.genesis.chain_id,
+            base_epoch=self.present.epoch,
+            base_set=self.present.hash,
+            valid_until=len(self.headers) + 1_000,
+            removes=(removes,),
+            adds=(new.validator(),),
+        )
+        (joiner,) = change.adds
+        shown = evidence_of or new
+        newest = self.headers[-1]
+        message = join_bytes(change, joiner.node_id, int(newest.height), newest.hash)
+        return SignedChange(
+            change=change,
+            approvals=tuple(
+                Approval(
+                    index=index,
+                    signature=self.machines[member.name].secret.sign(change.signed_bytes),
+                )
+                for index, member in enumerate(self.present.members)
+            ),
+            proofs=(
+                JoinProof(
+                    height=int(newest.height),
+                    header_hash=newest.hash,
+                    signature=new.secret.sign(message),
+                    evidence=make_evidence(
+                        self.genesis.chain_id,
+                        spki=joiner.key.spki,
+                        credentials=make_credentials(
+                            shown.log_keys.cosigner.public.raw, shown.certificate
+                        ),
+                        cosigner=shown.log_keys.cosigner,
+                        issuing=shown.log_keys.issuing,
+                        issuing_certificate=shown.certificate,
+                    ),
+                ),
+            ),
+        ).encode()
+
+    def replace(self, removes: str, name: str) -> Machine:
+        new = self.joiner(name)
+        assert self.execute(self.change(removes, new)) == bytes([Verdict.APPLIED])
+        for _ in range(WINDOW_BLOCKS + 1):
+            self.execute()
+        assert name in [member.name for member in self.present.members]
+        return new
+
+    def cosigned(self, *names: str) -> LogCheckpoint:
+        """The newest head, cosigned by these whether or not they are still validators."""
+        origin, size, root = self.genesis.log.origin, self.log.size, self.log.root()
+        lines = []
+        for name in names:
+            key = self.machines[name].log_keys.cosigner
+            raw = key.public.raw
+            if raw in self.genesis.log.cosigner_keys:
+                said = self.genesis.log.cosigner_names[self.genesis.log.cosigner_keys.index(raw)]
+            else:
+                said = self.genesis.log.cosigner_name_of(raw)
+            message = cosigned_message(
+                name=said, timestamp_s=NOW_S, origin=origin, end=size, root=root
+            )
+            lines.append(
+                Cosignature(
+                    name=said,
+                    key_id=cosigner_key_id(said, raw),
+                    timestamp_s=NOW_S,
+                    signature=bytes(key.sign(message)),
+                )
+            )
+        return LogCheckpoint(origin=origin, size=size, root=root, cosignatures=tuple(lines))
+
+    def bundle(self, index: int, issuer: str, *cosigners: str) -> str:
+        machine = self.machines[issuer]
+        authority = Authority(
+            self.log,
+            machine.log_keys.issuing,
+            certificate=machine.certificate,
+            roster=roster_of(self.genesis, self.present),
+        )
+        assert authority.is_seated
+        return authority.bundle(index, self.cosigned(*cosigners)).encode()
+
+    # --- what a node answers
+
+    def epoch_links(self, first: int) -> dict[str, Any]:
+        rows = [base64.b64encode(encode(link.value())).decode() for link in self.links]
+        return {"epoch": len(rows), "links": rows[first - 1 : first + 1]}
+
+    def log_cosigners(self) -> dict[str, Any]:
+        assert self.certificate is not None
+        opening, height = self.log.opening(), len(self.headers)
+        ends = [self.log.epoch_end(int(link.base), of=opening.size) for link in self.links]
+        return {
+            "height": height,
+            "certificate": base64.b64encode(encode(self.certificate.value())).decode(),
+            "state": base64.b64encode(encode((self.router.roots, opening.encode()))).decode(),
+            "ends": [base64.b64encode(end.encode()).decode() for end in ends],
+        }
+
+    def _certify(
+        self, header: BlockHeader, state_root: Digest, signers: ValidatorSet, next_set: Digest
+    ) -> BlockCertificate:
+        leaf = Checkpoint(
+            epoch=header.epoch,
+            height=header.height,
+            header_hash=header.hash,
+            state_root=state_root,
+            next_set=next_set,
+        )
+        needed = quorum(len(signers.members))
+        votes = []
+        for index, member in enumerate(signers.members[:needed]):
+            vector = VoteVector(
+                epoch=header.epoch,
+                signer=ReplicaIndex(index),
+                number=Number(int(header.height)),
+                leaves=(leaf,),
+            )
+            secret = self.machines[member.name].secret
+            signed = vector.signed(Signature(secret.sign(vector.signed_bytes(header.chain_id))))
+            votes.append((ReplicaIndex(index), signed, 0))
+        return block_certificate(leaf, votes, needed)
+
+
+def proven(chain: Chain) -> tuple[dict[str, Any], Succession]:
+    return succession.fetch(cast("NodeClient", chain), chain.genesis)
+
+
+@dataclass(kw_only=True)
+class Replaced:
+    """Four founders, replaced one by one, and a certificate of each epoch."""
+
+    chain: Chain
+    bundles: list[str]
+    kept: list[LogCheckpoint]  # what the founders signed in epoch 0
+
+
+@cache
+def replaced() -> Replaced:
+    chain = Chain.of_founders(4)
+    chain.execute()
+    first = chain.issue("epoch0.mesh")
+    bundles = [chain.bundle(first, "n0", "n0", "n3")]
+    kept = [chain.cosigned("n0", "n1")]
+    for at in range(4):
+        chain.replace(f"n{at}", f"m{at}")
+        index = chain.issue(f"epoch{at + 1}.mesh")
+        members = [member.name for member in chain.present.members]
+        bundles.append(chain.bundle(index, f"m{at}", members[0], members[-1]))
+    return Replaced(chain=chain, bundles=bundles, kept=kept)
+
+
+def test_after_every_founder_was_replaced_a_client_with_genesis_only_verifies_all_epochs() -> None:
+    found = replaced()
+    chain = found.chain
+    assert [member.name for member in chain.present.members] == ["m0", "m1", "m2", "m3"]
+    _, known = proven(chain)
+    assert len(known.rosters) == 5
+    assert known.ends == (1, 2, 3, 4)
+    assert all(seat is not None for roster in known.rosters for seat in roster.seats)
+    for at, text in enumerate(found.bundles):
+        verified = verify_bundle(
+            text, chain.genesis.log, at_s=NOW_S, name=f"epoch{at}.mesh", succession=known
+        )
+        assert len(verified.cosigners) == known.newest.needed == 2
+    with pytest.raises(QuorumMissing):
+        verify_bundle(found.bundles[-1], chain.genesis.log, at_s=NOW_S)
+
+
+def test_a_cosignature_of_a_removed_validator_after_its_end_does_not_count() -> None:
+    chain = replaced().chain
+    _, known = proven(chain)
+    log = chain.genesis.log
+    assert len(verify_checkpoint(chain.cosigned("m1", "m2"), log, known)) == 2
+    with pytest.raises(QuorumMissing):
+        verify_checkpoint(chain.cosigned("n0", "n1", "n2", "n3"), log, known)
+    with pytest.raises(QuorumMissing):
+        verify_checkpoint(chain.cosigned("n0", "n1", "n2", "m3"), log, known)
+    for old in replaced().kept:  # made while they were validators
+        assert len(verify_checkpoint(old, log, known)) == 2
+
+
+def test_a_new_validator_vouches_for_what_the_log_held_before_it_came() -> None:
+    chain = replaced().chain
+    _, known = proven(chain)
+    text = chain.bundle(0, "m2", "m0", "m3")
+    assert verify_bundle(text, chain.genesis.log, at_s=NOW_S, succession=known).index == 0
+
+
+def test_a_file_of_cosigners_is_verified_offline_and_every_change_of_it_is_found() -> None:
+    chain = replaced().chain
+    document, known = proven(chain)
+    text = json.dumps(document)
+    assert succession.read(text, chain.genesis) == known
+    other = Chain.of_founders(4)
+    with pytest.raises(ProofFileInvalid):
+        succession.read(text, other.genesis)
+    with pytest.raises(ProofFileInvalid):
+        succession.read("{}", chain.genesis)
+    for key in ("links", "ends", "state", "certificate"):
+        with pytest.raises(ProofFileInvalid):
+            succession.read(json.dumps(document | {key: None}), chain.genesis)
+    ends, links = document["ends"], document["links"]
+    lies: list[dict[str, Any]] = [
+        {"ends": [ends[1], *ends[1:]]},  # an epoch that ends later than it did
+        {"ends": [ends[0], ends[0], *ends[2:]]},
+        {"links": links[1:]},
+        {"links": [links[0], links[2]]},
+        {"state": base64.b64encode(encode(((), chain.log.opening().encode()))).decode()},
+        {"certificate": base64.b64encode(encode(chain.links[0].certificate.value())).decode()},
+    ]
+    for lie in lies:
+        with pytest.raises(ProofFileInvalid):
+            succession.read(json.dumps(document | lie), chain.genesis)
+    # Fewer ends prove less and nothing wrong: those epochs are not heard.
+    fewer = succession.read(json.dumps(document | {"ends": []}), chain.genesis)
+    with pytest.raises(QuorumMissing):
+        verify_bundle(replaced().bundles[0], chain.genesis.log, at_s=NOW_S, succession=fewer)
+    assert verify_bundle(replaced().bundles[4], chain.genesis.log, at_s=NOW_S, succession=fewer)
+
+
+def test_before_any_change_genesis_tells_all() -> None:
+    chain = Chain.of_founders(1)
+    document, known = proven(chain)
+    assert document["links"] == document["ends"] == []
+    assert known == succession.read(json.dumps(document), chain.genesis)
+    assert known == Succession.of_genesis(chain.genesis.log)
+
+
+def test_keys_that_the_joiner_does_not_hold_are_not_ordered() -> None:
+    chain = Chain.of_founders(4)
+    chain.execute()
+    new, other = chain.joiner("m0"), chain.joiner("m1")
+    refused = chain.execute(chain.change("n0", new, evidence_of=other))
+    assert refused == bytes([Verdict.CREDENTIALS_INVALID])
+    assert chain.registry.registry.pending is None
+    assert chain.execute(chain.change("n0", new)) == bytes([Verdict.APPLIED])
+
+
+def test_a_set_with_validators_of_an_older_version_counts_them_without_hearing_them() -> None:
+    chain = Chain.of_founders(4)
+    members = genesis_set(chain.genesis).members
+    stranger = Validator(name="n4", key=SecretKey.generate(Algorithm.FALCON_512).public)
+    mixed = roster_of(chain.genesis, ValidatorSet(epoch=Epoch(1), members=(*members[1:], stranger)))
+    assert [seat is None for seat in mixed.seats] == [False, False, False, True]
+    assert mixed.needed == 2
