@@ -13,12 +13,16 @@ from chaos.checks import (
     Violation,
     lanes_in_order,
     nothing_lost,
+    promises_named,
     reads_exact,
+    reads_linearizable,
     reads_monotone,
+    reads_of_a_session,
     real_time_order,
     same_logs,
 )
 from chaos.client import Acknowledged, Read
+from node.runtime.api import ReadMode
 
 IDS = [bytes([at]) * 32 for at in range(4)]
 HEADERS = {height: (b"header %d" % height, b"root %d" % height) for height in (11, 12, 13)}
@@ -35,12 +39,29 @@ ACKNOWLEDGED = [
 READS = [Read(0, 1.0, 1.1, 10, 5), Read(0, 2.0, 2.1, 12, 8), Read(1, 2.0, 2.1, 11, 6)]
 
 
+def at_height(node: int, invoked: float, height: int, balance: int) -> Read:
+    return _read(node, invoked, height, balance, ReadMode.AT_HEIGHT)
+
+
+def linearizable_read(node: int, invoked: float, height: int, balance: int) -> Read:
+    return _read(node, invoked, height, balance, ReadMode.LINEARIZABLE)
+
+
+def _read(node: int, invoked: float, height: int, balance: int, mode: ReadMode) -> Read:
+    return Read(node, invoked, invoked + 0.05, height, balance, mode, mode)
+
+
 def test_a_history_that_is_well_passes() -> None:
     same_logs([LOG, LOG], above=10, through=13)
     nothing_lost(ACKNOWLEDGED, IDS, [LOG, LOG])
     real_time_order(ACKNOWLEDGED, IDS, LOG)
     reads_exact(READS, IDS, LOG, before=5, above=10)
     reads_monotone(READS, forgot=())
+    told = [*READS, at_height(1, 1.52, 11, 6), at_height(0, 2.05, 12, 8), at_height(2, 3.1, 13, 9)]
+    reads_of_a_session(told, ACKNOWLEDGED, IDS, LOG)
+    told += [linearizable_read(at, 1.4 + at / 2, 11 + at, (6, 7, 8, 9)[at]) for at in range(4)]
+    reads_linearizable(told, ACKNOWLEDGED, IDS, LOG, before=5)
+    promises_named(told)
     for strands in (1, 2, 4):
         lanes_in_order(_plan(strands), IDS, LOG)
 
@@ -93,6 +114,36 @@ def test_reads_that_go_back_are_found_unless_the_node_lost_its_disk() -> None:
     with pytest.raises(Violation, match="node 0 showed height 12 and then 11"):
         reads_monotone(back, forgot=())
     reads_monotone(back, forgot={0})
+
+
+def test_a_stale_read_at_a_height_is_found() -> None:
+    told_before = [at_height(2, 2.05, 11, 6)]  # payload 1 was answered at 2.0 and is in block 12
+    with pytest.raises(
+        Violation, match=r"G4: node 2 showed height 11 to a client .* answered at 12"
+    ):
+        reads_of_a_session(told_before, ACKNOWLEDGED, IDS, LOG)
+    back = [at_height(0, 0.5, 12, 8), at_height(1, 0.6, 11, 6)]
+    with pytest.raises(Violation, match="the session showed height 12 and then 11"):
+        reads_of_a_session(back, ACKNOWLEDGED, IDS, LOG)
+
+
+def test_a_stale_linearizable_read_is_found() -> None:
+    stale = [linearizable_read(0, 2.2, 12, 7)]  # three payments were answered before it
+    with pytest.raises(Violation, match="G4: no order"):
+        reads_linearizable(stale, ACKNOWLEDGED, IDS, LOG, before=5)
+    reads_linearizable(stale, ACKNOWLEDGED, IDS, LOG, before=5, wrong_clocks={0})
+    other_nodes = [linearizable_read(1, 1.7, 13, 9), linearizable_read(2, 1.9, 12, 8)]
+    with pytest.raises(Violation, match="G4: no order"):
+        reads_linearizable(other_nodes, ACKNOWLEDGED, IDS, LOG, before=5)
+    invented = [linearizable_read(1, 3.5, 13, 10)]
+    with pytest.raises(Violation, match="G4: no order"):
+        reads_linearizable(invented, ACKNOWLEDGED, IDS, LOG, before=5)
+
+
+def test_a_read_of_another_mode_than_asked_for_is_found() -> None:
+    read = replace(linearizable_read(0, 2.2, 12, 8), promised=ReadMode.LOCAL)
+    with pytest.raises(Violation, match="was asked linearizable and promised local"):
+        promises_named([read])
 
 
 def _plan(strands: int) -> Plan:

@@ -53,3 +53,12 @@ def test_payments_add_up_in_any_order_and_none_is_lost() -> None:
     assert linearizable([*paid, read(15, invoked=8, answered=9)], 0)
     assert not linearizable([*paid, read(14, invoked=8, answered=9)], 0)
     assert linearizable([*paid, read(5, invoked=2.5, answered=2.6)], 0)
+
+
+def test_thousands_of_overlapping_payments_cost_a_step_each() -> None:
+    paid = [add(1, invoked=at, answered=20_000) for at in range(5_000)]
+    seen = [read(at, invoked=at + 0.5, answered=at + 0.6) for at in range(0, 5_000, 100)]
+    assert linearizable([*paid, *seen], 0)
+    too_much = read(101, invoked=100.7, answered=100.8)  # a hundred and one had been asked for
+    assert linearizable([*paid, *seen, too_much], 0)
+    assert not linearizable([*paid, *seen, read(99, invoked=100.7, answered=100.8)], 0)

@@ -6,9 +6,9 @@ import `native.keys` or `native.quic`, which need randomness and sockets. This d
 
 from native._native import FalconVerifier, verify_many
 from native.batches import Batch, Mempool
+from native.completions import Completions
 from native.errors import NativeError
 from native.values import Algorithm, Amount, Digest, NodeId, PublicKey, Signature
-from native.workers import Completions, Workers
 
 __all__ = [
     "Algorithm",
@@ -22,6 +22,5 @@ __all__ = [
     "NodeId",
     "PublicKey",
     "Signature",
-    "Workers",
     "verify_many",
 ]

@@ -30,8 +30,6 @@ __all__ = [
     "TRANSACTION_SIZE_BYTES_MAX",
     "VERIFIED_PAYLOADS_MAX",
     "VERIFY_JOBS_MAX",
-    "WORKER_JOBS_MAX",
-    "WORKER_THREADS_MAX",
     "Accounts",
     "Batch",
     "BatchInvalid",
@@ -58,8 +56,6 @@ __all__ = [
     "StreamStopped",
     "SumTree",
     "Transactions",
-    "WorkerFailed",
-    "Workers",
     "account_tree_key",
     "codec_decode",
     "codec_encode",
@@ -93,7 +89,6 @@ class SignatureInvalid(NativeError): ...
 class ProofInvalid(NativeError): ...
 class BatchInvalid(NativeError): ...
 class LimitExceeded(NativeError): ...
-class WorkerFailed(NativeError): ...
 
 # --- limits
 
@@ -117,8 +112,6 @@ PART_SIZE_BYTES_MAX: int
 PART_ROWS_MAX: int
 PARTS_MAX: int
 RECENT_PAYLOADS: int
-WORKER_THREADS_MAX: int
-WORKER_JOBS_MAX: int
 COMPLETIONS_MAX: int
 
 # --- codec
@@ -294,7 +287,7 @@ class Mempool:
     def statistics(self) -> MempoolStatistics: ...
     def __len__(self) -> int: ...
 
-# --- workers
+# --- completions
 
 @final
 class Completions:
@@ -305,23 +298,6 @@ class Completions:
     def post(self, token: int, value: object) -> None: ...
     def drain(self) -> list[tuple[int, Any]]: ...
     def __len__(self) -> int: ...
-
-@final
-class Workers:
-    """Rust threads; each job posts one value, a result or an exception object, under its token."""
-
-    def __new__(cls, threads: int, completions: Completions) -> Workers: ...
-    def sign(self, token: int, signer: FalconSigner, message: bytes) -> None: ...
-    def parse_batch(self, token: int, body: bytes, *, urgent: bool = False) -> None: ...
-    def verify_many(
-        self,
-        token: int,
-        jobs: Sequence[tuple[FalconVerifier, bytes, bytes]],
-        *,
-        urgent: bool = False,
-    ) -> None: ...
-    def waiting(self) -> int: ...
-    def close(self) -> None: ...
 
 # --- quic
 

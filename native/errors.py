@@ -14,7 +14,6 @@ from native._native import (
     NativeError,
     ProofInvalid,
     SignatureInvalid,
-    WorkerFailed,
 )
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "NativeError",
     "ProofInvalid",
     "SignatureInvalid",
-    "WorkerFailed",
 ]
 
 

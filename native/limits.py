@@ -25,10 +25,6 @@ BATCH_SIZE_BYTES_MAX: Final[int] = _native.BATCH_SIZE_BYTES_MAX
 
 # Hashes of payloads that left custody: 20 s at 3,000 transfers a second, 6 MB.
 RECENT_PAYLOADS: Final[int] = _native.RECENT_PAYLOADS
-# More threads than any machine of the profile has cores are a mistake in a configuration.
-WORKER_THREADS_MAX: Final[int] = _native.WORKER_THREADS_MAX
-# Jobs that wait for a worker; a job may hold a batch of 8 MiB, usually far less.
-WORKER_JOBS_MAX: Final[int] = _native.WORKER_JOBS_MAX
 # Results posted from Python that the loop has not drained: it has stopped if there are so many.
 COMPLETIONS_MAX: Final[int] = _native.COMPLETIONS_MAX
 

@@ -16,7 +16,9 @@ from bench.load import Plan, read_payloads
 from bench.network import Member, WaitExpired, until
 from caesar.core.transactions import decode_transaction
 from chaos.client import Acknowledged, Read
+from chaos.linearizability import add, linearizable, read
 from chaos.mesh import Mesh
+from node.runtime.api import ReadMode
 from node.runtime.receipts import ID_SIZE_BYTES, RECORD_SIZE_BYTES
 
 SETTLE_TIMEOUT_S: Final = 120.0
@@ -169,9 +171,76 @@ def reads_exact(
 
 def reads_monotone(reads: Sequence[Read], *, forgot: Collection[int]) -> None:
     """Reads through one node never go back, unless it lost its data meanwhile."""
-    newest: dict[int, Read] = {}
+    for node in {one.node for one in reads} - set(forgot):
+        _never_back([one for one in reads if one.node == node], f"node {node}")
+
+
+def reads_of_a_session(
+    reads: Sequence[Read], acknowledged: Sequence[Acknowledged], ids: Sequence[bytes], log: Log
+) -> None:
+    """Reads at a height hold all that this client was told before, whichever nodes it asks (G4)."""
+    session = [one for one in reads if one.mode == ReadMode.AT_HEIGHT]
+    _never_back(session, "the session")
+    by_answer = sorted(acknowledged, key=lambda one: one.answered)
+    newest, told = 0, 0
+    for one in sorted(session, key=lambda one: one.invoked):
+        while told < len(by_answer) and by_answer[told].answered < one.invoked:
+            newest = max(newest, log.receipts[ids[by_answer[told].index]][0])
+            told += 1
+        if one.height < newest:
+            raise Violation(
+                f"G4: node {one.node} showed height {one.height} to a client that had been "
+                f"answered at {newest}"
+            )
+
+
+def reads_linearizable(
+    reads: Sequence[Read],
+    acknowledged: Sequence[Acknowledged],
+    ids: Sequence[bytes],
+    log: Log,
+    *,
+    before: int,
+    wrong_clocks: Collection[int] = (),
+) -> None:
+    """One order of all payments and linearizable reads explains every balance (G4, Wing and Gong).
+
+    Nodes with `wrong_clocks` promise nothing: the mode rests on clocks that agree to 500 ms.
+    """
+    answers = {one.index: one for one in acknowledged}
+    history = []
+    for index, identifier in enumerate(ids):
+        found = log.receipts.get(identifier)
+        if found is None or found[1] != 0:
+            continue
+        answer = answers.get(index)
+        if answer is None:
+            history.append(add(1, invoked=0.0))
+        else:
+            history.append(add(1, invoked=answer.invoked, answered=answer.answered))
+    history += [
+        read(one.balance, invoked=one.invoked, answered=one.answered)
+        for one in reads
+        if one.mode == ReadMode.LINEARIZABLE and one.node not in wrong_clocks
+    ]
+    if not linearizable(history, before):
+        raise Violation("G4: no order of the payments explains the linearizable reads")
+
+
+def promises_named(reads: Sequence[Read]) -> None:
+    """An answer names the read mode that was asked for (G4)."""
     for one in reads:
-        before = newest.get(one.node)
-        if before is not None and one.height < before.height and one.node not in forgot:
-            raise Violation(f"node {one.node} showed height {before.height} and then {one.height}")
-        newest[one.node] = one
+        if one.promised != one.mode:
+            raise Violation(f"G4: node {one.node} was asked {one.mode} and promised {one.promised}")
+
+
+def _never_back(reads: Sequence[Read], who: str) -> None:
+    """What was shown before another read was invoked is not newer than what that one shows."""
+    by_answer = sorted(reads, key=lambda one: one.answered)
+    newest, seen = 0, 0
+    for one in sorted(reads, key=lambda one: one.invoked):
+        while seen < len(by_answer) and by_answer[seen].answered < one.invoked:
+            newest = max(newest, by_answer[seen].height)
+            seen += 1
+        if one.height < newest:
+            raise Violation(f"{who} showed height {newest} and then {one.height}")

@@ -2,8 +2,8 @@
 
 One line a payload, in the order of the answers: index, first invocation and answer (seconds of
 CLOCK_MONOTONIC), outcome code, height. A call of several payloads is answered with the highest
-height among them, so a line says whether its height is exact. Reads of the sink's account go round
-the nodes beside it and are written to another file.
+height among them, so a line says whether its height is exact. Reads of the sink's account, in each
+of the three read modes, go round the nodes beside it and are written to another file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import trio
 from bench.load import Plan, read_payloads
 from native import codec
 from native.batches import Batch
-from node.runtime.api import Outcome
+from node.runtime.api import Outcome, ReadMode
 from node.runtime.load import (
     CALL_TIMEOUT_S,
     PENDING,
@@ -43,6 +43,8 @@ from transport.errors import TransportError
 GIVE_UP_S: Final = 240.0  # a scenario, its healing, and the catch-up of a slow machine
 READ_PAUSE_S: Final = 0.05
 READ_TIMEOUT_S: Final = 2.0
+READ_WAIT_S: Final = 4.0  # for a state that is new enough
+LINEARIZABLE_READERS: Final = 4  # each of their reads waits a second, by its definition
 FINAL: Final = (Outcome.APPLIED, Outcome.FAILED)
 
 
@@ -68,6 +70,8 @@ class Read:
     answered: float
     height: int
     balance: int
+    mode: str = ReadMode.LOCAL  # as asked
+    promised: str = ReadMode.LOCAL  # as the answer says
 
 
 class Book:
@@ -77,6 +81,7 @@ class Book:
         self.places = {payload: at for at, payload in enumerate(payloads)}
         self.first: dict[bytes, float] = {}
         self.history: list[Acknowledged] = []
+        self.newest = 0  # height of all answers
 
 
 class Recorder(StoqChannel):
@@ -105,6 +110,7 @@ class Recorder(StoqChannel):
         assert isinstance(outcomes, bytes)
         for payload, code, outcome in zip(payloads, codes, outcomes, strict=True):
             if outcome in FINAL:
+                self.book.newest = max(self.book.newest, height)
                 self.book.history.append(
                     Acknowledged(
                         self.book.places[payload],
@@ -122,26 +128,50 @@ class Recorder(StoqChannel):
         ]
 
 
-async def read_around(urls: Sequence[str], account: str, reads: list[Read]) -> None:
-    """Read one account through one node after the other until cancelled."""
-    async with httpx.AsyncClient(trust_env=False, timeout=READ_TIMEOUT_S) as client:
-        turn = 0
+async def read_around(
+    urls: Sequence[str],
+    account: str,
+    book: Book,
+    reads: list[Read],
+    *,
+    mode: ReadMode,
+    first: int = 0,
+) -> None:
+    """Read one account through one node after the other until cancelled.
+
+    At a height: the session's own, the highest that this client was told, by an answer or a read.
+    """
+    seen = 1
+    async with httpx.AsyncClient(trust_env=False) as client:
+        turn = first
         while True:
             node = turn % len(urls)
             turn += 1
             invoked = time.monotonic()
+            query = {}
+            if mode is not ReadMode.LOCAL:
+                query["timeout_ms"] = f"{READ_WAIT_S * 1000:.0f}"
+            if mode is ReadMode.AT_HEIGHT:
+                query["min_height"] = str(max(seen, book.newest))
+            elif mode is ReadMode.LINEARIZABLE:
+                query["linearizable"] = "1"
+            timeout_s = READ_TIMEOUT_S + (READ_WAIT_S if query else 0.0)
             with contextlib.suppress(httpx.HTTPError, KeyError, ValueError):
-                answer = await client.get(f"{urls[node]}/api/v1/accounts/{account}")
-                document = answer.raise_for_status().json()
-                reads.append(
-                    Read(
-                        node,
-                        invoked,
-                        time.monotonic(),
-                        int(document["height"]),
-                        int(document["balance"]),
-                    )
+                answer = await client.get(
+                    f"{urls[node]}/api/v1/accounts/{account}", params=query, timeout=timeout_s
                 )
+                document = answer.raise_for_status().json()
+                one = Read(
+                    node,
+                    invoked,
+                    time.monotonic(),
+                    int(document["height"]),
+                    int(document["balance"]),
+                    mode,
+                    document["read"],
+                )
+                reads.append(one)
+                seen = max(seen, one.height)
             await trio.sleep(READ_PAUSE_S)
 
 
@@ -165,7 +195,11 @@ async def run(plan: Plan, urls: Sequence[str], account: str) -> None:
         generator = Generator(plan.schedule, channels, payloads, give_up_s=GIVE_UP_S)
         print("ready", flush=True)
         await trio.to_thread.run_sync(sys.stdin.readline)
-        nursery.start_soon(read_around, urls, account, reads)
+        look = functools.partial(read_around, urls, account, book, reads)
+        nursery.start_soon(functools.partial(look, mode=ReadMode.LOCAL))
+        nursery.start_soon(functools.partial(look, mode=ReadMode.AT_HEIGHT))
+        for first in range(min(LINEARIZABLE_READERS, len(urls))):
+            nursery.start_soon(functools.partial(look, mode=ReadMode.LINEARIZABLE, first=first))
         started = trio.current_time()
         await generator.run()
         finished = trio.current_time()
@@ -189,7 +223,8 @@ def read_history(plan: Plan) -> tuple[list[Acknowledged], list[Read]]:
         ]
     with (folder / "reads.csv").open() as file:
         reads = [
-            Read(int(a), float(b), float(c), int(d), int(e)) for a, b, c, d, e in csv.reader(file)
+            Read(int(a), float(b), float(c), int(d), int(e), f, g)
+            for a, b, c, d, e, f, g in csv.reader(file)
         ]
     return acknowledged, reads
 

@@ -1,8 +1,9 @@
 """Is a history of concurrent operations on one object linearizable? (Wing and Gong 1993)
 
 The search tries every operation that may come first, applies it to a sequential model, and goes on;
-states seen before are not tried again (Lowe 2017). It is exponential in the number of operations
-that overlap, so histories are cut where nothing is pending and must have bounded concurrency.
+states seen before are not tried again (Lowe 2017). Two choices lose nothing: a read that fits is
+taken at once, and of operations that do the same the one answered first. So payments of one amount
+and reads take one step each, whatever overlaps; operations that differ cost exponential time.
 
 An operation without an answer may have taken effect at any time after its invocation, or never.
 """
@@ -27,10 +28,11 @@ class Hashable(Protocol):
 class Operation(Generic[State]):
     """One call. `apply` gives the state after it, or None when its answer contradicts the state."""
 
-    name: str
+    name: str  # operations of one name do the same
     invoked: float
     answered: float  # infinity: no answer
     apply: Callable[[State], State | None]
+    changes: bool = True  # False: a read, which never gives another state
 
 
 def linearizable(history: Sequence[Operation[State]], initial: State) -> bool:
@@ -50,12 +52,7 @@ def linearizable(history: Sequence[Operation[State]], initial: State) -> bool:
             continue
         seen.add((done, state))
         earliest = math.inf  # the first answer among what is left: nothing invoked later may go
-        for at, operation in enumerate(operations):
-            if done >> at & 1:
-                continue
-            if operation.invoked > earliest:
-                break
-            earliest = min(earliest, operation.answered)
+        choices: dict[str, int] = {}  # one operation of each name
         left = everything & ~done
         while left:
             at = (left & -left).bit_length() - 1
@@ -63,9 +60,17 @@ def linearizable(history: Sequence[Operation[State]], initial: State) -> bool:
             operation = operations[at]
             if operation.invoked > earliest:
                 break
-            after = operation.apply(state)
-            if after is not None:
-                stack.append((done | 1 << at, after))
+            earliest = min(earliest, operation.answered)
+            other = choices.get(operation.name)
+            if other is None or operation.answered < operations[other].answered:
+                choices[operation.name] = at
+        steps = [
+            (operations[at].changes, (done | 1 << at, after))
+            for at in choices.values()
+            if (after := operations[at].apply(state)) is not None
+        ]
+        reads = [step for changes, step in steps if not changes]
+        stack.extend(reads[:1] or [step for _, step in steps])
     return False
 
 
@@ -93,4 +98,5 @@ def read(value: int, *, invoked: float, answered: float) -> Operation[int]:
         invoked=invoked,
         answered=answered,
         apply=lambda held: held if held == value else None,
+        changes=False,
     )

@@ -32,8 +32,17 @@ from chaos import checks
 from chaos.client import Acknowledged, Read, read_history
 from chaos.manifest import Manifest, draw
 from chaos.mesh import START_TIMEOUT_S, Mesh, wait_until
-from chaos.perturbations import CLEAN_EXIT, ENDS_BY_ITSELF, FORGETS, Hand, Kind, moments
+from chaos.perturbations import (
+    CLEAN_EXIT,
+    ENDS_BY_ITSELF,
+    FORGETS,
+    Hand,
+    Kind,
+    Perturbation,
+    moments,
+)
 from chaos.shim import compiler
+from node.limits import CLOCK_APART_MS_MAX
 from node.runtime.load import Report
 
 ACCOUNTS: Final = 32
@@ -94,6 +103,12 @@ def play(mesh: Mesh, purse: Purse, manifest: Manifest) -> Played:
     checks.reads_exact(reads, ids, logs[0], before=before, above=above)
     forgot = {at for one in manifest.perturbations if one.kind in FORGETS for at in one.nodes}
     checks.reads_monotone(reads, forgot=forgot)
+    checks.promises_named(reads)
+    checks.reads_of_a_session(reads, acknowledged, ids, logs[0])
+    wrong_clocks = {at for one in manifest.perturbations if _is_off(one) for at in one.nodes}
+    checks.reads_linearizable(
+        reads, acknowledged, ids, logs[0], before=before, wrong_clocks=wrong_clocks
+    )
     if report.outcomes != {"0": report.sent}:
         raise checks.Violation(f"L1: not every payload was applied: {report.outcomes}")
     if purse.received() - before != report.applied:
@@ -111,6 +126,11 @@ def play(mesh: Mesh, purse: Purse, manifest: Manifest) -> Played:
         began=began,
         settled_s=settled_s,
     )
+
+
+def _is_off(one: Perturbation) -> bool:
+    """Whether a node's clock is further from the others than linearizable reads bear."""
+    return one.kind is Kind.CLOCK and abs(one.amount) * 1000 > CLOCK_APART_MS_MAX
 
 
 def recording(plan: Plan, purse: Purse, readers: Sequence[Member]) -> Load:

@@ -2,7 +2,9 @@
 
 The store is a table `(kind, key, sequence, data)` with the primary key `(kind, key)`: a record
 replaces one of the same kind and key. `Drop(through)` deletes the rows with
-`1 <= sequence <= through`; rows with sequence 0 are never dropped. An `Accepted` record demands
+`1 <= sequence <= through`; rows with sequence 0 are never dropped. What is stored as `data` begins
+with a checksum of the whole row, its place included: SQLite notices neither a flipped bit in a blob
+nor a row that was written to the place of another. An `Accepted` record demands
 that the body of its batch is written in the same transaction (bodies are the block store and
 outlive the record).
 """
@@ -10,7 +12,7 @@ outlive the record).
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, TypeVar, assert_never
+from typing import Final, Self, TypeVar, assert_never
 
 from consensus.core import wire
 from consensus.core.messages import (
@@ -31,9 +33,12 @@ from consensus.core.validators import ValidatorSet
 from consensus.errors import CorruptRecord, MalformedMessage
 from consensus.limits import ANCHOR_BLOCKS, MEMBERS_MAX, MESSAGE_BYTES_MAX
 from native.codec import Value, encode
+from native.hashing import sha256
 from native.values import Digest, Signature
 
 M = TypeVar("M", PrePrepare, VoteVector)
+
+CHECKSUM_SIZE_BYTES: Final = 8  # of SHA-256: against disks, not against somebody who can write
 
 
 class RecordKind(IntEnum):
@@ -220,6 +225,24 @@ class Row:
     key: int
     sequence: int
     data: bytes
+
+    @property
+    def stored(self) -> bytes:
+        """What the column `data` holds."""
+        return self._checksum + self.data
+
+    @classmethod
+    def read(cls, kind: int, key: int, sequence: int, stored: bytes) -> Self:
+        """The row a store gave back; `CorruptRecord` when it is not what was written there."""
+        row = cls(kind=kind, key=key, sequence=sequence, data=stored[CHECKSUM_SIZE_BYTES:])
+        if stored[:CHECKSUM_SIZE_BYTES] != row._checksum:
+            raise CorruptRecord(f"record of kind {kind}, key {key}: the checksum is wrong")
+        return row
+
+    @property
+    def _checksum(self) -> bytes:
+        place = b"%d/%d/%d/" % (self.kind, self.key, self.sequence)
+        return sha256(place, self.data)[:CHECKSUM_SIZE_BYTES]
 
 
 def record_key(record: Record) -> tuple[int, int]:

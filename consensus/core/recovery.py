@@ -329,6 +329,7 @@ def may_start(replica: "Replica") -> None:
 def take_part(replica: "Replica") -> None:
     """Everything that waited for the right to vote."""
     checkpoint.cast(replica)
+    checkpoint.count_own(replica)
     prepare.progress_all(replica)
     view_change.resume(replica)
     propose.propose(replica)

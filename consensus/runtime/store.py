@@ -32,6 +32,7 @@ from consensus.core.records import (
     Agreed,
     Birth,
     Record,
+    Row,
     Tip,
     decode_record,
     decode_records,
@@ -43,6 +44,7 @@ from consensus.limits import ANCHOR_BLOCKS
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from native.batches import Batch
+from native.errors import BatchInvalid, LimitExceeded
 
 if TYPE_CHECKING:
     from consensus.core.messages import BatchHeader, BlockCertificate, EpochLink
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 PAGE_CACHE_KIB: Final = 2_000  # records are written once and read at start only
 WAL_CHECKPOINT_PAGES: Final = 4_000  # 16 MB: a checkpoint about every second under full load
 STORE_CHECK_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024  # checked whole at each start: 50 ms
@@ -87,7 +89,9 @@ CREATE TEMP TRIGGER tick_drop INSTEAD OF INSERT ON tick WHEN NEW.kind < 0 BEGIN
     DELETE FROM record WHERE sequence BETWEEN 1 AND NEW.sequence;
 END;
 """
-RECORDS_OF_A_START: Final = f"SELECT kind, data FROM record WHERE kind!={int(AGREED_KIND)}"
+RECORDS_OF_A_START: Final = (
+    f"SELECT kind, key, sequence, data FROM record WHERE kind!={int(AGREED_KIND)}"
+)
 TICK_BODY: Final = 0  # real kinds begin at 1
 TICK_DROP: Final = -1
 TICK_ROWS_MAX: Final = 512  # of one statement: five values each, and SQLite takes 32,766
@@ -192,11 +196,7 @@ def adopt_certificate(
             apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         ) as database:
             database.execute("PRAGMA synchronous=FULL").fetchall()
-            rows = cast(
-                "list[tuple[int, bytes]]",
-                database.execute(RECORDS_OF_A_START).fetchall(),
-            )
-            records = decode_records(rows, genesis.bounds())
+            records = decode_records(_read(database), genesis.bounds())
             if any(
                 isinstance(record, Tip) and record.certificate.height >= certificate.height
                 for record in records
@@ -248,8 +248,18 @@ def _insert(database: apsw.Connection, records: Iterable[Record]) -> None:
     rows = [encode_record(record) for record in records]
     database.executemany(
         "INSERT OR REPLACE INTO record VALUES(?,?,?,?)",
-        [(row.kind, row.key, row.sequence, row.data) for row in rows],
+        [(row.kind, row.key, row.sequence, row.stored) for row in rows],
     )
+
+
+def _read(database: apsw.Connection) -> list[tuple[int, bytes]]:
+    """Kind and data of every record of a start; raises `CorruptRecord` for a damaged one."""
+    found = cast(
+        "Iterable[tuple[int, int, int, bytes]]",
+        database.execute(RECORDS_OF_A_START),
+    )
+    rows = [Row.read(kind, key, sequence, bytes(stored)) for kind, key, sequence, stored in found]
+    return [(row.kind, row.data) for row in rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,8 +312,9 @@ class ConsensusStore:
     def _check(self) -> tuple[object, ...] | None:
         """Look at every page of a file small enough, and at the records of any.
 
-        Records are what safety rests on and are few. A body is named by its hash: a damaged one is
-        found when it is read, and fetched again or refused by the peer that asked for it.
+        Records are what safety rests on and are few; each has a checksum, which `load` looks at. A
+        body is named by its hash: a damaged one is found when it is read, at the start if it is not
+        executed yet, or refused by the peer that asked for it.
         """
         small = self._path.stat().st_size <= STORE_CHECK_SIZE_BYTES_MAX
         return self._db.execute(f"PRAGMA quick_check({'1' if small else 'record'})").fetchone()
@@ -314,15 +325,17 @@ class ConsensusStore:
 
     def load(self, bounds: Bounds) -> list[Record]:
         """Every record but those of `agreed`. Called before `start`. Raises `CorruptRecord`."""
-        rows = self._db.execute(RECORDS_OF_A_START)
-        return decode_records(((int(kind), bytes(data)) for kind, data in rows), bounds)
+        return decode_records(_read(self._db), bounds)
 
     def agreed(self, sequence: int, bounds: Bounds) -> BatchHeader | None:
         """The batch agreed at a place, kept by a chain of one. Only before `start`."""
         found = self._db.execute(
-            "SELECT data FROM record WHERE kind=? AND key=?", (AGREED_KIND, sequence)
+            "SELECT sequence, data FROM record WHERE kind=? AND key=?", (AGREED_KIND, sequence)
         ).fetchone()
-        record = None if found is None else decode_record(AGREED_KIND, bytes(found[0]), bounds)
+        if found is None:
+            return None
+        row = Row.read(AGREED_KIND, sequence, int(str(found[0])), bytes(found[1]))
+        record = decode_record(AGREED_KIND, row.data, bounds)
         return record.header if isinstance(record, Agreed) else None
 
     def agreed_through(self) -> int:
@@ -337,12 +350,22 @@ class ConsensusStore:
         with transaction(self._db):
             _insert(self._db, (Agreed(header=header) for header in batches))
 
-    def bodies(self, after: int) -> list[tuple[int, bytes]]:
-        """(sequence, body) of what was accepted above `after`. Called before `start`."""
+    def bodies(self, after: int) -> list[tuple[int, Batch]]:
+        """(sequence, body) of what was accepted above `after`. Called before `start`.
+
+        Raises `StoreDamaged` for a body that is not the one its record accepted.
+        """
         rows = self._db.execute(
-            "SELECT sequence, data FROM body WHERE sequence>? ORDER BY sequence", (after,)
+            "SELECT sequence, root, data FROM body WHERE sequence>? ORDER BY sequence", (after,)
         )
-        return [(int(sequence), bytes(data)) for sequence, data in rows]
+        return [(int(at), self._body(int(at), bytes(root), bytes(data))) for at, root, data in rows]
+
+    def _body(self, sequence: int, root: bytes, data: bytes) -> Batch:
+        with contextlib.suppress(BatchInvalid, LimitExceeded):
+            batch = Batch.parse(data)
+            if batch.root == root:
+                return batch
+        raise StoreDamaged(self._path, f"the body of block {sequence} is damaged")
 
     def check_pages(self) -> str:
         """Look at every page and index of the file; "ok", or what is wrong first."""
@@ -384,10 +407,22 @@ class ConsensusStore:
     async def certificates(self, height: int) -> list[bytes]:
         """Kept block certificates around and above `height`: two anchors, and the tip's."""
         key = height // ANCHOR_BLOCKS
-        anchor = "SELECT data FROM record WHERE kind=? AND key=?"
-        found = [await self._ask(anchor, (ANCHOR_KIND, at)) for at in (key, key + 1)]
-        found.append(await self._ask("SELECT data FROM record WHERE kind=?", (TIP_KIND,)))
-        return [data for data in found if data is not None]
+
+        def read() -> list[bytes]:
+            found = cast(
+                "Iterable[tuple[int, int, int, bytes]]",
+                self._db.execute(
+                    "SELECT kind, key, sequence, data FROM record "
+                    "WHERE kind=?1 AND key IN (?2, ?2 + 1) OR kind=?3 ORDER BY kind=?3, key",
+                    (ANCHOR_KIND, key, TIP_KIND),
+                ),
+            )
+            return [
+                Row.read(kind, at, sequence, bytes(stored)).data
+                for kind, at, sequence, stored in found
+            ]
+
+        return await self.run(read)
 
     def prune(self, through: int) -> int:
         """Forget the bodies up to `through`, in one transaction; return how many.
@@ -513,7 +548,7 @@ def _rows(tick: _Tick) -> list[tuple[_Value, ...]]:
     """What a tick writes, in the columns of the view."""
     encoded = [encode_record(record) for record in tick.records]
     rows: list[tuple[_Value, ...]] = [
-        (row.kind, row.key, row.sequence, row.data, None) for row in encoded
+        (row.kind, row.key, row.sequence, row.stored, None) for row in encoded
     ]
     rows += [(TICK_BODY, None, body.sequence, body.batch.body, body.root) for body in tick.bodies]
     if tick.drop is not None:

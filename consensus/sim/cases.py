@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
-from consensus.sim import crashpoints, twins
+from consensus.sim import crashpoints, membership, twins
 from consensus.sim.faults import Focus
 from consensus.sim.run import Outcome, simulate, size_of
 
@@ -16,6 +16,7 @@ class Kind(Enum):
     DISK = "disk"  # a seed: disk faults and crashes in every run
     TWINS = "twins"  # a scenario of `twins`
     CRASH = "crash"  # a point of `crashpoints`
+    MEMBERS = "members"  # a seed: the set changes under faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,5 +47,8 @@ class Case:
                 return twins.play(self.number, trace=trace)
             case Kind.CRASH:
                 return crashpoints.play(self.number, trace=trace)
+            case Kind.MEMBERS:
+                members = self.members or membership.size_of(self.number)
+                return membership.simulate_changes(self.number, members, trace=trace)
             case _:
                 assert_never(self.kind)

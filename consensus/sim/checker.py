@@ -186,6 +186,7 @@ PROPERTIES: Final = (
     ("bad signature in", "S12 light client"),
     ("blames honest", "S13 accountability"),
     ("replay", "S14 replay"),
+    ("damaged record", "S14 replay"),
     (", cap ", "S15 bounded memory"),
     ("idle cluster", "L8 late nodes"),
     ("views race", "L2 views"),

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Final
 
+from consensus.sim import damage
 from consensus.sim.cases import Kind
 
 VIEW_CHANGES: Final = (
@@ -24,6 +25,9 @@ DISKS: Final = (
     "crashes during recovery",
     "crashes inside a broadcast",
     "crashes that lost a write",
+    *damage.KINDS,
+    "damaged consensus.db moved away",
+    "damaged disks replaced",
     "disks lost",
     "old backups restored, both files",
     "old backups restored, consensus.db",
@@ -99,14 +103,42 @@ CRASHES: Final = (
     "NEW-VIEW with a null batch",
     "VIEW-CHANGE with prepared batches",
 )
+MEMBERS: Final = (
+    "catch_up.finished",
+    "changes of the set decided",
+    "chunks served",
+    "crashes between sync and send",
+    "disks lost",
+    "epochs entered",
+    "messages of a later epoch",
+    "partitions, both",
+    "replica.recovered",
+    "runs with liars",
+    "sets asked for without the primary",
+    "sets asked for, grow",
+    "sets asked for, shrink",
+    "sets asked for, swap",
+    "sets asked for, turn",
+    "sets, 1 more and back",
+    "sets, 3 more and back",
+    "sets, a member replaced",
+    "view.entered",
+)
 TRANSFER: Final = ("blocks pruned", "chunks served", "snapshots restored")
 SOMETIMES: Final = {
     Kind.SWARM: VIEW_CHANGES + DISKS + SWARM + TRANSFER,
     Kind.DISK: VIEW_CHANGES + DISKS,
     Kind.TWINS: (*VIEW_CHANGES, "fault equivocation", "catch_up.finished", "messages cut"),
     Kind.CRASH: CRASHES,
+    Kind.MEMBERS: MEMBERS,
 }
-RUNS_MIN: Final = {Kind.SWARM: 400, Kind.DISK: 200, Kind.TWINS: 1_000, Kind.CRASH: 200}
+RUNS_MIN: Final = {
+    Kind.SWARM: 400,
+    Kind.DISK: 200,
+    Kind.TWINS: 1_000,
+    Kind.CRASH: 200,
+    Kind.MEMBERS: 60,
+}
 """Smaller campaigns are not judged: what is rare may be absent from them."""
 
 

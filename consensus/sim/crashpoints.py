@@ -16,7 +16,7 @@ from functools import cache, partial
 from math import gcd
 from typing import Final, Self
 
-from consensus.core.messages import Checkpoint, Leaf, NewView, ViewChange
+from consensus.core.messages import Checkpoint, Leaf, NewView, ViewChange, leaf_place
 from consensus.core.tick import Tick
 from consensus.core.types import Phase
 from consensus.sim.checker import require
@@ -82,6 +82,8 @@ class Stage(Cluster):
         if memory is not None:
             self.world.counters["memories compared"] += 1
             found = Memory.of(node)
+            if node.replica.quorum == 1:  # its own vote for a block makes the certificate
+                memory = memory.above(found.certified)
             # Votes that became durable count now, and may have completed a certificate.
             require(
                 memory.prepared <= found.prepared
@@ -124,6 +126,15 @@ class Memory:
                 and leaf.view == replica.view
                 and leaf.sequence > replica.certified
             ),
+        )
+
+    def above(self, certified: int) -> Self:
+        """The same after this block, or a later one, was certified."""
+        return replace(
+            self,
+            certified=max(self.certified, certified),
+            prepared=frozenset(entry for entry in self.prepared if entry[0] > certified),
+            votes=frozenset(leaf for leaf in self.votes if leaf_place(leaf) > certified),
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from consensus.core.messages import NewView, PrePrepare, Status, ViewChange, VoteVector
 from consensus.core.quorum import faults
+from consensus.sim import damage
 from consensus.sim.machine import Costs
 from consensus.sim.world import FAIR, REGIONS_US, Weather
 
@@ -71,14 +72,15 @@ class Mix:
     disk_errors: int
     full_disks: int
     memory_losses: int
+    damages: int  # of records, torn, flipped or in the wrong place
     payloads: int
     bursts: int
     to_all: int
     one_gate: bool
 
     @classmethod
-    def draw(cls, random: Random, members: int, focus: Focus) -> Self:
-        """Most faults are absent from most runs."""
+    def draw(cls, random: Random, members: int, focus: Focus, *, luck: Random) -> Self:
+        """Most faults are absent from most runs. `luck` is that of `damage`."""
         large = members >= LARGE_MEMBERS
         disk = focus is Focus.DISK
         pauses = random.choice((0, 0, 0, 0, 1, 3))
@@ -122,6 +124,7 @@ class Mix:
             disk_errors=random.choice((1, 2)) if disk else random.choice((0, 0, 0, 0, 1)),
             full_disks=random.choice((0, 1)) if disk else random.choice((0, 0, 0, 0, 1)),
             memory_losses=random.choice((1, 3)) if disk else random.choice((0, 0, 1, 3)),
+            damages=luck.choice((0, 1, 2)) if disk else luck.choice((0, 0, 0, 1)),
             payloads=10 if large else random.choice((5, 20, 60)),
             bursts=random.choice((0, 0, 0, 1)) if not large else 0,
             to_all=random.choice((0, 0, 0, 10)),
@@ -209,6 +212,8 @@ def chaos(cluster: "Cluster", mix: Mix) -> None:
         world.at(moment(), partial(_fill_disk, cluster, victim()))
     for _ in range(mix.memory_losses):
         world.at(moment(), partial(_lose_memory, cluster, victim()))
+    for _ in range(mix.damages):
+        damage.schedule(cluster, begin + cluster.luck.randrange(mix.duration_us))
     _load(cluster, mix)
 
 
@@ -229,6 +234,7 @@ def heal(cluster: "Cluster") -> None:
         node.disk_faults.full = False
         node.disk_faults.sync_error_rate = 0.0
         node.disk_faults.stall_rate = 0.0
+        node.disk.misdirect = None
         node.clock.repair(0)
         node.processor.resume()
         if node.up:

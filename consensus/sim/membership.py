@@ -5,11 +5,13 @@ nodes, the network and the disks fail meanwhile. A set never gets smaller than t
 the number of liars and forgetful nodes it must bear does not fall. Afterwards everything is healed,
 and the run demands that all nodes reach one epoch and one height, that members vote and others do
 not, and that the links of every node convince a light client of every set and of the newest block.
+Some runs then go back to the set of genesis, step by step.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 from consensus.core.epochs import Epochs
 from consensus.core.messages import BlockCertificate, certificate_signatures
@@ -33,6 +35,12 @@ from consensus.sim.run import (
 
 SIZES = (1, 3, 4, 5, 7)
 SPARES = 3
+STEPS_HOME_MAX = 6  # seven more of which one may leave at a time, at most
+
+
+def size_of(seed: int) -> int:
+    """How many validators the set of genesis has, for a seed of a campaign."""
+    return SIZES[seed % len(SIZES)]
 
 
 def simulate_changes(
@@ -43,7 +51,7 @@ def simulate_changes(
     world = cluster.world
     world.trace = trace
     random = world.random
-    mix = Mix.draw(random, members, Focus.SWARM)
+    mix = Mix.draw(random, members, Focus.SWARM, luck=cluster.luck)
     duration = max(mix.duration_us, random.choice((4_000_000, 8_000_000)))
     mix = replace(mix, duration_us=duration, geo=False)
     prepare(cluster, mix)
@@ -63,18 +71,55 @@ def simulate_changes(
                 cluster.checker.bounded(node.replica)
     heal(cluster)
     _change(cluster, 99)
-    payload = b"after healing %d" % seed
+    _converge(cluster, b"after healing %d" % seed)
+    if random.random() < 0.25:
+        _go_home(cluster)
+    _note_sets(cluster)
+    settle(cluster)
+    cluster.checker.durable()
+    for node in cluster.honest:
+        convince(cluster, node)
+    return outcome(cluster, seed)
+
+
+def _converge(cluster: Cluster, payload: bytes) -> None:
+    world = cluster.world
     insist(cluster, payload)
     require(
         world.run_until(world.now_us + HEALING_US_MAX, lambda: converged(cluster, payload)),
         f"liveness: not converged {HEALING_US_MAX // 1_000_000} s after healing: "
         + describe(cluster),
     )
-    settle(cluster)
-    cluster.checker.durable()
-    for node in cluster.honest:
-        convince(cluster, node)
-    return outcome(cluster, seed)
+
+
+def _go_home(cluster: Cluster) -> None:
+    """Back to the members of genesis; no more leave at once than may."""
+    home = list(range(cluster.members))
+    for step in range(STEPS_HOME_MAX):
+        present = members_of(cluster)
+        if present == home:
+            return
+        extra = [index for index in present if index not in home]
+        leave = extra[: max(1, faults(len(present)))]
+        after = [index for index in present if index not in leave]
+        after += [index for index in home if index not in after]
+        propose_set(cluster, home if len(after) == len(home) else after, 100 + step)
+        _converge(cluster, b"step %d home" % step)
+    require(members_of(cluster) == home, f"the set of genesis is not back: {describe(cluster)}")
+
+
+def _note_sets(cluster: Cluster) -> None:
+    """What the sets of this run went through."""
+    newest = max((node.epochs for node in cluster.nodes), key=_epoch)
+    sets = [{validator.name for validator in one.members} for one in newest.sets]
+    counters = cluster.world.counters
+    for before, after in pairwise(sets):
+        if before != after:
+            counters["sets, a member replaced"] += len(before) == len(after)
+    for grown in (1, SPARES):
+        places = [at for at, one in enumerate(sets) if len(one) == len(sets[0]) + grown]
+        back = any(one == sets[0] for one in sets[places[0] :]) if places else False
+        counters[f"sets, {grown} more and back"] += back
 
 
 def propose_set(cluster: Cluster, nodes: Sequence[int], number: int) -> None:
@@ -116,6 +161,7 @@ def _change(cluster: Cluster, number: int) -> None:
         first = present[leader % len(present)]
         gone = [first] if first in removable else []
         gone += [index for index in removable if index != first]
+        cluster.world.counters["sets asked for without the primary"] += first in gone[:removals]
         for index in gone[:removals]:
             # A member stays: a set of newcomers would have nobody to fetch from.
             stays = any(other in present for other in after if other != index)

@@ -73,21 +73,20 @@ from consensus.core.records import (
     Prepared,
     Tip,
     decode_records,
-    encode_record,
 )
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.serving import blocks_from
 from consensus.core.tick import Gather, Outgoing, Tick, Urgent
 from consensus.core.types import Epoch, Height, Instant, Phase, ReplicaIndex, Timing
 from consensus.core.validators import Validator, ValidatorSet
-from consensus.errors import InvariantError
+from consensus.errors import CorruptRecord, InvariantError
 from consensus.limits import BATCH_PAYLOADS_MAX, WINDOW_BLOCKS
 from consensus.runtime.checked import SIGNATURES_KEPT_MAX
+from consensus.sim import damage
 from consensus.sim.checker import Violation, require
-from consensus.sim.disk import Body, Disk, StoredBlock
+from consensus.sim.disk import Body, Disk, StoredBlock, payload_root
 from consensus.sim.machine import Clock, DiskFaults, Processor
 from consensus.sim.snapshots import Snapshots, root_after
-from native.hashing import merkle_root
 from native.values import Algorithm, Digest, PublicKey, Signature
 
 if TYPE_CHECKING:
@@ -115,10 +114,6 @@ IMPATIENT = Timing(
 """For scripted runs with few events."""
 GENESIS_TIME_MS = 1_000
 GENESIS_ROOT = Digest(hashlib.sha256(b"genesis").digest())
-
-
-def payload_root(payloads: Iterable[bytes]) -> Digest:
-    return Digest(merkle_root(list(payloads)))
 
 
 @cache
@@ -262,12 +257,17 @@ class Node:
     def start(self) -> None:
         """A new process on the old disk."""
         world = self.world
-        self.life += 1
-        self.up = True
         genesis_set = self.cluster.genesis_set
         first = Epochs(chain_id=self.cluster.chain_id, sets=(genesis_set,))
-        rows = [encode_record(record) for record in self.disk.records.values()]
-        records = decode_records([(row.kind, row.data) for row in rows], first.bounds())
+        was_damaged = self.disk.is_damaged or self.disk.misread is not None
+        try:
+            records = decode_records(self.disk.read(), first.bounds())
+        except CorruptRecord as error:
+            damage.refused(self.cluster, self, str(error))
+            return
+        require(not was_damaged, f"node {self.index} starts on a damaged record")
+        self.life += 1
+        self.up = True
         self.epochs = Epochs.of(self.cluster.chain_id, genesis_set, records)
         committee = self.epochs.committee(
             validator(self.index).node_id, rotation_blocks=self.cluster.rotation_blocks
@@ -543,6 +543,10 @@ class Node:
                 return
             self.disk.write_tick(*committing)
             self.committing = None
+            if self.disk.damaged:
+                self.cluster.crash(self.address)
+                damage.done(self, damage.MISDIRECTED)
+                return
             self._release(tick)
             self._wake()
 

@@ -18,11 +18,11 @@ from consensus.core.tick import Tick
 from consensus.core.types import Epoch, Phase, ReplicaIndex, View
 from consensus.core.validators import ValidatorSet
 from consensus.limits import EVIDENCE_SIZE_BYTES_MAX
-from consensus.sim import snapshots
+from consensus.sim import damage, snapshots
 from consensus.sim.checker import Checker, Violation, require
 from consensus.sim.disk import Body, Disk, StoredBlock
 from consensus.sim.faults import Focus, Mix, chaos, heal, prepare
-from consensus.sim.liar import Liar
+from consensus.sim.liars import Liar
 from consensus.sim.node import SIM_TIMING, Node, sign, validator
 from consensus.sim.world import World
 from native.codec import encode
@@ -109,6 +109,7 @@ class Cluster:
         self.rotation_blocks = random.choice((0, 0, 0, 3, 10))
         self.by_digest = random.choice((0.0, 0.0, 0.5, 1.0))  # share of bodies that travel alone
         self.prunes = snapshots.prunes(seed, members)
+        self.luck = damage.luck_of(seed, members)
         self.crashes_in_writes = 0
         self.crashes_in_sends = 0
         self.crashes_in_recovery = 0
@@ -226,6 +227,7 @@ class Cluster:
         limit = 1 if self.members == 3 else faults(self.members)
         return (
             not self.forgetful
+            and not any(node.disk.is_damaged or node.disk.misdirect for node in self.nodes)
             and len(self.liars | self.checker.excused) + 1 <= limit
             and index not in self.liars
             and (self.members > 3 or all(node.up for node in self.nodes))
@@ -321,7 +323,7 @@ def simulate(
     cluster = Cluster(seed, members, planted)
     world = cluster.world
     world.trace = trace
-    mix = Mix.draw(world.random, members, focus)
+    mix = Mix.draw(world.random, members, focus, luck=cluster.luck)
     prepare(cluster, mix)
     cluster.start()
     chaos(cluster, mix)

@@ -298,7 +298,12 @@ def test_nothing_an_honest_replica_ever_signs_convicts_it() -> None:
     for seed in range(30):
         cluster = Cluster(seed, (4, 7)[seed % 3 == 0])
         recorder = cluster.checker = Recorder()
-        mix = Mix.draw(cluster.world.random, cluster.members, (Focus.SWARM, Focus.DISK)[seed % 2])
+        mix = Mix.draw(
+            cluster.world.random,
+            cluster.members,
+            (Focus.SWARM, Focus.DISK)[seed % 2],
+            luck=cluster.luck,
+        )
         prepare(cluster, mix)
         cluster.start()
         chaos(cluster, mix)

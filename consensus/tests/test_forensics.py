@@ -364,7 +364,10 @@ def test_in_simulated_clusters_only_liars_are_blamed(members: int) -> None:
     caught = statements = 0
     for seed in range(12):
         cluster = Tapped(seed, members)
-        mix = replace(Mix.draw(cluster.world.random, members, Focus.SWARM), duration_us=1_000_000)
+        mix = replace(
+            Mix.draw(cluster.world.random, members, Focus.SWARM, luck=cluster.luck),
+            duration_us=1_000_000,
+        )
         prepare(cluster, mix)
         cluster.start()
         chaos(cluster, mix)

@@ -6,7 +6,7 @@ import pytest
 
 from consensus.sim.checker import Violation
 from consensus.sim.ledger import History, Ledger, Operation, payment
-from consensus.sim.liar import (
+from consensus.sim.liars import (
     TRICKS,
     Liar,
     Trick,

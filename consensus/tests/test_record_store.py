@@ -8,9 +8,10 @@ import apsw
 import pytest
 import trio
 
-from consensus.core.records import Birth, Recovery, ViewEntered
+from consensus.core.records import Birth, Record, Recovery, ViewEntered, encode_record
 from consensus.core.types import Epoch, View
 from consensus.core.wire import Bounds
+from consensus.errors import CorruptRecord
 from consensus.runtime.store import (
     Body,
     CommitFailed,
@@ -111,7 +112,8 @@ def test_what_was_reported_as_committed_is_there_after_a_restart(path: Path) -> 
     assert reported[-1].serial == 5
     store = opened(path, Completions())
     assert entered(5) in store.load(BOUNDS)
-    assert store.bodies(3) == [(4, batch.body), (5, batch.body)]
+    held = [(sequence, found.body) for sequence, found in store.bodies(3)]
+    assert held == [(4, batch.body), (5, batch.body)]
     store.stop()
 
 
@@ -161,6 +163,53 @@ def test_a_file_that_is_no_database_is_refused_with_the_way_out(path: Path) -> N
     with pytest.raises(StoreDamaged, match="damaged") as caught:
         opened(path, Completions())
     assert "-wal" in caught.value.hint
+
+
+def test_one_flipped_bit_in_a_record_is_found_where_the_database_sees_nothing(path: Path) -> None:
+    create_consensus_store(path, chain_id=CHAIN, node_id=NODE)
+    writer = opened(path, Completions())
+    writer.start()
+    writer.commit_soon(1, [entered(5)], [], None)
+    writer.stop()
+    stored = encode_record(entered(5)).stored
+    whole = path.read_bytes()
+    place = whole.index(stored)
+    path.write_bytes(whole[:place] + bytes([stored[0] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(CorruptRecord, match="checksum") as caught:
+        _load(path)
+    assert "move consensus.db away" in caught.value.hint
+    path.write_bytes(whole[: place + 11] + bytes([stored[11] ^ 1]) + whole[place + 12 :])
+    with pytest.raises(CorruptRecord, match="checksum"):
+        _load(path)
+    path.write_bytes(whole)
+    assert entered(5) in _load(path)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"?", b"other"])
+def test_a_damaged_body_is_found_before_the_node_votes(path: Path, damaged: bytes) -> None:
+    create_consensus_store(path, chain_id=CHAIN, node_id=NODE)
+    writer = opened(path, Completions())
+    writer.start()
+    batch = Batch.of([b"\x01payload"])
+    writer.commit_soon(1, [], [Body(sequence=9, root=batch.root, batch=batch)], None)
+    writer.stop()
+    data = Batch.of([b"\x01other"]).body if damaged == b"other" else damaged
+    database = apsw.Connection(str(path))
+    database.execute("UPDATE body SET data=?", (data,))
+    database.close()
+    store = opened(path, Completions())
+    with pytest.raises(StoreDamaged, match="the body of block 9 is damaged"):
+        store.bodies(0)
+    store.stop()
+
+
+def _load(path: Path) -> list[Record]:
+    store = opened(path, Completions())
+    try:
+        assert store.check_pages() == "ok"
+        return store.load(BOUNDS)
+    finally:
+        store.stop()
 
 
 def test_a_store_of_another_format_is_refused(path: Path) -> None:

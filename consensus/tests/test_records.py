@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.core.messages import UNSIGNED, SignedKind
+from consensus.core.effects import Persist
+from consensus.core.inputs import Started
+from consensus.core.messages import UNSIGNED, Checkpoint, SignedKind
 from consensus.core.records import (
     Accepted,
     Agreed,
     Anchor,
     Birth,
+    ExecutedBlock,
     LastNumber,
     NewViewHeld,
     OwnViewChange,
@@ -18,6 +21,7 @@ from consensus.core.records import (
     Prepared,
     Record,
     Recovery,
+    Row,
     Tip,
     ViewEntered,
     decode_record,
@@ -30,6 +34,7 @@ from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
     Committee,
     Height,
+    Instant,
     Number,
     Phase,
     ReplicaIndex,
@@ -111,6 +116,21 @@ def test_damage_is_found(record: Record) -> None:
     row = encode_record(record)
     with pytest.raises(CorruptRecord):
         decode_record(row.kind, row.data + b"\0", samples.BOUNDS)
+    stored = row.stored
+    assert Row.read(row.kind, row.key, row.sequence, stored) == row
+    for at in range(0, len(stored), 1 + len(stored) // 64):
+        flipped = stored[:at] + bytes([stored[at] ^ 1 << at % 8]) + stored[at + 1 :]
+        with pytest.raises(CorruptRecord, match="checksum"):
+            Row.read(row.kind, row.key, row.sequence, flipped)
+        with pytest.raises(CorruptRecord, match="checksum"):
+            Row.read(row.kind, row.key, row.sequence, stored[:at])
+
+
+def test_a_record_in_the_place_of_another_is_found() -> None:
+    row = encode_record(ViewEntered(epoch=samples.EPOCH, view=View(4), active=True))
+    for kind, key, sequence in ((row.kind, row.key, 1), (row.kind, 1, 0), (row.kind + 1, 0, 0)):
+        with pytest.raises(CorruptRecord, match="checksum"):
+            Row.read(kind, key, sequence, row.stored)
 
 
 def test_only_what_a_certificate_covers_is_dropped() -> None:
@@ -167,3 +187,28 @@ def test_a_replica_behind_its_own_certificate_catches_up_before_it_votes() -> No
     assert not found.may_vote(View(0))
     found.tip = replace(found.tip, height=Height(5))
     assert found.may_vote(View(0))
+
+
+def test_a_chain_of_one_counts_the_vote_it_died_after() -> None:
+    header = samples.header(1)
+    block = ExecutedBlock(height=Height(1), header_hash=header.hash, time_ms=1, state_root=NODE)
+    vote = Checkpoint(
+        epoch=samples.EPOCH, height=block.height, header_hash=header.hash, state_root=NODE
+    )
+    alone = Replica(
+        Committee(chain_id=samples.CHAIN, members=1, me=ReplicaIndex(0)),
+        Timing(),
+        boot=1,
+        tip=block,
+        uncertified=[block],
+        records=[
+            BIRTH,
+            Prepared(certificate=samples.prepared(0, 1)),
+            OwnVotes(vector=samples.vector(0, vote)),
+        ],
+    )
+    assert alone.statistics().certified == 0
+    effects = alone.step(Started(), Instant(monotonic_us=1, unix_ms=1))
+    assert alone.statistics().certified == 1
+    kept = [one.record for one in effects if isinstance(one, Persist)]
+    assert [one.certificate.checkpoint for one in kept if isinstance(one, Tip)] == [vote]

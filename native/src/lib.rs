@@ -17,7 +17,6 @@ pub mod sumtree;
 pub mod tls;
 pub mod transaction;
 pub mod turns;
-pub mod workers;
 
 #[cfg(feature = "python")]
 mod python;

@@ -10,8 +10,6 @@ pub const PAYLOAD_SIZE_BYTES_MAX: usize = 65_536;
 pub const BATCH_PAYLOADS_MAX: usize = 16_384;
 pub const BATCH_SIZE_BYTES_MAX: usize = 8_388_608;
 pub const RECENT_PAYLOADS: usize = 65_536;
-pub const WORKER_THREADS_MAX: usize = 64;
-pub const WORKER_JOBS_MAX: usize = 4_096;
 pub const COMPLETIONS_MAX: usize = 65_536;
 
 pub const TRANSACTION_SIZE_BYTES_MAX: usize = 8192;

@@ -576,10 +576,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     """Start every task and thread, the network last but for HTTP."""
     parts.executor.start()
     parts.preparation.start()
-    held = [
-        (sequence, Batch.parse(body))
-        for sequence, body in parts.store.bodies(parts.driver.replica.certified)
-    ]
+    held = parts.store.bodies(parts.driver.replica.certified)
     parts.store.start()
     if parts.driver.replica.certificate is not None:
         parts.board.post(parts.driver.replica.certificate)

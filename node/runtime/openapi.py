@@ -94,7 +94,9 @@ _FINDING: Final = record(
     next_step=STRING,
     ok=BOOLEAN,
 )
-_MEMBER: Final = record((), name=STRING, node_id=DIGEST, key=BASE64, tombstone=BOOLEAN)
+_MEMBER: Final = record(
+    (), name=STRING, node_id=DIGEST, key=BASE64, credentials=BASE64, tombstone=BOOLEAN
+)
 _NODE_STATUS: Final = of_class(
     Status,
     peers=rows(of_class(PeerStatus)),
@@ -269,6 +271,12 @@ FORMS: Final[Mapping[str, Mapping[str, Schema]]] = {
         ),
     },
     "agreement": {**of_class(AgreementDump)["properties"], "timers": table_of(INTEGER)},
+    "log_cosigners": {
+        "height": COUNT,
+        "certificate": maybe(BASE64),
+        "state": BASE64,
+        "ends": rows(BASE64),
+    },
     "log_inclusion": {
         "index": COUNT,
         "size": COUNT,

@@ -32,6 +32,7 @@ from consensus.core.records import (
     Record,
     Recovery,
     Retired,
+    Row,
     ViewEntered,
     decode_records,
     encode_record,
@@ -240,10 +241,12 @@ def changed(chain: Chain, made_cluster: Cluster) -> Chain:
 def records_of(chain: Chain) -> tuple[Epochs, list[Record]]:
     genesis = Epochs(chain_id=chain.genesis.chain_id, sets=(genesis_set(chain.genesis),))
     with contextlib.closing(apsw.Connection(str(chain.home.consensus_database))) as database:
-        rows = cast(
-            "list[tuple[int, bytes]]", list(database.execute("SELECT kind, data FROM record"))
+        found = cast(
+            "list[tuple[int, int, int, bytes]]",
+            list(database.execute("SELECT kind, key, sequence, data FROM record")),
         )
-    records = decode_records(rows, genesis.bounds())
+    rows = [Row.read(*row) for row in found]
+    records = decode_records([(row.kind, row.data) for row in rows], genesis.bounds())
     return Epochs.of(genesis.chain_id, genesis.newest, records), records
 
 
@@ -270,7 +273,7 @@ def test_a_recovery_of_an_old_epoch_does_not_bind_views_of_a_restored_one(
     with contextlib.closing(apsw.Connection(str(changed.home.consensus_database))) as database:
         database.execute(
             "INSERT OR REPLACE INTO record VALUES(?,?,?,?)",
-            (row.kind, row.key, row.sequence, row.data),
+            (row.kind, row.key, row.sequence, row.stored),
         )
     offline.restore(changed.source, changed.home, changed.genesis)
     _, records = records_of(changed)

@@ -119,6 +119,7 @@ def resume(replica: "Replica") -> None:
     if own is not None and own.view == replica.view and replica.may_vote(own.view):
         replica.view_changes[replica.me] = own
         replica.emit(Broadcast(message=own))
+        replica.view_timer_for = View(0)  # one that fired before it could ask is gone
         _watch(replica)
         _lead(replica)
     else:

@@ -7,7 +7,7 @@ from consensus.core.messages import (
     PrePrepare,
     Status,
 )
-from consensus.sim.liar import (
+from consensus.sim.liars import (
     CLASSIC,
     Liar,
     Trick,

@@ -2,7 +2,7 @@
 
 from consensus.core.types import ReplicaIndex
 from consensus.sim.ledger import History, LedgerNode, Operation, payment, signature
-from consensus.sim.liar import (
+from consensus.sim.liars import (
     liar_with,
     proposes_again,
 )

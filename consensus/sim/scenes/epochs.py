@@ -7,7 +7,7 @@ from consensus.core.types import NO_DIGEST, Epoch, ReplicaIndex
 from consensus.core.validators import ValidatorSet
 from consensus.sim import membership
 from consensus.sim.checker import require
-from consensus.sim.liar import Liar, liar_with
+from consensus.sim.liars import Liar, liar_with
 from consensus.sim.membership import convince, propose_set
 from consensus.sim.node import validator
 from consensus.sim.run import HEALING_US_MAX, describe

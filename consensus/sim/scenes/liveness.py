@@ -10,7 +10,7 @@ from consensus.core.messages import (
     ViewChange,
 )
 from consensus.sim.checker import require
-from consensus.sim.liar import (
+from consensus.sim.liars import (
     Liar,
     Silent,
     liar_with,

@@ -15,7 +15,7 @@ from consensus.core.messages import (
 from consensus.core.types import Number, ReplicaIndex
 from consensus.runtime.store import create_consensus_store, recreate_consensus_store
 from consensus.sim.checker import require
-from consensus.sim.liar import (
+from consensus.sim.liars import (
     Liar,
     liar_with,
 )

@@ -14,7 +14,7 @@ from consensus.core.types import Phase, ReplicaIndex, View
 from consensus.limits import QUICK_BLOCKS
 from consensus.sim.checker import require
 from consensus.sim.faults import heal
-from consensus.sim.liar import (
+from consensus.sim.liars import (
     Silent,
 )
 from consensus.sim.node import SIM_TIMING, Node

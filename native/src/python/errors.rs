@@ -43,12 +43,6 @@ create_exception!(
     NativeError,
     "A bound of this room was hit."
 );
-create_exception!(
-    native,
-    WorkerFailed,
-    NativeError,
-    "A job of the worker threads broke."
-);
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -91,10 +85,5 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         py.get_type::<LimitExceeded>(),
         "HM-N-006",
         "send less at once; native/limits.py names the bounds",
-    )?;
-    add(
-        py.get_type::<WorkerFailed>(),
-        "HM-N-007",
-        "report this with the log around it",
     )
 }

@@ -13,8 +13,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("BATCH_PAYLOADS_MAX", limits::BATCH_PAYLOADS_MAX)?;
     module.add("BATCH_SIZE_BYTES_MAX", limits::BATCH_SIZE_BYTES_MAX)?;
     module.add("RECENT_PAYLOADS", limits::RECENT_PAYLOADS)?;
-    module.add("WORKER_THREADS_MAX", limits::WORKER_THREADS_MAX)?;
-    module.add("WORKER_JOBS_MAX", limits::WORKER_JOBS_MAX)?;
     module.add("COMPLETIONS_MAX", limits::COMPLETIONS_MAX)?;
     module.add(
         "TRANSACTION_SIZE_BYTES_MAX",

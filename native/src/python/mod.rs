@@ -15,7 +15,6 @@ mod quic;
 mod spki;
 mod sumtree;
 mod transactions;
-mod workers;
 
 /// Runs `work` with the interpreter lock released if it is `heavy`, more than about 100 µs.
 ///
@@ -38,7 +37,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     mempool::register(module)?;
     mldsa::register(module)?;
     quic::register(module)?;
-    workers::register(module)?;
     sumtree::register(module)?;
     accounts::register(module)?;
     transactions::register(module)?;
