@@ -259,7 +259,7 @@ class Mempool:
         bytes_max: int,
         recent_max: int = 65536,
         *,
-        sender_at: Sequence[tuple[int, int]] = (),
+        sender_at: Sequence[tuple[int, int]] | None = None,
     ) -> Mempool: ...
     def add(
         self,

@@ -60,15 +60,15 @@ impl Mempool {
 #[pymethods]
 impl Mempool {
     #[new]
-    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536, *, sender_at = vec![]))]
+    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536, *, sender_at = None))]
     fn new(
         count_max: usize,
         bytes_max: usize,
         recent_max: usize,
-        sender_at: Vec<(u8, u16)>,
+        sender_at: Option<Vec<(u8, u16)>>,
     ) -> Self {
         let mut pool = mempool::Mempool::new(count_max, bytes_max, recent_max);
-        for (tag, offset) in sender_at {
+        for (tag, offset) in sender_at.unwrap_or_default() {
             pool.name_senders(tag, usize::from(offset));
         }
         Self {
