@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 app = noun("Put load on a network and measure it.")
 
 RATE_DEFAULT: Final = 100.0
+BUSY_ATTEMPTS: Final = 3  # a node that refuses for load is not one that is gone
 WINDOWS_MAX: Final = 60  # rows of the report's time line
 
 
@@ -208,12 +210,25 @@ def _targets(status: Status, url: str, cluster: str | None, urls: list[str]) -> 
             continue
         with NodeClient(other) as client:
             try:
-                its, _ = client.status()
+                its = _status(client)
             except NodeError:
                 note(f"{other} does not answer and gets no load")
                 continue
         found.append(Target(node_id=its.node_id, address=_reachable(its.stoq, other)))
     return found
+
+
+def _status(client: NodeClient) -> Status:
+    """The node's status; one that is busy is asked again before it is left out."""
+    from node.client import NodeBusy
+    from node.limits import HTTP_RETRY_AFTER_S
+
+    for _ in range(BUSY_ATTEMPTS - 1):
+        try:
+            return client.status()[0]
+        except NodeBusy:
+            time.sleep(HTTP_RETRY_AFTER_S)
+    return client.status()[0]
 
 
 def _reachable(listen: str, url: str) -> str:
