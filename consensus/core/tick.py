@@ -299,11 +299,14 @@ class Gather:
         return draft
 
     def last_tick(self, author: Author) -> Tick | None:
-        """What must be durable of a replica that halted: that it lost memory of its votes.
+        """What must be durable of a replica that halted.
 
-        It says nothing any more, so of all else that was gathered nothing is written.
+        That it lost memory of its votes, and the certificate that its state differs from. It says
+        nothing any more, so of all else that was gathered nothing is written.
         """
-        records = tuple([found for found in self._records.values() if isinstance(found, Recovery)])
+        records = tuple(
+            [found for found in self._records.values() if isinstance(found, Recovery | Tip)]
+        )
         self._clear()
         if not records:
             return None

@@ -394,6 +394,11 @@ class ConsensusStore:
         ).fetchone()
         return None if found is None else bytes(found[0])
 
+    def batch_now(self, sequence: int, root: bytes) -> Batch | None:
+        """One body as a batch. Only before `start`. Raises `StoreDamaged` if it is another one."""
+        data = self.body_now(sequence, root)
+        return None if data is None else self._body(sequence, root, data)
+
     async def body(self, sequence: int, root: bytes | None = None) -> bytes | None:
         """The body agreed (or accepted) at `sequence`, or None."""
         return await self._ask(

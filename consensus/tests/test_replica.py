@@ -246,7 +246,13 @@ def test_a_replica_whose_state_differs_from_the_certified_one_stops_for_good() -
         state_root=Digest(b"t" * 32),
     )
     effects = bench.hear_votes(theirs, 0, 2, 3)
-    assert any(isinstance(effect, Halt) for effect in effects)
+    halts = [at for at, effect in enumerate(effects) if isinstance(effect, Halt)]
+    tips = [
+        at
+        for at, effect in enumerate(effects)
+        if isinstance(effect, Persist) and isinstance(effect.record, Tip)
+    ]
+    assert tips[0] < halts[0], "the next life must find what its state differs from"
     assert bench.propose(2) == []
     assert bench.replica.executed == 1
     assert bench.replica.acknowledged == 0

@@ -31,11 +31,17 @@ class Acknowledged:
         self._replica = replica
         self._executor = executor
         self._waiting: deque[ExecutedBlock] = deque()  # what one turn drains, and no more
+        self._seen = 0
 
     @property
     def height(self) -> int:
         """The newest block that may be told of; it falls when the state turns out to differ."""
         return int(self._replica.acknowledged)
+
+    def moved(self) -> bool:
+        """Whether the height is another one than at the last question."""
+        before, self._seen = self._seen, self.height
+        return before != self._seen
 
     def executed(self, block: ExecutedBlock) -> None:
         """A block is durable, and the replica will hear of it in this turn."""
@@ -51,6 +57,10 @@ class Acknowledged:
     def receipt_nowait(self, identifier: bytes) -> Receipt | None:
         """See `Executor.receipt_nowait`. Raises `HeldBack`."""
         return self._told(self._executor.receipt_nowait(identifier))
+
+    def receipt_near(self, identifier: bytes, newest: int, blocks: int) -> Receipt | None:
+        """See `Executor.receipt_near`. Raises `HeldBack`."""
+        return self._told(self._executor.receipt_near(identifier, newest, blocks))
 
     async def receipt(self, identifier: bytes) -> Receipt | None:
         """See `Executor.receipt`. Raises `HeldBack` and `SearchBusy`."""

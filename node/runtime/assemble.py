@@ -670,6 +670,8 @@ def _acknowledge(parts: Parts, service: NodeService) -> None:
         parts.cosigner.on_state_differs(int(sound))
     for block in taken:
         parts.submissions.on_block(block)
+    if parts.acknowledged.moved():
+        parts.submissions.news()  # a snapshot was entered, or the state differs
     if taken:
         service.block_executed()
         if parts.cosigner is not None:

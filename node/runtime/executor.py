@@ -162,6 +162,18 @@ class Executor:
                 return found
         return None
 
+    def receipt_near(self, identifier: bytes, newest: int, blocks: int) -> Receipt | None:
+        """Find a receipt in memory among so many blocks up to `newest`."""
+        for height, blob in reversed(tuple(self._recent)):
+            if height > newest:
+                continue
+            if height <= newest - blocks:
+                break
+            found = find_receipt(blob, identifier, height)
+            if found is not None:
+                return found
+        return None
+
     async def receipt(self, identifier: bytes) -> Receipt | None:
         """Find a receipt in memory, then on disk among the newest blocks.
 

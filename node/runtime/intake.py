@@ -17,6 +17,7 @@ from consensus.application import CODE_APPLIED
 from consensus.core.frames import FrameType
 from consensus.limits import BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX
 from native.batches import ADDED, Batch
+from node.runtime.api import Overloaded
 from node.runtime.receipts import ID_SIZE_BYTES
 from transport import ChannelKind
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from node.runtime.router import Router
 
 CHECK_INLINE_PAYLOADS_MAX: Final = 32  # 0.5 ms of signatures; a hand-over and back is as dear
+WAITING_PAYLOADS_MAX: Final = 16_384  # to be taken in: half a second of signatures
 TOGETHER_PAYLOADS_MAX: Final = 256  # calls with more between them do not wait: 2 ms of signatures
 
 ADMITTED: Final = bytes(code == CODE_APPLIED for code in range(256))
@@ -88,6 +90,10 @@ class Intake:
         if alone and len(batch) <= CHECK_INLINE_PAYLOADS_MAX:
             self._take([call], batch, self._router.check(batch))
             return
+        if self._waiting >= WAITING_PAYLOADS_MAX:
+            raise Overloaded(
+                f"{self._waiting:,} payloads wait to be taken in", hint="try again in a second"
+            )
         self._calls.append(call)
         self._waiting += len(batch)
         self._arrived.set()
@@ -96,7 +102,11 @@ class Intake:
         try:
             await call.done.wait()
         except trio.Cancelled:
-            call.admitted = lambda _taken: None  # taken in all the same; nobody is told
+            if call in self._calls:
+                self._calls.remove(call)
+                self._waiting -= len(batch)
+            else:
+                call.admitted = lambda _taken: None  # it is being taken in; nobody is told
             raise
         if call.error is not None:
             raise call.error
@@ -109,6 +119,8 @@ class Intake:
                 with trio.move_on_at(self._ready_at):
                     await self._plenty.wait()
             calls = self._next()
+            if not calls:
+                continue
             self._ready_at = trio.current_time() + self._pause_s
             batch = _joined(calls)
             try:
@@ -122,8 +134,8 @@ class Intake:
                 call.done.set()
 
     def _next(self) -> list[_Call]:
-        """The calls that fit into one batch, at least one."""
-        count = size = 0
+        """The calls that fit into one batch; none if all callers gave up."""
+        count = size = number = 0
         for number, call in enumerate(self._calls):
             count += len(call.batch)
             size += call.batch.size

@@ -107,5 +107,4 @@ def execute_again(
 def _body(store: ConsensusStore, agreed: BatchHeader) -> Batch | None:
     if agreed.payload_root == EMPTY_ROOT:
         return Batch.of([])
-    body = store.body_now(int(agreed.sequence), agreed.payload_root)
-    return None if body is None else Batch.parse(body)
+    return store.batch_now(int(agreed.sequence), agreed.payload_root)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 OWN_SOURCE: Final = 255  # marks our own payloads in custody; members and guests have their index
 CODE_MEMPOOL_FULL: Final = 254  # refused: this node holds as many payloads as it may
 WAITERS_MAX: Final = 100_000  # receipts waited for at once on this node
+LOOKUPS_PER_BREATH: Final = 32  # in memory, then others have the loop: 30 ms at the very worst
+NEAR_BLOCKS: Final = 16  # the payloads of one call are executed in a few blocks, one after another
 DISK_LOOKUPS_MAX: Final = 4  # old receipts one submission may have searched on disk
 
 
@@ -163,8 +165,8 @@ class Submissions:
     async def outcomes(self, ids: bytes, *, height: int, timeout_s: float) -> Submission:
         """What became of payloads that another node says were executed up to block `height`.
 
-        Returns when that block may be told of here, or the time is over. A payload that is not
-        among its newest blocks is pending, as far as this node can say.
+        Returns when that block may be told of here, or the time is over. A payload that is not in
+        one of the `NEAR_BLOCKS` blocks up to that height is pending, as far as this node can say.
         """
         with trio.move_on_after(timeout_s):
             while self._receipts.height < height:
@@ -172,14 +174,20 @@ class Submissions:
         count = len(ids) // ID_SIZE_BYTES
         waiter = _Waiter.of(count, Outcome.PENDING, ids)
         for at in range(count):
-            self._known(waiter, at, ids)
+            if at % LOOKUPS_PER_BREATH == 0:
+                await trio.lowlevel.checkpoint()
+            self._known(waiter, at, ids, newest=height)
         return waiter.submission()
+
+    def news(self) -> None:
+        """What may be told of has changed: whoever waits for a height looks again."""
+        self._news.set()
+        self._news = trio.Event()
 
     def on_block(self, block: ExecutedBlock) -> None:
         """Wake whoever waits for a payload of this block, or for the block."""
         height = int(block.header.height)
-        self._news.set()
-        self._news = trio.Event()
+        self.news()
         applications = {a.tag: a.name for a in self._router.applications}
         for tag, executed in block.outcome.executed:
             if not executed.codes:
@@ -204,10 +212,13 @@ class Submissions:
     async def _find_known(self, waiter: _Waiter, batch: Batch, taken: Admitted) -> None:
         """A refused payload may be one that was executed: the same bytes, the same receipt."""
         lookups, ids = DISK_LOOKUPS_MAX, taken.ids
+        tags = batch.tags
         for at, code in enumerate(taken.codes):
-            if code == CODE_APPLIED or self._known(waiter, at, ids):
+            if code == CODE_APPLIED or not self._router.repeated(tags[at], code):
                 continue
-            if not self._router.repeated(batch.tags[at], code):
+            if at % LOOKUPS_PER_BREATH == 0:
+                await trio.lowlevel.checkpoint()
+            if self._known(waiter, at, ids):
                 continue
             # Not refused before the disk was asked: whoever comes again with it gets the answer.
             waiter.outcomes[at] = Outcome.PENDING
@@ -226,9 +237,13 @@ class Submissions:
             else:
                 waiter.outcomes[at] = Outcome.REFUSED
 
-    def _known(self, waiter: _Waiter, at: int, ids: bytes) -> bool:
+    def _known(self, waiter: _Waiter, at: int, ids: bytes, newest: int | None = None) -> bool:
+        key = id_at(ids, at)
         try:
-            found = self._receipts.receipt_nowait(id_at(ids, at))
+            if newest is None:
+                found = self._receipts.receipt_nowait(key)
+            else:
+                found = self._receipts.receipt_near(key, newest, NEAR_BLOCKS)
         except HeldBack:
             waiter.outcomes[at] = Outcome.PENDING
             return True

@@ -12,6 +12,7 @@ from consensus.application import Advice
 from consensus.limits import BATCH_PAYLOADS_MAX, BATCH_SIZE_BYTES_MAX
 from native.batches import ADDED, DUPLICATE, FULL, SKIPPED, Batch, Mempool
 from native.hashing import sha256
+from node.runtime.api import Overloaded
 from node.runtime.intake import TOGETHER_PAYLOADS_MAX, Admitted, Intake
 from node.runtime.receipts import id_at
 
@@ -160,18 +161,42 @@ async def test_frames_are_such_as_a_validator_accepts(nursery: trio.Nursery) -> 
     assert all(one.size <= BATCH_SIZE_BYTES_MAX for one in node.network.sent)
 
 
-async def test_a_caller_that_gave_up_has_its_payload_taken_in_and_is_not_told(
+async def test_a_call_that_was_given_up_is_forgotten(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     node = Node(nursery)
     await node.admit([b"\x01first"])
     await node.admit([b"\x01second"])
     with trio.move_on_after(PAUSE_S / 2):
-        await node.admit([b"\x01third"])
-    assert len(node.answers) == 2
+        await node.admit(numbered(TOGETHER_PAYLOADS_MAX - 1))
     await trio.sleep(PAUSE_S)
-    assert node.payloads_sent()[-1] == b"\x01third"
-    assert len(node.answers) == 2
+    assert len(node.answers) == len(node.network.sent) == 2
+    began = trio.current_time()
+    await node.admit([b"\x01third"])
+    await node.admit([b"\x01fourth"])
+    assert trio.current_time() - began == pytest.approx(PAUSE_S), "nothing counts as waiting"
+    assert node.payloads_sent()[-2:] == [b"\x01third", b"\x01fourth"]
+
+
+async def test_calls_beyond_a_bound_are_refused(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    node = Node(nursery, places=100_000)
+    await node.admit([b"\x01first"])
+    refused = 0
+
+    async def admit(first: int) -> None:
+        nonlocal refused
+        try:
+            await node.admit(numbered(4_000, first))
+        except Overloaded:
+            refused += 1
+
+    async with trio.open_nursery() as calls:
+        for at in range(6):
+            calls.start_soon(admit, 4_000 * at)
+    assert refused == 1
+    assert len(node.payloads_sent()) == 1 + 5 * 4_000
 
 
 async def test_a_check_that_fails_is_its_callers_error_and_the_next_one_is_taken(

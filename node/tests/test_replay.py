@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from consensus.application import Block
@@ -14,7 +15,12 @@ from consensus.core.phases.commit import header_above
 from consensus.core.records import Agreed, ExecutedBlock
 from consensus.core.replica import genesis_block
 from consensus.core.types import Sequence
-from consensus.runtime.store import Body, ConsensusStore, create_consensus_store
+from consensus.runtime.store import (
+    Body,
+    ConsensusStore,
+    StoreDamaged,
+    create_consensus_store,
+)
 from consensus.tests import samples
 from native import Completions
 from native.batches import Batch
@@ -139,6 +145,21 @@ def test_a_block_that_was_pruned_is_named_with_the_way_out(tmp_path: Path) -> No
         with pytest.raises(StateStoreError, match="block 1 is not here") as failed:
             after.again()
         assert "chain restore" in failed.value.hint
+
+
+def test_a_damaged_body_is_not_executed(tmp_path: Path) -> None:
+    lived(tmp_path)
+    lose_state(tmp_path)
+    database = apsw.Connection(str(tmp_path / "consensus.db"))
+    [(data,)] = database.execute("SELECT data FROM body WHERE sequence=80").fetchall()
+    assert isinstance(data, bytes)
+    flipped = data[:-1] + bytes([data[-1] ^ 1])
+    database.execute("UPDATE body SET data=? WHERE sequence=80", (flipped,)).fetchall()
+    database.close()
+    with life(tmp_path) as after:
+        with pytest.raises(StoreDamaged, match="the body of block 80 is damaged"):
+            after.again()
+        assert after.state.height < 80
 
 
 def test_what_is_kept_for_that_is_not_read_at_a_start(tmp_path: Path) -> None:

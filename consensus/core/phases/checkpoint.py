@@ -114,11 +114,12 @@ def adopt(replica: "Replica", certificate: BlockCertificate) -> None:
     replica.certificate = certificate
     replica.certified = height
     replica.next_sequence = max(replica.next_sequence, Sequence(height + 1))
+    # Durable also when our state differs, so that the next life halts here again.
+    replica.emit(Persist(record=Tip(certificate=certificate)))
     if own is not None and not agrees(replica, own):
         return
     if height == replica.executed and not agrees(replica, replica.tip):
         return
-    replica.emit(Persist(record=Tip(certificate=certificate)))
     if height // ANCHOR_BLOCKS > replica.anchor:
         replica.anchor = height // ANCHOR_BLOCKS
         replica.emit(Persist(record=Anchor(certificate=certificate)))
