@@ -1,7 +1,7 @@
 """Receipts of one block as one sorted blob.
 
 A record is 36 bytes: id (32), application tag (1), outcome code (1), position in the batch (u16
-big-endian). Records rise by id; a lookup searches the bytes, and no per-receipt row exists.
+big-endian). Records rise by id, so a lookup is a binary search and no per-receipt row exists.
 """
 
 from __future__ import annotations
@@ -55,15 +55,18 @@ def receipt_codes(blob: bytes) -> bytes:
 
 
 def find_receipt(blob: bytes, identifier: bytes, height: int) -> Receipt | None:
-    """Find the receipt of `identifier` in one block's blob, or None.
-
-    Searching bytes takes a tenth of a binary search over records in the interpreter.
-    """
-    at = blob.find(identifier)
-    while at >= 0 and at % RECORD_SIZE_BYTES:
-        at = blob.find(identifier, at + 1)
-    if at < 0:
-        return None
-    tag, code = blob[at + ID_SIZE_BYTES], blob[at + ID_SIZE_BYTES + 1]
-    position = int.from_bytes(blob[at + ID_SIZE_BYTES + 2 : at + RECORD_SIZE_BYTES], "big")
-    return Receipt(id=identifier, tag=tag, code=code, height=height, position=position)
+    """Find the receipt of `identifier` in one block's blob, or None."""
+    low, high = 0, len(blob) // RECORD_SIZE_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        at = middle * RECORD_SIZE_BYTES
+        found = blob[at : at + ID_SIZE_BYTES]
+        if found == identifier:
+            tag, code = blob[at + ID_SIZE_BYTES], blob[at + ID_SIZE_BYTES + 1]
+            position = int.from_bytes(blob[at + ID_SIZE_BYTES + 2 : at + RECORD_SIZE_BYTES], "big")
+            return Receipt(id=identifier, tag=tag, code=code, height=height, position=position)
+        if found < identifier:
+            low = middle + 1
+        else:
+            high = middle
+    return None
