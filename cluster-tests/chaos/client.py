@@ -24,13 +24,8 @@ import httpx
 import trio
 
 from bench.load import Plan, read_payloads
-from native import codec
-from native.batches import Batch
 from node.runtime.api import Outcome, ReadMode
 from node.runtime.load import (
-    CALL_TIMEOUT_S,
-    PENDING,
-    CallFailed,
     Generator,
     StoqChannel,
     Target,
@@ -38,7 +33,6 @@ from node.runtime.load import (
     stoq_channels,
 )
 from transport import Endpoint
-from transport.errors import TransportError
 
 GIVE_UP_S: Final = 240.0  # a scenario, its healing, and the catch-up of a slow machine
 READ_PAUSE_S: Final = 0.05
@@ -96,36 +90,23 @@ class Recorder(StoqChannel):
         now = time.monotonic()
         for payload in payloads:
             self.book.first.setdefault(payload, now)
-        body = Batch.of(payloads).body
-        try:
-            connection = await self.connected()
-            with trio.fail_after(CALL_TIMEOUT_S):
-                answer = await connection.call("caesar.submit", body, timeout_s=CALL_TIMEOUT_S)
-        except (TransportError, trio.TooSlowError) as error:
-            raise CallFailed(str(error)) from error
+        answer = await self.ask(payloads)
         answered = time.monotonic()
-        height, codes, outcomes, _ids = codec.decode(answer, size_max=len(answer))  # type: ignore[misc]
-        assert isinstance(height, int)
-        assert isinstance(codes, bytes)
-        assert isinstance(outcomes, bytes)
-        for payload, code, outcome in zip(payloads, codes, outcomes, strict=True):
+        for payload, code, outcome in zip(payloads, answer.codes, answer.outcomes, strict=True):
             if outcome in FINAL:
-                self.book.newest = max(self.book.newest, height)
+                self.book.newest = max(self.book.newest, answer.height)
                 self.book.history.append(
                     Acknowledged(
                         self.book.places[payload],
                         self.book.first[payload],
                         answered,
                         code,
-                        height,
+                        answer.height,
                         len(payloads) == 1,
                         self.target.node_id,
                     )
                 )
-        return [
-            PENDING if outcome == Outcome.PENDING else code
-            for code, outcome in zip(codes, outcomes, strict=True)
-        ]
+        return answer.verdicts()
 
 
 async def read_around(

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+import trio
+
 if TYPE_CHECKING:
     from consensus.core.replica import Replica
     from node.runtime.executor import ExecutedBlock, Executor
@@ -31,36 +33,37 @@ class Acknowledged:
         self._replica = replica
         self._executor = executor
         self._waiting: deque[ExecutedBlock] = deque()  # what one turn drains, and no more
-        self._seen = 0
+        self._seen = self.height
+        self.news = trio.Event()  # set, and another one put in its place, when the height changes
 
     @property
     def height(self) -> int:
         """The newest block that may be told of; it falls when the state turns out to differ."""
         return int(self._replica.acknowledged)
 
-    def moved(self) -> bool:
-        """Whether the height is another one than at the last question."""
-        before, self._seen = self._seen, self.height
-        return before != self._seen
-
     def executed(self, block: ExecutedBlock) -> None:
         """A block is durable, and the replica will hear of it in this turn."""
         self._waiting.append(block)
 
     def take(self) -> list[ExecutedBlock]:
-        """The blocks to be told of now, in order; asked for when the replica's turn is over."""
+        """The blocks to be told of now, in order; asked for when the replica's turn is over.
+
+        The height moves without any when a snapshot was entered, and when the state differs.
+        """
+        if self._seen != self.height:
+            self._seen = self.height
+            news, self.news = self.news, trio.Event()
+            news.set()
         taken: list[ExecutedBlock] = []
         while self._waiting and int(self._waiting[0].header.height) <= self.height:
             taken.append(self._waiting.popleft())
         return taken
 
-    def receipt_nowait(self, identifier: bytes) -> Receipt | None:
+    def receipt_nowait(
+        self, identifier: bytes, *, oldest: int = 0, newest: int | None = None
+    ) -> Receipt | None:
         """See `Executor.receipt_nowait`. Raises `HeldBack`."""
-        return self._told(self._executor.receipt_nowait(identifier))
-
-    def receipt_near(self, identifier: bytes, newest: int, blocks: int) -> Receipt | None:
-        """See `Executor.receipt_near`. Raises `HeldBack`."""
-        return self._told(self._executor.receipt_near(identifier, newest, blocks))
+        return self._told(self._executor.receipt_nowait(identifier, oldest=oldest, newest=newest))
 
     async def receipt(self, identifier: bytes) -> Receipt | None:
         """See `Executor.receipt`. Raises `HeldBack` and `SearchBusy`."""

@@ -244,7 +244,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         return expected_nodes(peers, validators.registry)
 
     if len(membership.validators) == 1 and membership.index is not None:
-        root = _alone(router, state, store, records, known.bounds(), genesis, root)
+        root = _alone(router, state, store, records, known.bounds(), genesis, root, validators)
     executor = Executor(
         router,
         state,
@@ -447,6 +447,7 @@ def _alone(
     bounds: wire.Bounds,
     genesis: Genesis,
     root: Digest,
+    validators: ValidatorsApplication,
 ) -> Digest:
     """What a chain of one can do without peers: lost blocks are executed again."""
     keep_agreed(state, store, bounds)
@@ -455,11 +456,10 @@ def _alone(
     )
     if through <= state.height:
         return root
-    tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
-    stored = state.block(state.height)
-    if stored is not None:
-        header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), bounds)
-        tip = replace(tip, height=header.height, header_hash=header.hash, time_ms=header.time_ms)
+    if state.height:
+        tip = _chain_block(state, state.height, bounds, validators)
+    else:
+        tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
     return execute_again(router, state, store, tip, through=through, bounds=bounds)
 
 
@@ -551,7 +551,7 @@ def _wire(parts: Parts, service: NodeService) -> None:
         )
     )
     endpoint.on_turn(driver.turn)
-    endpoint.on_turn(lambda: _acknowledge(parts, service))
+    endpoint.on_turn(lambda: _acknowledge(parts))
     endpoint.watch(parts.completions.fileno(), lambda: _drain(parts, service))
     endpoint.serve(COSIGN_METHOD, _serve_cosign(parts))
     endpoint.serve("caesar.submit", _serve_submit(parts))
@@ -662,7 +662,7 @@ def _executed(parts: Parts, service: NodeService, block: ExecutedBlock) -> None:
     )
 
 
-def _acknowledge(parts: Parts, service: NodeService) -> None:
+def _acknowledge(parts: Parts) -> None:
     """Tell whoever waits for a block, now that the replica has compared what it can."""
     taken = parts.acknowledged.take()
     sound = parts.driver.replica.sound_through
@@ -670,12 +670,8 @@ def _acknowledge(parts: Parts, service: NodeService) -> None:
         parts.cosigner.on_state_differs(int(sound))
     for block in taken:
         parts.submissions.on_block(block)
-    if parts.acknowledged.moved():
-        parts.submissions.news()  # a snapshot was entered, or the state differs
-    if taken:
-        service.block_executed()
-        if parts.cosigner is not None:
-            parts.cosigner.on_block_committed(parts.acknowledged.height)
+    if taken and parts.cosigner is not None:
+        parts.cosigner.on_block_committed(parts.acknowledged.height)
 
 
 Handler = Callable[[Connection, bytes], Awaitable[bytes]]

@@ -19,7 +19,6 @@ import trio
 
 from consensus.application import Block, Row
 from consensus.errors import invariant
-from native.codec import encode
 from node.runtime.receipts import Receipt, find_receipt, pack_receipts
 from node.runtime.store import (
     WRITE_BACK_CYCLE_BLOCKS_MAX,
@@ -154,21 +153,18 @@ class Executor:
             raise value
         return value  # type: ignore[return-value]
 
-    def receipt_nowait(self, identifier: bytes) -> Receipt | None:
-        """Find a receipt among the newest blocks, from any thread, without touching the disk."""
-        for height, blob in reversed(tuple(self._recent)):
-            found = find_receipt(blob, identifier, height)
-            if found is not None:
-                return found
-        return None
+    def receipt_nowait(
+        self, identifier: bytes, *, oldest: int = 0, newest: int | None = None
+    ) -> Receipt | None:
+        """Find a receipt among the newest blocks, or those of them from `oldest` to `newest`.
 
-    def receipt_near(self, identifier: bytes, newest: int, blocks: int) -> Receipt | None:
-        """Find a receipt in memory among so many blocks up to `newest`."""
+        From any thread, without touching the disk.
+        """
         for height, blob in reversed(tuple(self._recent)):
-            if height > newest:
-                continue
-            if height <= newest - blocks:
+            if height < oldest:
                 break
+            if newest is not None and height > newest:
+                continue
             found = find_receipt(blob, identifier, height)
             if found is not None:
                 return found
@@ -182,23 +178,12 @@ class Executor:
         found = self.receipt_nowait(identifier)
         if found is not None:
             return found
-        if self._searches.statistics().tasks_waiting >= RECEIPT_SEARCHES_WAITING_MAX:
-            raise SearchBusy
-        async with self._searches:
-            newest = self._height
-            floor = max(0, newest - RECEIPT_SEARCH_BLOCKS_MAX)
-            for top in range(newest, floor, -RECEIPT_SEARCH_SLICE_BLOCKS):
-                found = await self.run(
-                    functools.partial(
-                        self._store.receipt,
-                        identifier,
-                        newest=top,
-                        count_max=RECEIPT_SEARCH_SLICE_BLOCKS,
-                    )
-                )
-                if found is not None:
-                    return found
-        return None
+        return await self._search(
+            RECEIPT_SEARCH_SLICE_BLOCKS,
+            lambda first, last: self._store.receipt(
+                identifier, newest=last, count_max=last - first + 1
+            ),
+        )
 
     @property
     def height(self) -> int:
@@ -210,16 +195,21 @@ class Executor:
 
         Bounded and in turn with other searches, like `receipt`. Raises `SearchBusy`.
         """
+        return await self._search(
+            HEADER_SEARCH_SLICE_BLOCKS,
+            lambda first, last: self._store.height_of(header_hash, first=first, last=last),
+        )
+
+    async def _search(self, slice_blocks: int, look: Callable[[int, int], T | None]) -> T | None:
+        """Have `look(first, last)` go through the blocks on disk, newest first, slice by slice."""
         if self._searches.statistics().tasks_waiting >= RECEIPT_SEARCHES_WAITING_MAX:
             raise SearchBusy
         async with self._searches:
             newest = self._height
             floor = max(0, newest - RECEIPT_SEARCH_BLOCKS_MAX)
-            for top in range(newest, floor, -HEADER_SEARCH_SLICE_BLOCKS):
-                first = max(floor, top - HEADER_SEARCH_SLICE_BLOCKS) + 1
-                found = await self.run(
-                    functools.partial(self._store.height_of, header_hash, first=first, last=top)
-                )
+            for last in range(newest, floor, -slice_blocks):
+                first = max(floor, last - slice_blocks) + 1
+                found = await self.run(functools.partial(look, first, last))
                 if found is not None:
                     return found
         return None
@@ -262,16 +252,7 @@ class Executor:
             found = restore()
             invariant(found == root, "a snapshot whose parts are proven has the proven root")
             height = int(header.height)
-            self._store.enter(
-                StoredBlock(
-                    height=height,
-                    header=encode(header.value()),
-                    batch=encode(agreed.value()),
-                    state_root=root,
-                    receipts=b"",
-                ),
-                all_rows(self._router),
-            )
+            self._store.enter(StoredBlock.of(header, agreed, root), all_rows(self._router))
             self._height = height
             self._cut_height = None
             self._recent.clear()
@@ -304,13 +285,7 @@ class Executor:
             receipts = pack_receipts(outcome.executed)
             height = int(header.height)
             self._store.write_later(
-                StoredBlock(
-                    height=height,
-                    header=encode(header.value()),
-                    batch=encode(agreed.value()),
-                    state_root=outcome.state_root,
-                    receipts=receipts,
-                ),
+                StoredBlock.of(header, agreed, outcome.state_root, receipts),
                 outcome.deltas,
                 self._write_back(height),
             )

@@ -402,12 +402,9 @@ class AlikeChannel:
             except CallFailed as failed:
                 failures.append(failed)
 
-        if len(self.others) == 1:
-            await ask(self.others[0])
-        else:
-            async with trio.open_nursery() as nursery:
-                for witness in self.others:
-                    nursery.start_soon(ask, witness)
+        async with trio.open_nursery() as nursery:
+            for witness in self.others:
+                nursery.start_soon(ask, witness)
         if failures:
             raise failures[0]
         for second in seconds:

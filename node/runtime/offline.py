@@ -17,7 +17,6 @@ from consensus.core.epochs import Epochs
 from consensus.core.light import Lineage
 from consensus.errors import SnapshotInvalid
 from consensus.runtime.store import adopt_certificate
-from native.codec import encode
 from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name, read_lineage, read_manifest
 from node.errors import SnapshotMissing, WouldOverwrite
 from node.home import write_replacing
@@ -143,13 +142,7 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
         if root != checked.manifest.state_root:
             raise SnapshotInvalid("the restored state has another root than the certificate says")
         run = checked.manifest.run
-        block = StoredBlock(
-            height=checked.height,
-            header=encode(run.headers[0].value()),
-            batch=encode(run.batches[0].value()),
-            state_root=root,
-            receipts=b"",
-        )
+        block = StoredBlock.of(run.headers[0], run.batches[0], root)
         store.enter(block, all_rows(router))
     finally:
         store.close()

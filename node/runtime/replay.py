@@ -20,7 +20,6 @@ from consensus.core.phases.commit import header_above
 from consensus.core.records import ExecutedBlock
 from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
-from native.codec import encode
 from native.values import Digest
 from node.runtime.receipts import pack_receipts
 from node.runtime.store import StateStoreError, StoredBlock
@@ -82,13 +81,7 @@ def execute_again(
         header = header_above(tip, agreed)
         outcome = router.execute(Block(header=header, batch=batch))
         state.write_later(
-            StoredBlock(
-                height=height,
-                header=encode(header.value()),
-                batch=encode(agreed.value()),
-                state_root=outcome.state_root,
-                receipts=pack_receipts(outcome.executed),
-            ),
+            StoredBlock.of(header, agreed, outcome.state_root, pack_receipts(outcome.executed)),
             outcome.deltas,
             [],
         )

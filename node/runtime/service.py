@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -101,6 +101,8 @@ if TYPE_CHECKING:
     from node.runtime.assemble import Parts
     from transport import Connection
 
+T = TypeVar("T")
+
 COSIGN_TIMEOUT_S: Final = 10.0  # W validators that are up answer within one round trip
 CERTIFICATE_TIMEOUT_S: Final = 5.0  # one vote round, or an idle block when the tip is not certified
 PROOF_ATTEMPTS_MAX: Final = 5  # under load another block may be certified in a block's place
@@ -131,7 +133,6 @@ class NodeService:
         self.transactions_total = 0
         self.state_root = parts.root
         self.stopping = False
-        self._news = trio.Event()
         self._followers = 0
 
     # --- status
@@ -274,31 +275,23 @@ class NodeService:
         """Return an account, with a proof if asked, of a state as fresh as asked or refuse."""
         parsed = self._address(address)
         await self._reach(fresh)
-        for _ in range(PROOF_ATTEMPTS_MAX if prove else 1):
-            view, roots = await self._parts.executor.run(
-                lambda: (self._parts.ledger.account(parsed), tuple(self._parts.router.roots))
-            )
-            certificate = None
-            if prove and view.height > 0:
-                with trio.move_on_after(CERTIFICATE_TIMEOUT_S):
-                    certificate = await self._parts.board.wait(view.height)
-                if certificate is None:
-                    continue
-            return AccountView(
-                address=address,
-                exists=view.exists,
-                balance=int(view.balance),
-                has_key=view.has_key,
-                lanes=tuple(LaneView(lane=lane, next_sequence=after) for lane, after in view.lanes),
-                height=view.height,
-                state_root=state_root(roots),
-                proof=encode((view.proof, roots)) if prove else None,
-                certificate=None if certificate is None else encode(certificate.value()),
-                read=fresh.mode,
-            )
-        raise Unavailable(
-            "no certificate for the account's block came in time",
-            hint="try again; without a quorum there is no proof",
+        parts = self._parts
+        _, (view, roots), certificate = await self._read(
+            lambda: (parts.ledger.account(parsed), parts.router.roots),
+            "the account's block",
+            prove=prove,
+        )
+        return AccountView(
+            address=address,
+            exists=view.exists,
+            balance=int(view.balance),
+            has_key=view.has_key,
+            lanes=tuple(LaneView(lane=lane, next_sequence=after) for lane, after in view.lanes),
+            height=view.height,
+            state_root=state_root(roots),
+            proof=encode((view.proof, roots)) if prove else None,
+            certificate=certificate,
+            read=fresh.mode,
         )
 
     async def history(self, address: str, *, limit: int, before: int | None) -> HistoryPage:
@@ -549,31 +542,16 @@ class NodeService:
     async def log_cosigners(self) -> CosignersView:
         """Prove how long the log was when each epoch ended, from a certified state."""
         parts = self._parts
-        for _ in range(PROOF_ATTEMPTS_MAX):
-            height, opening, roots = await parts.executor.run(
-                lambda: (
-                    parts.validators.registry.height,
-                    parts.log.opening(),
-                    tuple(parts.router.roots),
-                )
-            )
-            certificate = None
-            if height > 0:
-                with trio.move_on_after(CERTIFICATE_TIMEOUT_S):
-                    certificate = await parts.board.wait(height)
-                if certificate is None:
-                    continue
-            links = [link for link in parts.membership.epochs.links if link.base <= height]
-            ends = await trio.to_thread.run_sync(self._epoch_ends, links, opening.size)
-            return CosignersView(
-                height=height,
-                certificate=None if certificate is None else encode(certificate.value()),
-                state=encode((roots, opening.encode())),
-                ends=ends,
-            )
-        raise Unavailable(
-            "no certificate for the newest block came in time",
-            hint="try again; without a quorum there is no proof",
+        height, (opening, roots), certificate = await self._read(
+            lambda: (parts.log.opening(), parts.router.roots), "the newest block", prove=True
+        )
+        links = [link for link in parts.membership.epochs.links if link.base <= height]
+        ends = await trio.to_thread.run_sync(self._epoch_ends, links, opening.size)
+        return CosignersView(
+            height=height,
+            certificate=certificate,
+            state=encode((roots, opening.encode())),
+            ends=ends,
         )
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
@@ -606,10 +584,28 @@ class NodeService:
 
     # --- inside
 
-    def block_executed(self) -> None:
-        """Wake the reads that wait for a newer state."""
-        self._news.set()
-        self._news = trio.Event()
+    async def _read(
+        self, read: Callable[[], T], what: str, *, prove: bool
+    ) -> tuple[int, T, bytes | None]:
+        """Read the newest state: its height, what `read` finds, and the block's certificate.
+
+        The certificate is encoded; genesis has none, nor is there one unless it is to `prove`.
+        Raises `Unavailable` when none comes in time.
+        """
+        executor = self._parts.executor
+        for _ in range(PROOF_ATTEMPTS_MAX):
+            height, found = await executor.run(lambda: (executor.height, read()))
+            if height == 0 or not prove:
+                return height, found, None
+            certificate = None
+            with trio.move_on_after(CERTIFICATE_TIMEOUT_S):
+                certificate = await self._parts.board.wait(height)
+            if certificate is not None:
+                return height, found, encode(certificate.value())
+        raise Unavailable(
+            f"no certificate for {what} came in time",
+            hint="try again; without a quorum there is no proof",
+        )
 
     async def _follow(self, height: int, timeout_s: float) -> None:
         """Return when a block is executed, or its time is over."""
@@ -646,7 +642,7 @@ class NodeService:
         looked = acknowledged.height
         with trio.move_on_after(fresh.timeout_s):
             while True:
-                height, news = acknowledged.height, self._news
+                height, news = acknowledged.height, acknowledged.news
                 if fresh.mode is ReadMode.AT_HEIGHT:
                     if height >= fresh.height:
                         return

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import apsw
 
@@ -21,6 +21,7 @@ from consensus.application import Row
 from consensus.core.types import Height
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
+from native.codec import encode
 from native.hashing import sha256
 from node.errors import ExitCode, NodeError
 from node.limits import STATE_CHECK_SIZE_BYTES_MAX
@@ -28,6 +29,8 @@ from node.runtime.receipts import Receipt, find_receipt
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from consensus.core.messages import BatchHeader, BlockHeader
 
 FORMAT_VERSION: Final = 1
 PAGE_CACHE_KIB: Final = 4_000  # pages kept by SQLite; the state itself lives in the applications
@@ -89,6 +92,19 @@ class StoredBlock:
     batch: bytes
     state_root: bytes
     receipts: bytes
+
+    @classmethod
+    def of(
+        cls, header: BlockHeader, agreed: BatchHeader, state_root: bytes, receipts: bytes = b""
+    ) -> Self:
+        """What is kept of a block that execution made of an agreed batch."""
+        return cls(
+            height=int(header.height),
+            header=encode(header.value()),
+            batch=encode(agreed.value()),
+            state_root=state_root,
+            receipts=receipts,
+        )
 
 
 class StateStore:

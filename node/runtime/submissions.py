@@ -91,7 +91,6 @@ class Submissions:
         self._driver = driver
         self._intake = intake
         self._metrics = metrics
-        self._news = trio.Event()
         self._waiting: dict[bytes, list[tuple[_Waiter, int]]] = {}
 
     @property
@@ -170,24 +169,18 @@ class Submissions:
         """
         with trio.move_on_after(timeout_s):
             while self._receipts.height < height:
-                await self._news.wait()
+                await self._receipts.news.wait()
         count = len(ids) // ID_SIZE_BYTES
         waiter = _Waiter.of(count, Outcome.PENDING, ids)
         for at in range(count):
             if at % LOOKUPS_PER_BREATH == 0:
                 await trio.lowlevel.checkpoint()
-            self._known(waiter, at, ids, newest=height)
+            self._known(waiter, at, ids, oldest=height - NEAR_BLOCKS + 1, newest=height)
         return waiter.submission()
 
-    def news(self) -> None:
-        """What may be told of has changed: whoever waits for a height looks again."""
-        self._news.set()
-        self._news = trio.Event()
-
     def on_block(self, block: ExecutedBlock) -> None:
-        """Wake whoever waits for a payload of this block, or for the block."""
+        """Wake whoever waits for a payload of this block."""
         height = int(block.header.height)
-        self.news()
         applications = {a.tag: a.name for a in self._router.applications}
         for tag, executed in block.outcome.executed:
             if not executed.codes:
@@ -237,13 +230,11 @@ class Submissions:
             else:
                 waiter.outcomes[at] = Outcome.REFUSED
 
-    def _known(self, waiter: _Waiter, at: int, ids: bytes, newest: int | None = None) -> bool:
-        key = id_at(ids, at)
+    def _known(
+        self, waiter: _Waiter, at: int, ids: bytes, *, oldest: int = 0, newest: int | None = None
+    ) -> bool:
         try:
-            if newest is None:
-                found = self._receipts.receipt_nowait(key)
-            else:
-                found = self._receipts.receipt_near(key, newest, NEAR_BLOCKS)
+            found = self._receipts.receipt_nowait(id_at(ids, at), oldest=oldest, newest=newest)
         except HeldBack:
             waiter.outcomes[at] = Outcome.PENDING
             return True

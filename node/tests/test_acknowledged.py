@@ -9,7 +9,7 @@ import trio
 
 from consensus.core.effects import Execute
 from consensus.core.records import ExecutedBlock
-from consensus.core.types import Phase
+from consensus.core.types import Height, Phase
 from consensus.tests import samples
 from consensus.tests.test_replica import Bench, agreed_block, claim, executed
 from native.batches import Batch
@@ -33,11 +33,12 @@ class Executor:
         self.height = 0
         self.on_disk = False
 
-    def receipt_nowait(self, identifier: bytes) -> Receipt | None:
+    def receipt_nowait(
+        self, identifier: bytes, *, oldest: int = 0, newest: int | None = None
+    ) -> Receipt | None:
+        if self.height < oldest or (newest is not None and self.height > newest):
+            return None
         return None if self.on_disk else self.held(identifier)
-
-    def receipt_near(self, identifier: bytes, newest: int, _blocks: int) -> Receipt | None:
-        return self.receipt_nowait(identifier) if self.height <= newest else None
 
     async def receipt(self, identifier: bytes) -> Receipt | None:
         await trio.lowlevel.checkpoint()
@@ -107,6 +108,24 @@ def test_a_block_is_told_of_after_the_replica_took_it() -> None:
     node.bench.feed(executed(execute))
     assert node.told() == [1]
     assert node.told() == []
+
+
+def test_whoever_waits_for_a_height_hears_of_each_move_once() -> None:
+    node = Node()
+    news = node.acknowledged.news
+    assert node.told() == []
+    assert not news.is_set()
+    execute = node.agree(1)
+    node.drain(execute)
+    node.bench.feed(executed(execute))
+    assert node.told() == [1]
+    assert news.is_set()
+    assert node.told() == []
+    assert not node.acknowledged.news.is_set()
+    differing_news = node.acknowledged.news
+    node.bench.hear_votes(claim(node.replica.uncertified[Height(1)], root=b"x" * 32), 0, 2, 3)
+    assert node.told() == []
+    assert differing_news.is_set(), "the height fell"
 
 
 def test_blocks_that_one_commit_made_durable_are_told_of_up_to_the_one_that_differs() -> None:

@@ -40,13 +40,16 @@ class Executor:
     def __init__(self, unknown: bytes) -> None:
         self.unknown = unknown
         self.searches = 0
+        self.news = trio.Event()
 
-    def receipt_nowait(self, _identifier: bytes) -> Receipt | None:
+    def receipt_nowait(
+        self,
+        identifier: bytes,  # noqa: ARG002
+        *,
+        oldest: int = 0,  # noqa: ARG002
+        newest: int | None = None,  # noqa: ARG002
+    ) -> Receipt | None:
         return None
-
-    def receipt_near(self, identifier: bytes, newest: int, _blocks: int) -> Receipt | None:
-        found = self.receipt_nowait(identifier)
-        return found if found is not None and found.height <= newest else None
 
     async def receipt(self, identifier: bytes) -> Receipt | None:
         await trio.lowlevel.checkpoint()
@@ -62,8 +65,10 @@ class Knows(Executor):
     def __init__(self) -> None:
         super().__init__(unknown=b"")
 
-    def receipt_nowait(self, identifier: bytes) -> Receipt | None:
-        if identifier != sha256(b"known"):
+    def receipt_nowait(
+        self, identifier: bytes, *, oldest: int = 0, newest: int | None = None
+    ) -> Receipt | None:
+        if identifier != sha256(b"known") or not oldest <= HEIGHT <= (newest or HEIGHT):
             return None
         return Receipt(id=identifier, height=HEIGHT, position=0, code=0, tag=1)
 
@@ -210,6 +215,7 @@ async def test_what_another_node_executed_is_answered_once_its_block_is_executed
         assert not answers
         executor.height = HEIGHT
         submissions.on_block(executed(HEIGHT))
+        executor.news.set()
     [answer] = answers
     assert answer.outcomes == bytes([Outcome.APPLIED, Outcome.PENDING])
     assert answer.heights == (HEIGHT, 0)
