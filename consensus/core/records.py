@@ -64,6 +64,7 @@ class RecordKind(IntEnum):
 BIRTH_KEY: Final = (RecordKind.BIRTH, 0)
 TIP_KIND: Final = RecordKind.TIP
 ANCHOR_KIND: Final = RecordKind.ANCHOR
+ACCEPTED_KIND: Final = RecordKind.ACCEPTED
 AGREED_KIND: Final = RecordKind.AGREED
 
 

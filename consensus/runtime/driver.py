@@ -233,10 +233,15 @@ class Driver:
     # --- life
 
     def start(self, held: Sequence[tuple[int, Batch]]) -> None:
-        """Begin this life; `held` are the bodies on disk that are not certified yet."""
+        """Begin this life; `held` are the bodies on disk that may be needed again.
+
+        The replica counts on those of its records from the first input on: a validator that is
+        alone executes what it had agreed on at once.
+        """
         self._feed(inputs.Started())
         for sequence, batch in held:
             self._on_disk[(sequence, batch.root)] = None
+            self._bodies[batch.root] = batch
             self._feed(_body_held(batch), batch)
         self.turn()
 

@@ -26,6 +26,7 @@ import trio
 
 from consensus.core.epochs import Epochs, shown
 from consensus.core.records import (
+    ACCEPTED_KIND,
     AGREED_KIND,
     ANCHOR_KIND,
     TIP_KIND,
@@ -353,10 +354,13 @@ class ConsensusStore:
     def bodies(self, after: int) -> list[tuple[int, Batch]]:
         """(sequence, body) of what was accepted above `after`. Called before `start`.
 
+        So are bodies below it that a record accepted, which was certified before it was executed.
         Raises `StoreDamaged` for a body that is not the one its record accepted.
         """
         rows = self._db.execute(
-            "SELECT sequence, root, data FROM body WHERE sequence>? ORDER BY sequence", (after,)
+            "SELECT sequence, root, data FROM body WHERE sequence>?1 OR sequence IN "
+            "(SELECT key FROM record WHERE kind=?2) ORDER BY sequence",
+            (after, int(ACCEPTED_KIND)),
         )
         return [(int(at), self._body(int(at), bytes(root), bytes(data))) for at, root, data in rows]
 

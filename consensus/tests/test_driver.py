@@ -154,6 +154,7 @@ class Node:
         sent: deque[tuple[int, int, int, bytes]],
         *,
         members: int = MEMBERS,
+        kept: Sequence[Record] = (),
     ) -> None:
         self.disk = Disk()
         self.machine = Machine()
@@ -169,7 +170,7 @@ class Node:
                 Timing(),
                 boot=me + 1,
                 tip=genesis_block(CHAIN, 1_000, self.machine.root),
-                records=[birth],
+                records=[birth, *kept],
             ),
             bounds=Bounds(chain_id=CHAIN, members=members),
             secret=KEYS[me],
@@ -561,6 +562,23 @@ def test_what_was_found_out_just_before_a_halt_is_written_and_nothing_else(
         node.driver.turn()
     assert isinstance(node.disk.records[-1], Recovery)
     assert not sent
+
+
+def test_a_block_that_was_agreed_and_not_executed_executes_in_the_next_life() -> None:
+    now = Instant(monotonic_us=1_000_000, unix_ms=1_000)
+    first = Node(0, lambda: now, deque(), members=1)
+    first.mempool.add(Batch.of([b"\x01pay"]), None, 0, 1)
+    first.driver.custody_changed()
+    first.driver.start([])
+    while first.disk.waiting:
+        serial = first.disk.waiting.pop(0)
+        first.driver.committed(Committed(serial=serial, commit_s=0.0, group=1))
+        first.driver.turn()
+    assert first.machine.waiting, "it was agreed"
+    again = Node(0, lambda: now, deque(), members=1, kept=first.disk.records)
+    again.driver.start([(body.sequence, body.batch) for body in first.disk.bodies])
+    again.settle()
+    assert again.machine.payloads == [b"\x01pay"]
 
 
 @pytest.mark.parametrize("members", [1, 2])

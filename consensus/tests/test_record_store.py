@@ -8,7 +8,7 @@ import apsw
 import pytest
 import trio
 
-from consensus.core.records import Birth, Record, Recovery, ViewEntered, encode_record
+from consensus.core.records import Accepted, Birth, Record, Recovery, ViewEntered, encode_record
 from consensus.core.types import Epoch, View
 from consensus.core.wire import Bounds
 from consensus.errors import CorruptRecord
@@ -22,6 +22,7 @@ from consensus.runtime.store import (
     create_consensus_store,
     recreate_consensus_store,
 )
+from consensus.tests import samples
 from native import Completions
 from native.batches import Batch
 from native.values import Digest
@@ -114,6 +115,21 @@ def test_what_was_reported_as_committed_is_there_after_a_restart(path: Path) -> 
     assert entered(5) in store.load(BOUNDS)
     held = [(sequence, found.body) for sequence, found in store.bodies(3)]
     assert held == [(4, batch.body), (5, batch.body)]
+    store.stop()
+
+
+def test_a_start_reads_bodies_that_were_accepted_below_a_certificate(path: Path) -> None:
+    create_consensus_store(path, chain_id=CHAIN, node_id=NODE)
+    completions = Completions()
+    store = opened(path, completions)
+    store.start()
+    batch = Batch.of([b"\x01one"])
+    bodies = [Body(sequence=at, root=batch.root, batch=batch) for at in range(1, 6)]
+    accepted = Accepted(pre_prepare=samples.pre_prepare(0, 2, batch.root))
+    store.commit_soon(1, [accepted], bodies, None)
+    store.stop()
+    store = opened(path, Completions())
+    assert [sequence for sequence, _ in store.bodies(4)] == [2, 5]
     store.stop()
 
 
