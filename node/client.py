@@ -233,7 +233,7 @@ class NodeClient:
         return self._ok("GET", "/api/v1/ctlog/checkpoint").text
 
     def log_cosigners(self) -> dict[str, Any]:
-        """Return what proves how long the log was when each epoch ended."""
+        """Return what proves where the log stood when each epoch ended."""
         return self._json("GET", "/api/v1/ctlog/cosigners")
 
     def log_inclusion(self, index: int, size: int | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which cosigners speak for which trees of the log, proven from genesis: the client's side.
 
 A node gives the links of the epochs, whose certified sets name the cosigner keys, and what shows
-how long the log was when each epoch ended. Nothing of it is believed: the links are checked as a
+where the log stood when each epoch ended. Nothing of it is believed: the links are checked as a
 light client does, the ends against a state that a quorum certified. Everything together is one
 file, so that a certificate can be verified later with no network.
 
@@ -29,7 +29,7 @@ from node.limits import PROOF_FILE_SIZE_BYTES_MAX
 from node.runtime.router import state_root
 from trustchain.core.epoch_end import EpochEnd
 from trustchain.core.requests import PAYLOAD_TAG
-from trustchain.core.roster import Succession
+from trustchain.core.roster import Ended, Succession
 from trustchain.core.snapshot import Opening
 from trustchain.errors import TrustChainError
 
@@ -86,9 +86,9 @@ def _verified(document: Mapping[str, Any], genesis: Genesis) -> Succession:
             [base64.b64decode(row, validate=True) for row in document["links"]]
         )
         ends = [base64.b64decode(end, validate=True) for end in document["ends"]]
-        sizes = _sizes(document, lineage, [EpochEnd.decode(end) for end in ends]) if ends else ()
+        ended = _ended(document, lineage, [EpochEnd.decode(end) for end in ends]) if ends else ()
         sets = [client.validators for client in lineage.clients]
-        return succession_of(genesis, sets, sizes)
+        return succession_of(genesis, sets, ended)
     except (
         KeyError,
         TypeError,
@@ -105,8 +105,10 @@ def _verified(document: Mapping[str, Any], genesis: Genesis) -> Succession:
         ) from error
 
 
-def _sizes(document: Mapping[str, Any], lineage: Lineage, ends: list[EpochEnd]) -> tuple[int, ...]:
-    """How long the log was at the end of each epoch, from one certified state."""
+def _ended(
+    document: Mapping[str, Any], lineage: Lineage, ends: list[EpochEnd]
+) -> tuple[Ended, ...]:
+    """Where the log stood at the end of each epoch, from one certified state."""
     value = wire.decode_value(
         base64.b64decode(document["certificate"], validate=True), MESSAGE_BYTES_MAX
     )
@@ -126,9 +128,9 @@ def _sizes(document: Mapping[str, Any], lineage: Lineage, ends: list[EpochEnd]) 
     opening = Opening.decode(opened)
     if opening.root != roots[PAYLOAD_TAG]:
         raise ProofInvalid("the log is not the one that was certified")
-    sizes = []
+    ended = []
     for link, end in zip(lineage.links, ends, strict=False):
         if link.base > certificate.height:
             raise ProofInvalid("an epoch ended after the certified state")
-        sizes.append(end.verify(opening, int(link.base)))
-    return tuple(sizes)
+        ended.append(end.verify(opening, int(link.base)))
+    return tuple(ended)

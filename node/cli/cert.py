@@ -287,7 +287,7 @@ def cosigners(
         "cosigners": [seat.name for seat in seats],
         "issuers": sum(1 for seat in seats if seat.issuing_hash),
         "cosigners_needed": newest.needed,
-        "ends": list(succession.ends),
+        "ends": [end.size for end in succession.ends],
     }
     emit(
         output,

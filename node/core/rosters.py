@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from trustchain.core.roster import Roster, Succession
+from trustchain.core.roster import Ended, Roster, Succession
 
 if TYPE_CHECKING:
     from consensus.core.validators import ValidatorSet
@@ -26,7 +26,7 @@ def roster_of(genesis: Genesis, validators: ValidatorSet) -> Roster:
 
 
 def succession_of(
-    genesis: Genesis, sets: Iterable[ValidatorSet], ends: Sequence[int] = ()
+    genesis: Genesis, sets: Iterable[ValidatorSet], ends: Sequence[Ended] = ()
 ) -> Succession:
     """The rosters of all epochs from genesis on, whose sets were proven by the caller."""
     return Succession(

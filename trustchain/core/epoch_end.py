@@ -3,6 +3,7 @@
 Every record says in which block its entry was appended, and the application root commits to all
 records. So the last record at or below the epoch's last block and the first one above it, both
 proven to be neighbours in the record tree, show the size at that block: no old state is needed.
+The former also says when the newest certificate of the epoch began.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from native.errors import ProofInvalid
 from native.hashing import HASH_SIZE_BYTES, leaf_hash, verify_inclusion
 from trustchain import limits
 from trustchain.core.log import IssuanceLog, Record
+from trustchain.core.roster import Ended
 from trustchain.core.snapshot import Opening
 from trustchain.errors import EpochEndUnproven, StateCorrupt
 
@@ -28,14 +30,14 @@ class ProvenRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnd:
-    """The size of the log after a block, with the records on both sides of it."""
+    """Where the log stood after a block: its size, with the records on both sides."""
 
     size: int
     before: ProvenRecord | None  # the last one of the tree of this size; None when it is empty
     after: ProvenRecord | None  # the next one; None when there is none yet
 
-    def verify(self, opening: Opening, height: int) -> int:
-        """Return the size of the log after the block at `height`; raises EpochEndUnproven.
+    def verify(self, opening: Opening, height: int) -> Ended:
+        """Return where the log stood after the block at `height`; raises EpochEndUnproven.
 
         `opening` is of a certified state at or after that block.
         """
@@ -45,11 +47,14 @@ class EpochEnd:
             raise EpochEndUnproven("the last entry of the epoch is missing")
         if (self.after is None) != (self.size == opening.size):
             raise EpochEndUnproven("the first entry after the epoch is missing")
-        if self.before is not None and _height(self.before, self.size - 1, opening) > height:
-            raise EpochEndUnproven(f"entry {self.size - 1} is younger than block {height}")
-        if self.after is not None and _height(self.after, self.size, opening) <= height:
+        if self.after is not None and _record(self.after, self.size, opening).height <= height:
             raise EpochEndUnproven(f"entry {self.size} is not younger than block {height}")
-        return self.size
+        if self.before is None:
+            return Ended(size=0)
+        last = _record(self.before, self.size - 1, opening)
+        if last.height > height:
+            raise EpochEndUnproven(f"entry {self.size - 1} is younger than block {height}")
+        return Ended(size=self.size, not_before_s=last.not_before_s)
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
@@ -88,15 +93,14 @@ def _prove(log: IssuanceLog, index: int, of: int) -> ProvenRecord:
     return ProvenRecord(record=log.stored(index), path=log.record_proof(index, of))
 
 
-def _height(proven: ProvenRecord, index: int, opening: Opening) -> int:
+def _record(proven: ProvenRecord, index: int, opening: Opening) -> Record:
     try:
         verify_inclusion(
             leaf_hash(proven.record), index, opening.size, proven.path, opening.record_root
         )
-        record = Record.decode(proven.record)
+        return Record.decode(proven.record)
     except (ProofInvalid, StateCorrupt) as error:
         raise EpochEndUnproven(f"entry {index}: {error}") from error
-    return record.height
 
 
 def _value(proven: ProvenRecord | None) -> codec.Value:

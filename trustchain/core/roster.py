@@ -158,17 +158,38 @@ class Roster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Succession:
-    """The rosters of all epochs from genesis on, and how long the log was when one ended.
+class Ended:
+    """Where the log stood when an epoch ended."""
 
-    `ends[e]` is the size of the log after the last block of epoch e. The roster of an epoch speaks
-    for any tree up to that size; what its keys sign beyond it counts for nothing, whoever holds
-    them by then. A later roster speaks for smaller trees as well, because it has the same log. The
-    last roster has no end; without a known end an earlier one is not heard.
+    size: int
+    not_before_s: int = -1  # when its last entry begins to be valid; -1: it had none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaker:
+    """A roster that is heard on a tree, and what it can certify with it."""
+
+    roster: Roster
+    not_before_s_max: int | None = None  # latest start of a certificate; None: any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succession:
+    """The rosters of all epochs from genesis on, and where the log stood when each ended.
+
+    `ends[e]` is the log after the last block of epoch e. The roster of an epoch is heard on trees
+    up to that size, and for certificates that began no later than the last entry of the epoch:
+    block time never falls, so no entry of the epoch begins after its last one. Neither shows that a
+    tree is the log's own. W keys of an epoch that is over can therefore still make up a tree whose
+    certificates bear an old date; since a life is bounded, all of them have expired one leaf life
+    after that last entry began, whoever holds the keys by then.
+
+    A later roster speaks for smaller trees as well, because it has the same log. The last roster
+    has no end; without a known end an earlier one is not heard.
     """
 
     rosters: tuple[Roster, ...]
-    ends: tuple[int, ...] = ()
+    ends: tuple[Ended, ...] = ()
 
     @staticmethod
     def of_genesis(genesis: LogGenesis) -> Succession:
@@ -180,11 +201,17 @@ class Succession:
         """The roster of the last epoch that is known."""
         return self.rosters[-1]
 
-    def speaking_for(self, size: int) -> tuple[Roster, ...]:
-        """Whose cosignatures count for a tree of this size, the newest first."""
-        ended = zip(self.rosters, self.ends, strict=False)
-        speak = [roster for roster, end in ended if size <= end and roster is not self.newest]
-        return (self.newest, *reversed(speak))
+    def speaking_for(self, size: int) -> tuple[Speaker, ...]:
+        """Whose cosignatures count for a tree of this size, the newest first.
+
+        So the first that suffices also lets a certificate begin the latest.
+        """
+        earlier = [
+            Speaker(roster=roster, not_before_s_max=end.not_before_s)
+            for roster, end in zip(self.rosters[:-1], self.ends, strict=False)
+            if size <= end.size
+        ]
+        return (Speaker(roster=self.newest), *reversed(earlier))
 
 
 def _founder(genesis: LogGenesis, place: int) -> Seat:

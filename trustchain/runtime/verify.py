@@ -4,8 +4,10 @@ The validators of later epochs are trusted as far as a `Succession` says, which 
 from genesis.
 
 A certificate holds when its chain leads to the root, it is valid at the given time and for the
-given name, the entry it is the X.509 form of is in the checkpointed log, and enough validators
-cosigned that checkpoint. Each rule that fails raises its own error; nothing returns False.
+given name, the entry it is the X.509 form of is in the checkpointed log and lives no longer than
+genesis allows, and enough validators of one epoch cosigned that checkpoint: of the newest, or of an
+earlier one in which the certificate can have been issued. Each rule that fails raises its own
+error; nothing returns False.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from trustchain.core.entries import Entry
 from trustchain.core.genesis import LogGenesis
 from trustchain.core.keys import SubjectKey
 from trustchain.core.oids import FORM_OF, KeyAlgorithm
-from trustchain.core.roster import Succession
+from trustchain.core.roster import Roster, Speaker, Succession
 from trustchain.errors import (
     ChainInvalid,
     Expired,
@@ -86,7 +88,11 @@ def verify_bundle(
     if name is not None and name not in names:
         raise NameMismatch(f"the certificate is for {', '.join(names)}, not for {name}")
     _check_inclusion(entry, bundle)
-    cosigners = verify_checkpoint(bundle.checkpoint, genesis, succession)
+    _check_life(entry, genesis)
+    cosigners, speaker = _count(
+        bundle.checkpoint, genesis, succession or Succession.of_genesis(genesis)
+    )
+    _check_epoch(entry, speaker)
     return Verified(
         index=bundle.index,
         serial=leaf.serial,
@@ -108,15 +114,24 @@ def verify_checkpoint(
 
     Only epochs that speak for a tree of this size are counted, each for itself. Unknown cosigners
     are ignored; a known one whose signature does not hold is fatal.
+
+    Says nothing of what is in the tree. If the epoch is over, its keys may have made the tree up
+    since: `verify_bundle` looks at the date of the certificate as well.
     """
+    return _count(checkpoint, genesis, succession or Succession.of_genesis(genesis))[0]
+
+
+def _count(
+    checkpoint: Checkpoint, genesis: LogGenesis, succession: Succession
+) -> tuple[tuple[str, ...], Speaker]:
+    """Return who makes a checkpoint count, and as which roster: the newest that suffices."""
     if checkpoint.origin != genesis.origin:
         raise WrongLog(f"the checkpoint is of {checkpoint.origin}, not of {genesis.origin}")
-    succession = succession or Succession.of_genesis(genesis)
-    rosters = succession.speaking_for(checkpoint.size)
+    speakers = succession.speaking_for(checkpoint.size)
     keys = {
         (seat.name, cosigner_key_id(seat.name, seat.cosigner_key)): seat.cosigner_key
-        for roster in rosters
-        for seat in roster.seats
+        for speaker in speakers
+        for seat in speaker.roster.seats
         if seat is not None
     }
     valid: dict[str, bytes] = {}
@@ -138,14 +153,16 @@ def verify_checkpoint(
         except SignatureInvalid as error:
             raise QuorumMissing(f"the cosignature of {cosignature.name} is not valid") from error
         valid[cosignature.name] = raw
-    for roster in rosters:
-        cosigned = tuple(name for name, raw in valid.items() if roster.place_of(raw) is not None)
-        if len(cosigned) >= roster.needed:
-            return cosigned
-    newest = rosters[0]
-    cosigned = tuple(name for name, raw in valid.items() if newest.place_of(raw) is not None)
+
+    def of(roster: Roster) -> tuple[str, ...]:
+        return tuple(name for name, raw in valid.items() if roster.place_of(raw) is not None)
+
+    for speaker in speakers:
+        if len(cosigned := of(speaker.roster)) >= speaker.roster.needed:
+            return cosigned, speaker
+    newest = succession.newest
     raise QuorumMissing(
-        f"{len(cosigned)} known validators of epoch {newest.epoch} cosigned, {newest.needed} are "
+        f"{len(of(newest))} known validators of epoch {newest.epoch} cosigned, {newest.needed} are "
         "needed"
     )
 
@@ -238,3 +255,20 @@ def _check_inclusion(entry: Entry, bundle: Bundle) -> None:
         verify_inclusion(entry.leaf, bundle.index, checkpoint.size, bundle.proof, checkpoint.root)
     except ProofInvalid as error:
         raise NotInLog("the entry is not in the checkpointed log") from error
+
+
+def _check_life(entry: Entry, genesis: LogGenesis) -> None:
+    """Only this bounds for how long keys of a past epoch can certify with a date of that epoch."""
+    life_s = entry.not_after_s - entry.not_before_s
+    if life_s > genesis.leaf_life_s:
+        raise ProfileInvalid(f"a life of {life_s} s; the log issues at most {genesis.leaf_life_s}")
+
+
+def _check_epoch(entry: Entry, speaker: Speaker) -> None:
+    """What began after the last entry of an epoch was not issued in it, whoever signs it now."""
+    limit = speaker.not_before_s_max
+    if limit is not None and entry.not_before_s > limit:
+        raise QuorumMissing(
+            f"only validators of epoch {speaker.roster.epoch} cosigned, and the certificate began "
+            f"{entry.not_before_s - limit} s after the last one of that epoch"
+        )

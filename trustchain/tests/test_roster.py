@@ -16,17 +16,28 @@ from hypothesis import strategies as st
 
 from consensus.core.quorum import weak_quorum
 from native import codec
+from native.hashing import leaf_hash
 from native.keys import SecretKey
 from native.values import Algorithm
+from trustchain.core.bundle import Bundle
+from trustchain.core.certificates import Certificate, LogReference, certificate, tbs_certificate
 from trustchain.core.checkpoint import (
     Checkpoint,
     Cosignature,
     cosigned_message,
     cosigner_key_id,
 )
+from trustchain.core.entries import leaf_entry
 from trustchain.core.epoch_end import EpochEnd
-from trustchain.core.roster import Credentials, Evidence, Roster, Seat, Succession
-from trustchain.errors import EpochEndUnproven, KeyFileError, MalformedCredentials, QuorumMissing
+from trustchain.core.roster import Credentials, Ended, Evidence, Roster, Seat, Succession
+from trustchain.errors import (
+    EpochEndUnproven,
+    Expired,
+    KeyFileError,
+    MalformedCredentials,
+    ProfileInvalid,
+    QuorumMissing,
+)
 from trustchain.runtime.authority import Authority
 from trustchain.runtime.ceremony import hold_ceremony
 from trustchain.runtime.cosigner import Cosigner
@@ -38,7 +49,8 @@ from trustchain.tests.network import CHAIN_ID, NOW_S, Network, ceremony
 CEREMONY = ceremony()
 GENESIS = CEREMONY.genesis
 FOUNDERS = (0, 1, 2, 3)
-EVIDENCE = joiner("n4", CEREMONY).evidence()
+NEW = joiner("n4", CEREMONY)  # one for all examples: the length of a certificate is drawn with it
+EVIDENCE = NEW.evidence()
 
 
 def admitted(
@@ -123,7 +135,7 @@ def test_credentials_have_one_encoding() -> None:
 @settings(max_examples=200)
 @given(st.data())
 def test_damaged_evidence_is_refused_and_never_raises(data: st.DataObject) -> None:
-    new = joiner("n4", CEREMONY)
+    new = NEW
     field = data.draw(st.sampled_from(("evidence", "credentials", "certificate")))
     whole = {
         "evidence": EVIDENCE,
@@ -208,10 +220,11 @@ def cosigned(size: int, root: bytes, *signers: tuple[Seat | None, SecretKey]) ->
     return Checkpoint(origin=GENESIS.origin, size=size, root=root, cosignatures=tuple(lines))
 
 
-def test_old_keys_speak_for_old_trees_only_and_new_keys_for_both() -> None:
+def test_old_keys_count_on_trees_no_longer_than_their_epoch_s_and_new_keys_on_all() -> None:
+    """About checkpoints alone: whether a smaller tree is the log's own, a size cannot say."""
     new = [joiner(f"n{at}", CEREMONY) for at in range(4, 8)]
     first, second = Roster.of_genesis(GENESIS), roster(CEREMONY, 1, *new)
-    known = Succession(rosters=(first, second), ends=(10,))
+    known = Succession(rosters=(first, second), ends=(Ended(size=10, not_before_s=NOW_S),))
     old = [(first.seats[at], CEREMONY.validators[at].cosigner) for at in FOUNDERS]
     now = [(second.seats[at], new[at].keys.cosigner) for at in FOUNDERS]
     root = bytes(32)
@@ -232,19 +245,97 @@ def test_old_keys_speak_for_old_trees_only_and_new_keys_for_both() -> None:
         verify_checkpoint(cosigned(1, root, *now), GENESIS)
 
 
+LIFE_S = GENESIS.leaf_life_s
+OLD = [
+    (Roster.of_genesis(GENESIS).seats[at], CEREMONY.validators[at].cosigner) for at in FOUNDERS[:2]
+]
+
+
+def minted(
+    not_before_s: int, life_s: int = LIFE_S, *, signers: list[tuple[Seat | None, SecretKey]] = OLD
+) -> Bundle:
+    """A certificate that no block ordered: a tree of this one leaf, cosigned by these."""
+    key = Certificate.decode(GENESIS.root_certificate).key  # any will do
+    entry = leaf_entry(
+        ca_id=GENESIS.ca_id,
+        trust_domain=GENESIS.trust_domain,
+        permanent_id=key.node_id,
+        names=["bank.mesh"],
+        key=key,
+        not_before_s=not_before_s,
+        not_after_s=not_before_s + life_s,
+    )
+    issuing = GENESIS.issuing_certificates[0]
+    tbs = tbs_certificate(
+        entry,
+        key,
+        log_number=GENESIS.log_number,
+        reference=LogReference(origin=GENESIS.origin, index=0),
+        issuer=Certificate.decode(issuing),
+    )
+    return Bundle(
+        chain=(certificate(tbs, CEREMONY.validators[0].issuing.sign(tbs)), issuing),
+        index=0,
+        proof=(),
+        checkpoint=cosigned(1, bytes(leaf_hash(entry.encode())), *signers),
+    )
+
+
+def test_validators_that_left_cannot_certify_anything_that_began_after_their_epoch() -> None:
+    now = [joiner(f"n{at}", CEREMONY) for at in range(4, 8)]
+    ended = Ended(size=10, not_before_s=NOW_S)
+    known = Succession(
+        rosters=(Roster.of_genesis(GENESIS), roster(CEREMONY, 1, *now)), ends=(ended,)
+    )
+    for late in (NOW_S + 1, NOW_S + 3_600, NOW_S + 10 * LIFE_S):
+        with pytest.raises(QuorumMissing):
+            verify_bundle(minted(late), GENESIS, at_s=late, succession=known)
+    # What bears the date of their epoch cannot be told from what they issued then, and ends soon.
+    last = verify_bundle(minted(NOW_S), GENESIS, at_s=NOW_S + LIFE_S, succession=known)
+    assert last.not_after_s == NOW_S + LIFE_S
+    for back in (0, 1, 3_600):
+        with pytest.raises(Expired):
+            verify_bundle(minted(NOW_S - back), GENESIS, at_s=NOW_S + LIFE_S + 1, succession=known)
+    # The validators of the newest epoch are bound by no such date.
+    seats = known.newest.seats
+    signers = [(seats[at], now[at].keys.cosigner) for at in FOUNDERS[:2]]
+    assert verify_bundle(
+        minted(NOW_S + 1, signers=signers), GENESIS, at_s=NOW_S + 1, succession=known
+    )
+
+
+def test_no_certificate_lives_longer_than_genesis_lets_the_log_write() -> None:
+    assert verify_bundle(minted(NOW_S), GENESIS, at_s=NOW_S)
+    assert verify_bundle(minted(NOW_S, LIFE_S - 1), GENESIS, at_s=NOW_S)
+    for life_s in (LIFE_S + 1, 2 * LIFE_S, 3_650 * 86_400):
+        with pytest.raises(ProfileInvalid):
+            verify_bundle(minted(NOW_S, life_s), GENESIS, at_s=NOW_S)
+
+
+def test_an_epoch_without_entries_lets_its_validators_certify_nothing() -> None:
+    now = [joiner(f"n{at}", CEREMONY) for at in range(4, 8)]
+    known = Succession(
+        rosters=(Roster.of_genesis(GENESIS), roster(CEREMONY, 1, *now)), ends=(Ended(size=0),)
+    )
+    with pytest.raises(QuorumMissing):
+        verify_bundle(minted(NOW_S), GENESIS, at_s=NOW_S, succession=known)
+
+
 def test_the_end_of_an_epoch_is_proven_from_any_later_log_and_nothing_else_is() -> None:
     network = Network(1)
-    sizes = [0]
+    sizes, starts = [0], [-1]
     for count in (0, 1, 2, 0, 3, 1, 0):
         at = len(sizes)
+        network.time_s += at
         network.order(*[network.issue([f"a{at}-{n}.mesh"]) for n in range(count)])
         sizes.append(sizes[-1] + count)
+        starts.append(network.time_s - GENESIS.backdate_s if count else starts[-1])
     application, opening = network.application, network.application.opening()
     assert opening.root == application.application_root
     for height, size in enumerate(sizes):
         end = application.epoch_end(height, of=opening.size)
         assert EpochEnd.decode(end.encode()) == end
-        assert end.verify(opening, height) == size
+        assert end.verify(opening, height) == Ended(size=size, not_before_s=starts[height])
         for other, wrong in enumerate(sizes):
             if wrong != size:
                 with pytest.raises(EpochEndUnproven):
@@ -272,7 +363,7 @@ class Succeeding(Network):
         super().__init__()
         self.joiners = [joiner(f"n{4 + at}", self.ceremony) for at in range(joiners)]
         self.rosters = [Roster.of_genesis(self.genesis)]
-        self.ends: list[int] = []
+        self.ends: list[Ended] = []
         for at, new in enumerate(self.joiners):
             self.cosigners.append(
                 Cosigner(
@@ -288,7 +379,9 @@ class Succeeding(Network):
 
     def enter(self, *members: int | Joiner | None) -> None:
         """The next epoch begins, everywhere at once."""
-        self.ends.append(self.application.size)
+        size = self.application.size
+        start = self.application.entry(size - 1).not_before_s if size else -1
+        self.ends.append(Ended(size=size, not_before_s=start))
         self.rosters.append(roster(self.ceremony, len(self.rosters), *members))
         for cosigner in self.cosigners:
             cosigner.enter(self.rosters[-1])
