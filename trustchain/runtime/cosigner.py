@@ -7,7 +7,7 @@ and pushes until the checkpoint counts. A push is answered with what the sender 
 
 Cosignatures are those of the present epoch: when the next one begins, `enter` takes its roster, all
 its members sign the newest head again, and a node that left signs no more. The checkpoint that
-counted before stays the newest until the new roster has made one count.
+counted before stays the newest until the new roster has made one count that is not shorter.
 
 Everything here runs on the trio thread. Cosignatures prove themselves, so the sender of a push is
 only a name in a log line.
@@ -369,6 +369,8 @@ class Cosigner:
             return  # not durable here yet; signing it will count it
         if self._counted is not None and item.size <= self._counted[0]:
             return
+        if self._earlier is not None and item.size < self._earlier.size:
+            return  # signed again for this epoch, but whoever watches saw a longer log
         self._counted = key
         self._counts.set()
         self._counts = trio.Event()

@@ -23,9 +23,13 @@ CHAIN_ID = Digest(bytes(range(32)))
 KEY_ALGORITHMS = (KeyAlgorithm.ED25519, KeyAlgorithm.P256, KeyAlgorithm.ML_DSA_65)
 
 
-@lru_cache(maxsize=8)
 def ceremony(validators: int = 4) -> Ceremony:
     """One ceremony a size for all tests: its keys are drawn, its rules are not."""
+    return _ceremony(validators)  # a cache tells a default from the same number given
+
+
+@lru_cache(maxsize=8)
+def _ceremony(validators: int) -> Ceremony:
     names = [f"validator-{place}" for place in range(validators)]
     patterns = ("*.mesh", "gateway.example")
     return hold_ceremony(names, trust_domain="demo.mesh", now_s=NOW_S, patterns=patterns)

@@ -155,7 +155,7 @@ def test_damaged_evidence_is_refused_and_never_raises(data: st.DataObject) -> No
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-1, 1 << 60) | st.binary(max_size=80) | st.text(),
+    st.none() | st.booleans() | st.integers(0, 1 << 60) | st.binary(max_size=80) | st.text(),
     lambda inner: st.lists(inner, max_size=5),
     max_leaves=12,
 )
@@ -473,6 +473,42 @@ async def test_what_counted_is_kept_until_the_next_epoch_has_made_one_count(
             network.cosigners[at].name for at in (1, 2)
         }
         assert network.cosigners[0].statistics().seated == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_published_log_does_not_shrink_when_an_epoch_begins(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Succeeding()
+    network.order(network.issue(["alice.mesh"]))
+    network.order(network.issue(["bob.mesh"]))
+    target = network.cosigners[1]
+    async with trio.open_nursery() as nursery:
+        for cosigner in network.cosigners:
+            await nursery.start(cosigner.run)
+        network.commit()
+        await target.wait_cosigned(2)
+        network.silent = set(range(8))
+        network.enter(1, 2, 3, network.joiners[0])
+        await trio.sleep(1)
+        for size in (1, 2):  # founder 2, now in place 1, is heard on both heads
+            message = cosigned_message(
+                name=GENESIS.cosigner_names[2],
+                timestamp_s=NOW_S,
+                origin=GENESIS.origin,
+                end=size,
+                root=network.application.root(size),
+            )
+            signature = bytes(CEREMONY.validators[2].cosigner.sign(message))
+            item = (1, size, network.application.root(size), NOW_S, signature)
+            await target.on_cosign(bytes(32), codec.encode((2, 1, [item])))
+            checkpoint = target.checkpoint()
+            assert checkpoint is not None
+            assert checkpoint.size == 2
+        after = target.checkpoint()
+        assert after is not None
+        names = {line.name for line in after.cosignatures}
+        assert names == {GENESIS.cosigner_names[at] for at in (1, 2)}  # the new set's own
         nursery.cancel_scope.cancel()
 
 
