@@ -16,7 +16,7 @@ from native.errors import NativeError
 from native.keys import SecretKey
 from native.values import Algorithm
 from node.errors import KeyMismatch
-from node.home import Home, require_private, write_new
+from node.home import Home, require_private, write_replacing
 from node.preflight import read_genesis
 from trustchain.core.genesis import LogGenesis
 from trustchain.errors import MalformedDER
@@ -34,17 +34,21 @@ if TYPE_CHECKING:
 
 
 def make_log_keys(home: Home) -> Path:
-    """Make the keys that are not there yet; return the file that the root's holder wants."""
+    """Make the keys that are not there yet; return the file that the root's holder wants.
+
+    It always has the public half of the issuing key that is there.
+    """
     for path, algorithm in (
         (home.cosigner_key, Algorithm.ML_DSA_44),
         (home.issuing_key, Algorithm.ML_DSA_65),
     ):
         if not path.exists():
             SecretKey.generate(algorithm).save(path)
-    if not home.issuing_request.exists():
-        public = _load(home.issuing_key).public
-        write_new(home.issuing_request, public_key_pem(public.raw).encode())
-    return home.issuing_request
+    wanted = public_key_pem(_load(home.issuing_key).public.raw).encode()
+    request = home.issuing_request
+    if not request.exists() or request.read_bytes() != wanted:  # its key was lost, or it was edited
+        write_replacing(request, wanted)
+    return request
 
 
 def issuing_certificate(home: Home, log: LogGenesis) -> bytes:

@@ -461,6 +461,24 @@ def test_a_home_without_log_keys_gets_them_and_keeps_those_it_has(
     del at
 
 
+def test_after_a_lost_issuing_key_the_new_one_is_what_is_asked_for(
+    newcomer: Path, made_cluster: Cluster
+) -> None:
+    certificate = certify(made_cluster, newcomer)
+    lost = answer("ca", "request", "--home", newcomer)["key"]
+    (newcomer / "keys" / "issuing.key").unlink()
+    asked = answer("ca", "request", "--home", newcomer)
+    assert asked["key"] != lost
+    assert Path(asked["request"]).read_text() == asked["key"]
+    refused("validator", "key", "--home", newcomer, code=3, error="HM-D-204")  # the old one's
+    certificate.unlink()
+    certify(made_cluster, newcomer)
+    answer("validator", "key", "--home", newcomer)
+    for damaged in (b"no key", b"\xff\xfe", b""):
+        Path(asked["request"]).write_bytes(damaged)
+        assert answer("ca", "request", "--home", newcomer) == asked
+
+
 def test_only_an_issuing_key_is_certified(made_cluster: Cluster, tmp_path: Path) -> None:
     secret = tmp_path / "passphrase"
     secret.write_text(PASSPHRASE)
