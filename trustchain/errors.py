@@ -239,10 +239,20 @@ class NotInLog(VerificationError):
 
 
 class QuorumMissing(VerificationError):
-    """Fewer validators than needed cosigned the checkpoint."""
+    """Fewer validators of one epoch than needed cosigned the checkpoint."""
 
     code = "HM-A-108"
 
     @property
     def hint(self) -> str:
-        return "fetch the bundle again once more validators are up"
+        return (
+            "if validators were replaced since, fetch who cosigns now with `hypermesh cert "
+            "cosigners --out FILE` and verify with --cosigners FILE; else fetch the bundle again "
+            "once more validators are up"
+        )
+
+
+class CosignersLeft(VerificationError):
+    """Only validators that had left before the certificate began cosigned it."""
+
+    code = "HM-A-109"

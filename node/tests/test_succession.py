@@ -364,8 +364,10 @@ def test_after_every_founder_was_replaced_a_client_with_genesis_only_verifies_al
             text, chain.genesis.log, at_s=NOW_S, name=f"epoch{at}.mesh", succession=known
         )
         assert len(verified.cosigners) == known.newest.needed == 2
-    with pytest.raises(QuorumMissing):
+    with pytest.raises(QuorumMissing) as caught:
         verify_bundle(found.bundles[-1], chain.genesis.log, at_s=NOW_S)
+    assert "hypermesh cert cosigners --out FILE" in caught.value.hint
+    assert "--cosigners FILE" in caught.value.hint
 
 
 def test_a_cosignature_of_a_removed_validator_after_its_end_does_not_count() -> None:

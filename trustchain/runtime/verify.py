@@ -33,6 +33,7 @@ from trustchain.core.oids import FORM_OF, KeyAlgorithm
 from trustchain.core.roster import Roster, Speaker, Succession
 from trustchain.errors import (
     ChainInvalid,
+    CosignersLeft,
     Expired,
     MalformedBundle,
     MalformedDER,
@@ -268,7 +269,7 @@ def _check_epoch(entry: Entry, speaker: Speaker) -> None:
     """What began after the last entry of an epoch was not issued in it, whoever signs it now."""
     limit = speaker.not_before_s_max
     if limit is not None and entry.not_before_s > limit:
-        raise QuorumMissing(
+        raise CosignersLeft(
             f"only validators of epoch {speaker.roster.epoch} cosigned, and the certificate began "
             f"{entry.not_before_s - limit} s after the last one of that epoch"
         )

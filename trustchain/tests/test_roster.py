@@ -31,6 +31,7 @@ from trustchain.core.entries import leaf_entry
 from trustchain.core.epoch_end import EpochEnd
 from trustchain.core.roster import Credentials, Ended, Evidence, Roster, Seat, Succession
 from trustchain.errors import (
+    CosignersLeft,
     EpochEndUnproven,
     Expired,
     KeyFileError,
@@ -288,7 +289,7 @@ def test_validators_that_left_cannot_certify_anything_that_began_after_their_epo
         rosters=(Roster.of_genesis(GENESIS), roster(CEREMONY, 1, *now)), ends=(ended,)
     )
     for late in (NOW_S + 1, NOW_S + 3_600, NOW_S + 10 * LIFE_S):
-        with pytest.raises(QuorumMissing):
+        with pytest.raises(CosignersLeft):
             verify_bundle(minted(late), GENESIS, at_s=late, succession=known)
     # What bears the date of their epoch cannot be told from what they issued then, and ends soon.
     last = verify_bundle(minted(NOW_S), GENESIS, at_s=NOW_S + LIFE_S, succession=known)
