@@ -8,7 +8,6 @@ genesis.json and nothing else.
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -26,6 +25,7 @@ from native.errors import NativeError
 from native.hashing import leaf_hash, verify_inclusion
 from native.values import Digest
 from node.errors import ChainInvalid, OperationRefused, ProofFileInvalid
+from node.inputs import parse_json
 from node.limits import PROOF_FILE_SIZE_BYTES_MAX
 from node.runtime.membership import genesis_set
 from node.runtime.router import state_root
@@ -409,7 +409,7 @@ def account_proof_file(document: Mapping[str, Any]) -> dict[str, Any]:
 def verify_proof_file(text: str, genesis: Genesis) -> Proved:
     """Check a proof file against a genesis, offline; raises `ProofFileInvalid`."""
     try:
-        document = json.loads(text) if len(text) <= PROOF_FILE_SIZE_BYTES_MAX else None
+        document = parse_json(text) if len(text) <= PROOF_FILE_SIZE_BYTES_MAX else None
         if not isinstance(document, dict) or document.get("format") != PROOF_FORMAT:
             raise ProofInvalid(f"not a file of the format {PROOF_FORMAT}")
         check = {"block": _block, "payload": _payload, "account": _account}.get(document["kind"])

@@ -286,13 +286,13 @@ class NodeClient:
                 status=response.status_code,
                 cause=document.get("cause", ""),
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return self._strange(f"HTTP {response.status_code} without a problem document")
 
     def _document(self, response: httpx.Response) -> dict[str, Any]:
         try:
             document = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._strange("an answer that is not JSON") from None
         if not isinstance(document, dict):
             raise self._strange("an answer that is not a JSON object")

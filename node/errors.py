@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
 EXIT_CODE_MEANING: dict[ExitCode, str] = {
     ExitCode.OK: "success, also when there was nothing to do",
     ExitCode.FAILED: "the operation failed",
-    ExitCode.USAGE: "wrong use of the command, also a file it names that is not there",
+    ExitCode.USAGE: "wrong use of the command, also a file it names that cannot be read",
     ExitCode.CONFIGURATION: "configuration, genesis or home folder invalid",
     ExitCode.NOT_REACHABLE: "node not reachable",
     ExitCode.NOT_READY: "reachable, but not ready or degraded",
@@ -61,6 +61,13 @@ class InputMissing(NodeError):
     """A file that the command line names is not there."""
 
     code = "HM-D-004"
+    exit_code = ExitCode.USAGE
+
+
+class InputUnreadable(NodeError):
+    """A file that the command line names is binary, too long, or may not be read."""
+
+    code = "HM-D-005"
     exit_code = ExitCode.USAGE
 
 
@@ -293,12 +300,6 @@ class LoadRefused(NodeError):
     """A network executed nothing of a load that was put on it."""
 
     code = "HM-D-507"
-
-
-class CertificateInvalid(NodeError):
-    """A certificate bundle does not verify."""
-
-    code = "HM-D-701"
 
 
 class LogInvalid(NodeError):

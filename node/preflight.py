@@ -27,6 +27,8 @@ from node.errors import (
     NodeError,
 )
 from node.home import Home, default_home, require_private
+from node.inputs import bounded_text
+from node.limits import GENESIS_FILE_SIZE_BYTES_MAX
 from node.processes import Listen, PortHolder, command_line, require_free
 
 if TYPE_CHECKING:
@@ -174,7 +176,7 @@ def read_genesis(path: Path) -> Genesis:
     from node.errors import GenesisInvalid
 
     try:
-        text = path.read_text()
+        text = bounded_text(path, GENESIS_FILE_SIZE_BYTES_MAX)
     except FileNotFoundError:
         raise HomeIncomplete(
             f"{path}: missing", hint="copy genesis.json from another node of the chain"

@@ -12,7 +12,6 @@ cosigners still are asks several nodes.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +24,7 @@ from native.errors import NativeError
 from node.chain import PROOF_FORMAT, lineage_of
 from node.core.rosters import succession_of
 from node.errors import ProofFileInvalid
+from node.inputs import parse_json
 from node.limits import PROOF_FILE_SIZE_BYTES_MAX
 from node.runtime.router import state_root
 from trustchain.core.epoch_end import EpochEnd
@@ -60,7 +60,7 @@ def fetch(client: NodeClient, genesis: Genesis) -> tuple[dict[str, Any], Success
 def read(text: str, genesis: Genesis) -> Succession:
     """Read a file that `fetch` made, offline; raises `ProofFileInvalid`."""
     try:
-        document = json.loads(text) if len(text) <= PROOF_FILE_SIZE_BYTES_MAX else None
+        document = parse_json(text) if len(text) <= PROOF_FILE_SIZE_BYTES_MAX else None
     except ValueError:
         document = None
     if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (

@@ -21,6 +21,7 @@ from node.errors import (
     WalletNotFound,
 )
 from node.home import data_folder, write_new
+from node.inputs import parse_json
 
 if TYPE_CHECKING:
     from caesar.core.transactions import SignedTransaction
@@ -91,7 +92,7 @@ def find_wallet(name: str, folders: list[Path]) -> Wallet:
         public_file = folder / f"{name}.json"
         if public_file.is_file():
             try:
-                address = str(json.loads(public_file.read_text())["address"])
+                address = str(parse_json(public_file.read_bytes())["address"])
             except (ValueError, KeyError, TypeError) as error:
                 raise WalletNotFound(
                     f"{public_file} is damaged: {error}", hint="restore it from your backup"

@@ -175,6 +175,7 @@ def passphrase(file: str | None, *, prompt: str, new: bool = False) -> str:
     """Read a passphrase from a file, from stdin, or from the person at the terminal."""
     from node.errors import PassphraseMissing
     from node.home import require_private
+    from node.inputs import input_text
     from node.limits import SECRET_FILE_SIZE_BYTES_MAX
 
     if file is None:
@@ -185,7 +186,7 @@ def passphrase(file: str | None, *, prompt: str, new: bool = False) -> str:
             )
         return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=new, err=True))
     if file == "-":
-        text = sys.stdin.readline(SECRET_FILE_SIZE_BYTES_MAX)
+        text = _line_of_stdin(SECRET_FILE_SIZE_BYTES_MAX)
     else:
         path = Path(file)
         if not path.is_file():
@@ -193,13 +194,27 @@ def passphrase(file: str | None, *, prompt: str, new: bool = False) -> str:
                 f"{path}: no such file", hint="write the passphrase into a file of mode 0600"
             )
         require_private(path)
-        text = path.read_text()[:SECRET_FILE_SIZE_BYTES_MAX]
+        text = input_text(
+            path,
+            size_max=SECRET_FILE_SIZE_BYTES_MAX,
+            what="a passphrase",
+            hint="write the passphrase into the first line of a text file of mode 0600",
+        )
     text = text.splitlines()[0] if text else ""
     if not text:
         raise PassphraseMissing(
             "the passphrase is empty", hint="put it into the first line of the file"
         )
     return text
+
+
+def _line_of_stdin(size_max: int) -> str:
+    try:
+        return sys.stdin.readline(size_max)
+    except UnicodeDecodeError:
+        raise InvalidArgument(
+            "what stdin gives is not text in UTF-8", hint="write the passphrase as one line of text"
+        ) from None
 
 
 def seconds(text: str) -> float:
@@ -234,8 +249,10 @@ def candidate_urls(node: str | None, cluster: str | None, home: Path | None) -> 
 
     folder = Home(home or default_home())
     if folder.api_file.is_file():
+        from node.inputs import parse_json
+
         try:
-            return [str(json.loads(folder.api_file.read_text())["url"])]
+            return [str(parse_json(folder.api_file.read_bytes())["url"])]
         except (ValueError, KeyError, TypeError):
             pass
     if home is not None:

@@ -17,7 +17,6 @@ from node.cli.base import (
     examples,
     note,
     noun,
-    require_input,
 )
 
 app = noun("Certify the issuing keys of validators that join.")
@@ -70,12 +69,19 @@ def sign_issuer(
     from node.cluster.manifest import check_node_name
     from node.errors import InvalidArgument
     from node.home import write_new
+    from node.inputs import input_text
     from trustchain.core.bundle import pem
     from trustchain.core.certificates import Certificate
+    from trustchain.limits import KEY_FILE_SIZE_BYTES_MAX
     from trustchain.runtime.ceremony import certify_issuing
 
     check_node_name(name)
-    request_text = require_input(file).read_text()
+    request_text = input_text(
+        file,
+        size_max=KEY_FILE_SIZE_BYTES_MAX,
+        what="a public key in PEM",
+        hint="name the issuing.pub that `hypermesh ca request` wrote on the new node",
+    )
     if out.exists():
         raise InvalidArgument(f"{out} exists already", hint="choose another name with --out")
     secret = passphrase(passphrase_file, prompt="Passphrase of the root key")

@@ -300,12 +300,20 @@ def cosigners(
 
 def known_cosigners(file: Path | None, chain: Genesis) -> Succession:
     """What a file of cosigners proves; without one what genesis tells."""
+    from node.inputs import input_text
+    from node.limits import PROOF_FILE_SIZE_BYTES_MAX
     from node.succession import read
     from trustchain.core.roster import Succession
 
     if file is None:
         return Succession.of_genesis(chain.log)
-    return read(require_input(file).read_text(), chain)
+    text = input_text(
+        file,
+        size_max=PROOF_FILE_SIZE_BYTES_MAX,
+        what="a file of cosigners",
+        hint="write one with `hypermesh cert cosigners --out FILE`",
+    )
+    return read(text, chain)
 
 
 def _document(verified: Verified, chain: Genesis, succession: Succession) -> dict[str, Any]:
@@ -366,15 +374,15 @@ def _names(certificate: bytes) -> list[str]:
 
 
 def _read(file: Path) -> str:
-    from node.errors import CertificateInvalid
+    from node.inputs import input_text
     from trustchain.limits import BUNDLE_SIZE_BYTES_MAX
 
-    try:
-        return require_input(file).read_bytes()[: BUNDLE_SIZE_BYTES_MAX + 1].decode()
-    except UnicodeDecodeError:
-        raise CertificateInvalid(
-            f"{file} is not a bundle", hint="name the .pem file that `cert issue` wrote"
-        ) from None
+    return input_text(
+        file,
+        size_max=BUNDLE_SIZE_BYTES_MAX,
+        what="a bundle",
+        hint="name the .pem file that `cert issue` wrote",
+    )
 
 
 def _enrolment_key(cluster: str | None, home: Path | None) -> Path:

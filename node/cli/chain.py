@@ -20,7 +20,6 @@ from node.cli.base import (
     examples,
     note,
     noun,
-    require_input,
     table,
 )
 from node.cli.cert import GenesisFile, trusted_genesis
@@ -392,10 +391,17 @@ def verify_header(
 ) -> None:
     """Check a proof of a block, a transaction or an account offline; only genesis is trusted."""
     from node.chain import verify_proof_file
+    from node.inputs import input_text
+    from node.limits import PROOF_FILE_SIZE_BYTES_MAX
 
     trusted = _genesis(genesis, cluster, home)
-    require_input(file)
-    proved = verify_proof_file(file.read_text(), trusted)
+    text = input_text(
+        file,
+        size_max=PROOF_FILE_SIZE_BYTES_MAX,
+        what="a proof file",
+        hint="write one with `hypermesh chain prove --out FILE`",
+    )
+    proved = verify_proof_file(text, trusted)
     emit(output, proved.data, proved.what)
 
 

@@ -18,7 +18,6 @@ from node.cli.base import (
     examples,
     note,
     noun,
-    require_input,
 )
 from node.cli.cert import GenesisFile, trusted_genesis
 
@@ -158,12 +157,15 @@ def _genesis(genesis: Path | None, cluster: str | None, home: Path | None) -> Ge
 
 
 def _read(file: Path) -> str:
-    from trustchain.errors import MalformedCheckpoint
+    from node.inputs import input_text
+    from trustchain.limits import CHECKPOINT_SIZE_BYTES_MAX
 
-    try:
-        return require_input(file).read_text()
-    except UnicodeDecodeError:
-        raise MalformedCheckpoint(f"{file} is not a text file") from None
+    return input_text(
+        file,
+        size_max=CHECKPOINT_SIZE_BYTES_MAX,
+        what="a checkpoint",
+        hint="name a file that `hypermesh ctlog head --save FILE` wrote",
+    )
 
 
 def _verified(

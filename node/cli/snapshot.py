@@ -45,12 +45,12 @@ def snapshot(
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Copy the newest state snapshot of a node, running or stopped, and check all of the copy."""
-    from node.core.genesis import Genesis
     from node.home import Home, default_home
+    from node.preflight import read_genesis
     from node.runtime import offline
 
     place = Home(home or default_home())
-    chain = Genesis.from_json(trusted_genesis(genesis, cluster, home).read_text())
+    chain = read_genesis(trusted_genesis(genesis, cluster, home))
     checked = offline.export(offline.newest(place), folder, chain)
     _show(output, checked, f"copied and checked: {folder}")
 
@@ -64,14 +64,13 @@ def restore(
 
     Keys and the signing record are not touched: a node that lost them recovers as after any loss.
     """
-    from node.core.genesis import Genesis
     from node.home import Home, default_home
-    from node.preflight import take_lock
+    from node.preflight import read_genesis, take_lock
     from node.runtime import offline
 
     place = Home(home or default_home())
     take_lock(place)
-    chain = Genesis.from_json(place.genesis.read_text())
+    chain = read_genesis(place.genesis)
     checked = offline.restore(folder, place, chain)
     _show(output, checked, f"restored into {place.state_database}; start the node now")
 

@@ -279,10 +279,10 @@ def _credentials(home: Path | None) -> bytes:
 
 def _genesis(home: Path | None) -> Genesis:
     """The network that a home folder trusts."""
-    from node.core.genesis import Genesis
     from node.home import Home, default_home
+    from node.preflight import read_genesis
 
-    return Genesis.from_json(Home(home or default_home()).genesis.read_text())
+    return read_genesis(Home(home or default_home()).genesis)
 
 
 def _named(text: str) -> Validator:

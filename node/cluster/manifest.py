@@ -14,6 +14,7 @@ from typing import Final
 
 from node.errors import ClusterNotFound, InvalidArgument, NodeNotFound
 from node.home import Home, data_folder, write_new
+from node.inputs import parse_json
 from node.limits import (
     CLUSTER_NODES_MAX,
     CLUSTER_PORTS_PER_NODE,
@@ -183,7 +184,7 @@ def find_cluster(name: str, folder: Path | None = None) -> Cluster:
             "clusters with --dir",
         )
     try:
-        document = json.loads(manifest.read_text())
+        document = parse_json(manifest.read_bytes())
         base_port = int(document["base_port"])
         members = tuple(
             member_at(place, index, str(node["node_id"]), base_port)

@@ -22,6 +22,7 @@ from node.client import NodeClient
 from node.cluster.manifest import Cluster, Member
 from node.errors import ClusterStartFailed, NodeError, NotReady, NotRunning
 from node.home import write_replacing
+from node.inputs import parse_json
 from node.limits import CLUSTER_STOP_TIMEOUT_S
 from node.processes import Process, process, require_free
 from node.status import Status
@@ -67,7 +68,7 @@ class MemberState:
 def running_process(member: Member) -> Process | None:
     """Return the node's process if the one we started still lives."""
     try:
-        document = json.loads(member.process_file.read_text())
+        document = parse_json(member.process_file.read_bytes())
         recorded = Process(pid=int(document["pid"]), started=int(document["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -21,6 +21,7 @@ from node.config.locate import Path as KeyPath
 from node.config.locate import line_index, line_of
 from node.config.schema import NodeConfig
 from node.errors import ExitCode, NodeError
+from node.inputs import bounded_text
 from node.limits import CONFIG_FILE_SIZE_BYTES_MAX
 
 ENVIRONMENT_PREFIX: Final = "HYPERMESH_"
@@ -138,10 +139,7 @@ def environment_name(key: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        if len(data) > CONFIG_FILE_SIZE_BYTES_MAX:
-            raise ValueError(f"bigger than {CONFIG_FILE_SIZE_BYTES_MAX} bytes")
-        return data.decode()
+        return bounded_text(path, CONFIG_FILE_SIZE_BYTES_MAX)
     except FileNotFoundError:
         raise ConfigInvalid(
             str(path),
@@ -151,7 +149,7 @@ def _read(path: Path) -> str:
         reason = error.strerror or "cannot be read"
         raise ConfigInvalid(str(path), [_whole_file("HM-D-102", reason)]) from None
     except ValueError as error:
-        problem = _whole_file("HM-D-103", f"not a UTF-8 text file: {error}")
+        problem = _whole_file("HM-D-103", f"not a configuration: {error}")
         raise ConfigInvalid(str(path), [problem]) from None
 
 
@@ -162,6 +160,9 @@ def _whole_file(code: str, message: str) -> Problem:
 def _parse(source: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        problem = _whole_file("HM-D-103", "nested too deeply to be a configuration")
+        raise ConfigInvalid(source, [problem]) from None
     except tomllib.TOMLDecodeError as error:
         message, _, place = str(error).rpartition(" (at ")
         where = place.rstrip(")").split(",")[0] if message else "the file"
@@ -220,7 +221,7 @@ def _value(text: str) -> Any:
     """Read a value as TOML would, and anything else as a plain string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -147,6 +147,8 @@ class Genesis:
             raise _invalid("the file", f"is bigger than {GENESIS_FILE_SIZE_BYTES_MAX} bytes")
         try:
             document = json.loads(text, object_pairs_hook=_object)
+        except RecursionError:
+            raise _invalid("the file", "is nested too deeply") from None
         except ValueError as error:
             raise _invalid("the file", f"is not JSON: {error}") from None
         values = _exact(document, KEYS, "the file")

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from native.batches import Batch
 from native.errors import NativeError
 from node.health import ITEMS, findings, ready
+from node.inputs import parse_json
 from node.limits import (
     HTTP_BLOCKS_PER_PAGE_DEFAULT,
     HTTP_BLOCKS_PER_PAGE_MAX,
@@ -666,7 +667,7 @@ def _parse_batch(body: bytes) -> Batch:
 
 def _parse_json_batch(body: bytes) -> Batch:
     try:
-        document = json.loads(body)
+        document = parse_json(body)
     except ValueError as error:
         raise BadRequest(f"not JSON: {error}", hint=_JSON_EXAMPLE) from None
     listed = document.get("transactions") if isinstance(document, dict) else None

@@ -721,7 +721,7 @@ def test_a_certificate_of_another_network_does_not_verify(
     trusted = ("--genesis", made_cluster.genesis)
     assert run("cert", "verify", tmp_path / "b.pem", *trusted).exit_code == 1
     (tmp_path / "c.pem").write_bytes(b"\xff\xfe")
-    refused("cert", "verify", tmp_path / "c.pem", *trusted, code=1, error="HM-D-701")
+    refused("cert", "verify", tmp_path / "c.pem", *trusted, code=2, error="HM-D-005")
     (tmp_path / "d.pem").write_text("-----BEGIN NOTHING-----\n")
     assert "cert show --index N --save FILE" in refused(
         "cert", "show", tmp_path / "d.pem", code=1, error="HM-A-005"

@@ -84,7 +84,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "node.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    assert "not a UTF-8 text file" in refusal(path)
+    assert "is not text in UTF-8" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ async def test_refusals_among_many_are_listed_with_their_position(
         (b"{", "application/json", 400),
         (b'{"transactions": "x"}', "application/json", 400),
         (b'{"transactions": []}', "application/json", 400),
+        (b'{"transactions": ' + b"[" * 3_000, "application/json", 400),
         (b'{"transactions": [""]}', "application/json", 400),
         (b'{"transactions": [1]}', "application/json", 400),
         (b'{"transactions": ["!!"]}', "application/json", 400),
