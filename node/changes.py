@@ -130,7 +130,44 @@ class Present:
         members, verdict = changed_members(registry, change)
         if verdict is not Verdict.APPLIED:
             raise ChangeImpossible(f"{verdict.text} [{verdict.code}]", hint=verdict.hint)
+        check_log_keys(change, members)
         return members
+
+
+def check_log_keys(
+    change: Change, members: Sequence[Validator], genesis: Genesis | None = None
+) -> None:
+    """Raise `ChangeImpossible` if a joiner's log keys are damaged or its cosigner key is taken.
+
+    `members` are those after the change. The keys of founders stand in genesis and are never given
+    to anyone else: without it only nodes notice, when the change is submitted.
+    """
+    from trustchain.core.roster import Credentials
+    from trustchain.errors import MalformedCredentials
+
+    def key_of(entry: Validator) -> bytes:
+        return Credentials.decode(entry.credentials).cosigner_key if entry.credentials else b""
+
+    founders = () if genesis is None else genesis.log.cosigner_keys
+    for joiner in change.joiners:
+        try:
+            key = key_of(joiner)
+            holders = [
+                entry.name for entry in members if entry is not joiner and key_of(entry) == key
+            ]
+        except MalformedCredentials as error:
+            raise ChangeImpossible(
+                f"{joiner.name}: {error}",
+                hint="copy what `hypermesh validator key` prints on the new node, whole",
+            ) from None
+        if genesis is not None and key in founders:
+            holders = [f"founder {genesis.validators[founders.index(key)].name}"]
+        if key and holders:
+            raise ChangeImpossible(
+                f"{joiner.name} brings the cosigner key of {holders[0]}, and a key has one holder",
+                hint=f"in the home of {joiner.name} move keys/cosigner.key away, draw a new one "
+                "with `hypermesh ca request`, and propose what `hypermesh validator key` prints",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,8 +312,12 @@ def propose(
     adds: Sequence[Validator],
     rotations: Sequence[Validator],
     valid_for: int,
+    genesis: Genesis | None = None,
 ) -> ChangeFile:
-    """A change of the present set; raises `ChangeImpossible`."""
+    """A change of the present set; raises `ChangeImpossible`.
+
+    With the genesis of the network, a founder's cosigner key is refused as well.
+    """
     change = Change(
         chain_id=present.chain_id,
         base_epoch=present.members.epoch,
@@ -296,17 +337,19 @@ def propose(
         raise ChangeImpossible(
             f"valid for {valid_for:,} blocks", hint=f"1 to {CHANGE_VALID_BLOCKS_MAX:,}"
         )
-    present.after(change)
+    check_log_keys(change, present.after(change), genesis)
     return ChangeFile(change=change)
 
 
 def explain(present: Present, found: ChangeFile, genesis: Genesis | None = None) -> str:
     """What a change means, for the person who is to approve it.
 
-    With genesis also for the certificate log: the log keys of founders stand there.
+    With genesis also for the certificate log: the log keys of founders stand there. Raises
+    `ChangeOutdated` or `ChangeImpossible`.
     """
     change = found.change
     members = present.after(change)
+    check_log_keys(change, members, genesis)
     before, after = len(present.members.members), len(members)
     known = {validator.name: validator for validator in present.members.members}
     lines = [
@@ -368,14 +411,10 @@ def _log_lines(present: Present, members: Sequence[Validator], genesis: Genesis)
 def _log_role(entry: Validator) -> str:
     """What a new validator does for the certificate log."""
     from trustchain.core.roster import Credentials
-    from trustchain.errors import MalformedCredentials
 
     if not entry.credentials:
         return "votes but does not cosign the log"
-    try:
-        issues = bool(Credentials.decode(entry.credentials).issuing_hash)
-    except MalformedCredentials:
-        return "with log keys that no node accepts"
+    issues = bool(Credentials.decode(entry.credentials).issuing_hash)
     return "cosigns and issues" if issues else "cosigns but does not issue"
 
 

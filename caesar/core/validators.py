@@ -624,7 +624,8 @@ _TEXTS: Final[dict[Verdict, tuple[str, str]]] = {
         "nothing to do",
     ),
     Verdict.CREDENTIALS_INVALID: (
-        "a new validator does not hold the cosigner or issuing key that was approved",
-        "submit again with the home folder of the new node, keys and issuing certificate included",
+        "a new validator has not shown its log keys as approved, or its cosigner key is taken",
+        "submit again with the home folder of the new node, keys and issuing certificate included; "
+        "a taken cosigner key is drawn anew with `hypermesh ca request` and proposed again",
     ),
 }

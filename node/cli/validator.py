@@ -125,7 +125,14 @@ def propose(
     rotations = [_named(text) for text in rotate or []]
     with connect(node, cluster, home) as client:
         present = _present(client)
-    found = make(present, removes=remove or [], adds=adds, rotations=rotations, valid_for=valid_for)
+    found = make(
+        present,
+        removes=remove or [],
+        adds=adds,
+        rotations=rotations,
+        valid_for=valid_for,
+        genesis=_genesis_if_here(present, cluster, home),
+    )
     try:
         found.write(file, new=True)
     except FileExistsError:
@@ -199,7 +206,7 @@ def submit(
 ) -> None:
     """Have an approved change ordered; new keys sign the newest block first."""
     from native.values import Digest
-    from node.changes import ChangeFile
+    from node.changes import ChangeFile, check_log_keys
     from node.errors import ChangeImpossible, ChangeOpen
     from node.home import Home
     from node.logkeys import Joiner
@@ -210,7 +217,8 @@ def submit(
     joiners = [Joiner(secret=_secret(folder), home=Home(folder)) for folder in joiner or []]
     with connect(node, cluster, home) as client:
         present = _present(client)
-        present.after(found.change)
+        members = present.after(found.change)
+        check_log_keys(found.change, members, _genesis_if_here(present, cluster, home))
         count, needed = len(found.valid_approvals(present)), _needed(present)
         if count < needed:
             raise ChangeImpossible(
@@ -283,6 +291,23 @@ def _genesis(home: Path | None) -> Genesis:
     from node.preflight import read_genesis
 
     return read_genesis(Home(home or default_home()).genesis)
+
+
+def _genesis_if_here(present: Present, cluster: str | None, home: Path | None) -> Genesis | None:
+    """The genesis of the network of these validators, if this machine has it."""
+    from node.home import Home, default_home
+    from node.preflight import read_genesis
+
+    if cluster:
+        from node.cluster.manifest import find_cluster
+
+        file = find_cluster(cluster).genesis
+    else:
+        file = Home(home or default_home()).genesis
+    if not file.is_file():
+        return None
+    found = read_genesis(file)
+    return found if found.chain_id == present.chain_id else None
 
 
 def _named(text: str) -> Validator:

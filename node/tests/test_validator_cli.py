@@ -428,6 +428,54 @@ def test_keys_that_changed_after_the_approval_are_refused(
     refused("validator", "submit", change, "--joiner", newcomer, *at, code=1, error="HM-A-008")
 
 
+def test_a_cosigner_key_that_another_validator_has_is_refused_before_anybody_approves(
+    net: RegisteringNode,
+    at: list[str],
+    homes: list[Path],
+    newcomer: Path,
+    joiner: Path,
+    change: Path,
+    approve_all: Approve,
+) -> None:
+    def said(*words: object) -> None:
+        text = refused("validator", *words, code=2, error="HM-D-803")
+        assert "brings the cosigner key of" in text
+        assert "ca request" in text
+        assert not change.exists()
+
+    text = answer("validator", "key", "--home", newcomer)["key"]
+    spki = answer("validator", "key", "--home", joiner)["key"].partition(".")[0]
+    copied = f"n5={spki}.{text.partition('.')[2]}"
+    both = ("--add", f"n4={text}", "--add", copied)
+    said("propose", change, *both, *at)  # two that join with one key
+    answer("validator", "propose", change, "--add", f"n4={text}", *at)
+    approve_all(change)
+    answer("validator", "submit", change, "--joiner", newcomer, *at)
+    net.settle()
+    change.unlink()
+    said("propose", change, "--add", copied, *at)  # a joiner's that votes
+    founder = base64.b64encode(
+        Credentials(cosigner_key=net.genesis.log.cosigner_keys[1]).encode()
+    ).decode()
+    taken = ("--add", f"n5={spki}.{founder}")
+    said("propose", change, *taken, "--home", homes[0], *at)
+    # A founder's key stands in genesis, so it is seen where genesis is: by whoever approves.
+    answer("validator", "propose", change, *taken, *at)
+    shown = refused(
+        *("validator", "approve", change, "--home", homes[0], "--yes", *at),
+        code=2,
+        error="HM-D-803",
+    )
+    assert "founder n1" in shown
+    change.unlink()
+    damaged = base64.b64encode(b"no keys").decode()
+    refused(
+        *("validator", "propose", change, "--add", f"n5={spki}.{damaged}", *at),
+        code=2,
+        error="HM-D-803",
+    )
+
+
 def test_a_certificate_of_another_root_or_key_is_refused(
     newcomer: Path, made_cluster: Cluster, tmp_path: Path
 ) -> None:
