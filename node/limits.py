@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from consensus.limits import CLOCK_AHEAD_MS_MAX
+from consensus.limits import CLOCK_AHEAD_MS_MAX, MEMBERS_MAX
 
 CONFIG_FILE_SIZE_BYTES_MAX: Final = 256 * 1024  # a file of 1,000 peers is 100 kB
 GENESIS_FILE_SIZE_BYTES_MAX: Final = 16 * 1024 * 1024  # 100,000 allocations
-GENESIS_VALIDATORS_MAX: Final = 128  # what one vote round can still carry
+GENESIS_VALIDATORS_MAX: Final = MEMBERS_MAX  # as many as agreement and log carry
 GENESIS_ENROLMENT_KEYS_MAX: Final = 64
 GENESIS_NAME_LENGTH_MAX: Final = 32  # shown in prompts, log lines and chain ids
 ROTATION_BLOCKS_MIN: Final = 64  # a turn costs a view change, some 50 ms without a block

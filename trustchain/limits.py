@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from consensus.core.quorum import weak_quorum
+from consensus.limits import MEMBERS_MAX
+
 # What is ordered
 OPERATION_SIZE_BYTES_MAX: Final = 16_384  # ML-DSA-65 key twice, two signatures, 64 long names
 REQUEST_INFO_SIZE_BYTES_MAX: Final = 8_192  # a key of 2 kB and some attributes
@@ -13,7 +16,7 @@ NAME_LENGTH_MAX: Final = 253  # RFC 1035 section 2.3.4, as text
 NAME_LABEL_LENGTH_MAX: Final = 63  # RFC 1035 section 2.3.4
 PATTERNS_COUNT_MAX: Final = 64  # patterns of one enrolment key
 ENROLMENT_KEYS_COUNT_MAX: Final = 64  # registration of more comes as an ordered operation
-VALIDATORS_COUNT_MAX: Final = 100  # as many as consensus allows, with room
+VALIDATORS_COUNT_MAX: Final = MEMBERS_MAX  # as many as consensus allows
 
 # DER
 DER_SIZE_BYTES_MAX: Final = 16_384  # reference 1.9: certificate of at most 16 kB
@@ -46,7 +49,8 @@ TIME_S_MAX: Final = 253_402_300_799  # the last second X.509 can write: year 999
 KEY_FILE_SIZE_BYTES_MAX: Final = 65_536  # the largest key is 5 kB
 
 # Cosignatures
-COSIGNATURES_COUNT_MAX: Final = 15  # reference 1.7: readers accept 16, one is the log's own
+COSIGNATURES_COUNT_MAX: Final = max(map(weak_quorum, range(1, MEMBERS_MAX + 1)))  # W of any set
+COSIGNATURES_COUNT_USUAL: Final = 15  # published if they suffice: all readers accept 16 (ref. 1.7)
 COSIGN_MESSAGE_SIZE_BYTES_MAX: Final = 262_144  # 64 cosignatures with room
 COSIGN_ITEMS_COUNT_MAX: Final = 64  # cosignatures in one push
 COSIGN_PENDING_COUNT_MAX: Final = 256  # tree heads collecting cosignatures, 2 MB at 4 validators
@@ -60,6 +64,6 @@ EPOCH_END_SIZE_BYTES_MAX: Final = 65_536  # two records of the largest kind with
 
 # Text that comes from outside
 SUBMISSION_SIZE_BYTES_MAX: Final = 65_536  # JSON with one request in PEM
-BUNDLE_SIZE_BYTES_MAX: Final = 131_072  # chain of three and 15 cosignatures fit twice
+BUNDLE_SIZE_BYTES_MAX: Final = 163_840  # three certificates of 22 kB in PEM, a proof, a checkpoint
 BUNDLE_CERTIFICATES_COUNT_MAX: Final = 3  # reference 1.9: chain of at most three
-CHECKPOINT_SIZE_BYTES_MAX: Final = 65_536  # 15 ML-DSA-44 cosignatures are 50 kB
+CHECKPOINT_SIZE_BYTES_MAX: Final = 81_920  # 22 ML-DSA-44 cosignatures, a log's own, longest names

@@ -225,7 +225,7 @@ class Cosigner:
             return self._earlier
         size, root = self._counted
         items = self._collected[self._counted].items
-        places = sorted(items)[: limits.COSIGNATURES_COUNT_MAX]
+        places = sorted(items)[: max(limits.COSIGNATURES_COUNT_USUAL, self._roster.needed)]
         return Checkpoint(
             origin=self._genesis.origin,
             size=size,

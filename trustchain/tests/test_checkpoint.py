@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus.core.quorum import weak_quorum
+from consensus.limits import MEMBERS_MAX
+from trustchain import limits
 from trustchain.core.bundle import Bundle
 from trustchain.core.checkpoint import Checkpoint, Cosignature, cosigned_message, cosigner_key_id
 from trustchain.errors import MalformedBundle, MalformedCheckpoint
@@ -94,8 +97,24 @@ def test_a_cosigner_that_signs_twice_is_refused() -> None:
         Checkpoint.decode(text)
 
 
-def test_more_signatures_than_readers_must_accept_are_refused() -> None:
-    text = checkpoint(*(f"cosigner-{place}" for place in range(17))).encode()
+def test_a_checkpoint_has_room_for_w_of_the_largest_set_and_the_log_itself() -> None:
+    lines = weak_quorum(MEMBERS_MAX) + 1
+    assert lines >= 16  # what readers must accept (C2SP tlog-checkpoint)
+    names = [f"{place:0255}" for place in range(lines + 1)]
+    longest = checkpoint(*names[:lines])
+    assert Checkpoint.decode(longest.encode()) == longest
+    with pytest.raises(MalformedCheckpoint, match="too many"):
+        Checkpoint.decode(checkpoint(*(f"cosigner-{place}" for place in range(lines + 1))).encode())
+    chain = tuple(bytes([at]) * limits.DER_SIZE_BYTES_MAX for at in range(3))
+    proof = (bytes(32),) * limits.PROOF_HASHES_COUNT_MAX
+    bundle = Bundle(chain=chain, index=0, proof=proof, checkpoint=longest)
+    assert Bundle.decode(bundle.encode()) == bundle
+    assert len(bundle.encode().encode()) <= limits.BUNDLE_SIZE_BYTES_MAX
+    assert len(longest.encode().encode()) <= limits.CHECKPOINT_SIZE_BYTES_MAX
+
+
+def test_more_text_than_that_is_refused() -> None:
+    text = checkpoint(COSIGNER).encode() + "\n" * limits.CHECKPOINT_SIZE_BYTES_MAX
     with pytest.raises(MalformedCheckpoint):
         Checkpoint.decode(text)
 

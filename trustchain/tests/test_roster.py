@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.core.quorum import weak_quorum
+from consensus.limits import MEMBERS_MAX
 from native import codec
 from native.hashing import leaf_hash
 from native.keys import SecretKey
@@ -511,6 +512,48 @@ async def test_the_published_log_does_not_shrink_when_an_epoch_begins(
         names = {line.name for line in after.cosignatures}
         assert names == {GENESIS.cosigner_names[at] for at in (1, 2)}  # the new set's own
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("validators", [4, 21, 44, 45, 63, MEMBERS_MAX])
+async def test_a_checkpoint_carries_enough_cosignatures_for_any_validator_set(
+    validators: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    network = Network(1)
+    network.order(network.issue(["alice.mesh"]))
+    head = network.application.head()
+    assert head is not None
+    secrets = [SecretKey.generate(Algorithm.ML_DSA_44) for _ in range(validators)]
+    now = Roster.of(
+        network.genesis,
+        1,
+        [(None, make_credentials(secret.public.raw, b"")) for secret in secrets],
+    )
+    target = Cosigner(
+        network.application, secrets[-1], broadcast=partial(network._broadcast, 0), roster=now
+    )
+    network.silent = {0}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(target.run)
+        target.on_block_committed(1)
+        for place, secret in enumerate(secrets[:-1]):
+            message = cosigned_message(
+                name=network.genesis.cosigner_name_of(secret.public.raw),
+                timestamp_s=head.time_s,
+                origin=network.genesis.origin,
+                end=head.size,
+                root=head.root,
+            )
+            item = (place, head.size, head.root, head.time_s, bytes(secret.sign(message)))
+            await target.on_cosign(bytes(32), codec.encode((2, 1, [item])))
+        with trio.fail_after(1):
+            checkpoint = await target.wait_cosigned(1)
+        nursery.cancel_scope.cancel()
+    known = Succession(rosters=(Roster.of_genesis(network.genesis), now), ends=(Ended(size=0),))
+    bundle = network.authority().bundle(0, checkpoint)
+    text = bundle.encode()
+    verified = verify_bundle(text, network.genesis, at_s=NOW_S, succession=known)
+    assert now.needed <= len(verified.cosigners) <= max(15, now.needed)
+    assert Checkpoint.decode(checkpoint.encode()) == checkpoint
 
 
 async def test_a_removed_cosigner_s_push_counts_for_nothing(
