@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from node.core.genesis import Genesis
 
 KIND: Final = "cosigners"
+ATTEMPTS_MAX: Final = 3  # epochs are at least 64 blocks long: a second state is new enough
 NAMES: Final = ("height", "certificate", "state", "ends")
 
 
@@ -48,11 +49,14 @@ def fetch(client: NodeClient, genesis: Genesis) -> tuple[dict[str, Any], Success
     """
     rows = _links(client, [])
     document: dict[str, Any] = {"format": PROOF_FORMAT, "kind": KIND, "links": rows}
-    if rows:
+    for _ in range(ATTEMPTS_MAX if rows else 0):
         answer = client.log_cosigners()
         document |= {name: answer.get(name) for name in NAMES}
-        document["links"] = _links(client, rows)  # the state may be of an epoch that just began
-    else:
+        document["links"] = rows = _links(client, rows)  # the state may be of an epoch just begun
+        ends = document["ends"]
+        if isinstance(ends, list) and len(ends) >= len(rows):
+            break  # else an epoch ended after that state, and its roster would not be heard
+    if not rows:
         document |= {"height": 0, "certificate": None, "state": None, "ends": []}
     return document, _verified(document, genesis)
 

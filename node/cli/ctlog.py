@@ -48,7 +48,7 @@ def head(
 
     chain = _genesis(genesis, cluster, home)
     with connect(node, cluster, home) as client:
-        text = client.log_checkpoint()
+        text = client.log_checkpoint()  # before the epochs: those that come later know it too
         _, succession = fetch(client, chain)
     checkpoint, cosigners = _verified(text, chain, succession)
     if save:
@@ -116,9 +116,10 @@ def verify(
     chain = _genesis(genesis, cluster, home)
     saved = _read(since) if since else None
     with connect(node, cluster, home) as client:
+        newest = client.log_checkpoint()  # before the epochs: those that come later know it too
         _, succession = fetch(client, chain)
         old = None if saved is None else _verified(saved, chain, succession)[0]
-        checkpoint, cosigners = _verified(client.log_checkpoint(), chain, succession)
+        checkpoint, cosigners = _verified(newest, chain, succession)
         data = _head(checkpoint, cosigners, chain, succession)
         lines = [_head_text(data)]
         try:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner, Result
 from caesar.core.addresses import parse_address
 from caesar.core.transactions import decode_transaction
 from consensus.runtime.store import StoreDamaged
-from native.keys import verify
+from native.keys import SecretKey, verify
 from native.values import Algorithm, PublicKey
 from node.cli import app
 from node.cluster.manifest import Cluster
@@ -831,6 +832,30 @@ def test_the_log_is_shown_proved_and_verified(
     )
     assert "ctlog head --save FILE" in text
     refused("ctlog", "proof", "-1", "--node", trust[1], code=2, error="HM-D-002")
+
+
+def test_a_change_of_validators_during_the_check_is_no_fault_of_the_log(
+    made_cluster: Cluster, tmp_path: Path
+) -> None:
+    class Changing(CertifyingNode):
+        """Once its epochs were asked for, another set cosigns."""
+
+        async def epoch_links(self, first: int, count_max: int) -> tuple[int, tuple[bytes, ...]]:
+            self.cosigners = [SecretKey.generate(Algorithm.ML_DSA_44) for _ in self.cosigners]
+            return await super().epoch_links(first, count_max)
+
+    made = CertifyingNode.of(made_cluster)
+    for words in (("head",), ("verify",), ("verify", "--index", "0")):
+        node = Changing(**{item.name: getattr(made, item.name) for item in fields(made)})
+        with Served(node) as served:
+            trust = ("--node", served.url, "--genesis", made_cluster.genesis)
+            if not made.application.size:
+                answer(
+                    "cert", "issue", "--name", "a.mesh", "--out", tmp_path / "a",
+                    "--enrolment-key", made_cluster.enrolment_key, *trust,
+                )  # fmt: skip
+                node.cosigners = made.cosigners
+            assert answer("ctlog", *words, *trust)["size"] == 1
 
 
 def test_a_log_that_was_rewritten_or_shrank_is_found_out(

@@ -422,6 +422,31 @@ def test_a_file_of_cosigners_is_verified_offline_and_every_change_of_it_is_found
     assert verify_bundle(replaced().bundles[4], chain.genesis.log, at_s=NOW_S, succession=fewer)
 
 
+def test_an_epoch_that_ends_while_its_end_is_fetched_is_proven_nevertheless() -> None:
+    chain = Chain.of_founders(4)
+    chain.execute()
+    chain.issue("first.mesh")
+    kept = chain.cosigned("n0", "n1")
+    chain.replace("n0", "m0")
+    stale = chain.log_cosigners()
+    chain.replace("n1", "m1")
+
+    class Racing:
+        """A node whose state is behind its links the first time it is asked."""
+
+        epoch_links = staticmethod(chain.epoch_links)
+        asked = 0
+
+        def log_cosigners(self) -> dict[str, Any]:
+            self.asked += 1
+            return stale if self.asked == 1 else chain.log_cosigners()
+
+    document, known = succession.fetch(cast("NodeClient", Racing()), chain.genesis)
+    assert [end.size for end in known.ends] == [1, 1]
+    assert succession.read(json.dumps(document), chain.genesis) == known
+    assert verify_checkpoint(kept, chain.genesis.log, known)
+
+
 def test_before_any_change_genesis_tells_all() -> None:
     chain = Chain.of_founders(1)
     document, known = proven(chain)
