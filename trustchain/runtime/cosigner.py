@@ -167,13 +167,23 @@ class Cosigner:
     def on_state_differs(self, height: int) -> None:
         """Say that the state after this block is not the agreed one.
 
-        No later head is signed, and no signature on one is offered again.
+        No later head is signed, no signature on one is given to anyone again, and none counts here.
         """
         if height >= self._height:
             return
         self._height = height
         self._outbox.clear()
         self._signed = None
+        sound = self._application.heads_since(0, height_max=height)
+        sound_size = sound[-1].size if sound else 0
+        for (size, _), collected in self._collected.items():
+            if size > sound_size and self._place is not None:
+                collected.items.pop(self._place, None)
+        if self._counted is not None and self._counted[0] > sound_size:
+            self._counted = None
+        if self._earlier is not None and self._earlier.size > sound_size:
+            self._earlier = None
+        self._wake.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sign and push until cancelled."""

@@ -185,6 +185,51 @@ async def test_heads_of_a_state_that_differs_are_neither_signed_nor_offered_agai
         nursery.cancel_scope.cancel()
 
 
+async def test_who_asks_gets_no_signature_on_a_state_that_differs_and_it_does_not_count(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    network = Network()
+    target, application = network.cosigners[0], network.application
+    network.silent = {1, 2, 3}
+    sizes = [1, 2, 3]
+    for size in sizes:
+        network.order(network.issue([f"n{size}.mesh"]))
+
+    async def ask(place: int, size: int) -> list[int]:
+        """Push another validator's cosignature; return what heads the answer is about."""
+        root = application.root(size)
+        name = network.genesis.cosigner_names[place]
+        message = cosigned_message(
+            name=name, timestamp_s=NOW_S, origin=network.genesis.origin, end=size, root=root
+        )
+        signature = bytes(network.ceremony.validators[place].cosigner.sign(message))
+        item = (place, size, root, NOW_S, signature)
+        answered = await target.on_cosign(bytes(32), codec.encode((1, [item])))
+        match codec.decode(answered, size_max=limits.COSIGN_MESSAGE_SIZE_BYTES_MAX):
+            case (1, tuple(items)):
+                return [int(found[1]) for found in items]
+        raise AssertionError(answered)
+
+    async with trio.open_nursery() as nursery:
+        await start(network, nursery)
+        target.on_block_committed(3)
+        await trio.sleep(0.1)
+        assert [await ask(1, size) for size in sizes[:2]] == [[1], [2]]
+        counted = target.checkpoint()
+        assert counted is not None
+        assert counted.size == 2  # with its own, which is of a state that differs
+        target.on_state_differs(1)
+        await trio.sleep(3 * limits.COSIGN_REPEAT_S)
+        assert [await ask(2, size) for size in (2, 3)] == [[], []]
+        assert await ask(2, 1) == [1]
+        checkpoint = target.checkpoint()
+        assert checkpoint is not None
+        assert checkpoint.size == 1
+        assert await ask(3, 3) == []
+        assert target.checkpoint() == checkpoint  # two others do not make up for the own state
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_restarted_cluster_cosigns_its_head_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
