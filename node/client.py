@@ -232,9 +232,9 @@ class NodeClient:
         """Return the newest cosigned checkpoint."""
         return self._ok("GET", "/api/v1/ctlog/checkpoint").text
 
-    def log_cosigners(self) -> dict[str, Any]:
-        """Return what proves where the log stood when each epoch ended."""
-        return self._json("GET", "/api/v1/ctlog/cosigners")
+    def log_cosigners(self, first: int) -> dict[str, Any]:
+        """Return what proves where the log stood when epoch `first` ended, and some after it."""
+        return self._json("GET", f"/api/v1/ctlog/cosigners?from={first}")
 
     def log_inclusion(self, index: int, size: int | None = None) -> dict[str, Any]:
         """Return an inclusion proof."""

@@ -12,7 +12,7 @@ cosigners still are asks several nodes.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from consensus.core import wire
@@ -34,12 +34,14 @@ from trustchain.core.snapshot import Opening
 from trustchain.errors import TrustChainError
 
 if TYPE_CHECKING:
+    from consensus.core.messages import EpochLink
     from node.client import NodeClient
     from node.core.genesis import Genesis
 
 KIND: Final = "cosigners"
 ATTEMPTS_MAX: Final = 3  # epochs are at least 64 blocks long: a second state is new enough
 NAMES: Final = ("height", "certificate", "state", "ends")
+MORE: Final = "more"  # pages after the first, each proven by a state of its own
 
 
 def fetch(client: NodeClient, genesis: Genesis) -> tuple[dict[str, Any], Succession]:
@@ -48,16 +50,22 @@ def fetch(client: NodeClient, genesis: Genesis) -> tuple[dict[str, Any], Success
     Raises `ProofFileInvalid` for an answer that does not follow from genesis.
     """
     rows = _links(client, [])
-    document: dict[str, Any] = {"format": PROOF_FORMAT, "kind": KIND, "links": rows}
-    for _ in range(ATTEMPTS_MAX if rows else 0):
-        answer = client.log_cosigners()
-        document |= {name: answer.get(name) for name in NAMES}
-        document["links"] = rows = _links(client, rows)  # the state may be of an epoch just begun
-        ends = document["ends"]
-        if isinstance(ends, list) and len(ends) >= len(rows):
-            break  # else an epoch ended after that state, and its roster would not be heard
-    if not rows:
-        document |= {"height": 0, "certificate": None, "state": None, "ends": []}
+    pages: list[dict[str, Any]] = []
+    proven = attempts = 0
+    while proven < len(rows) and attempts < ATTEMPTS_MAX:
+        answer = client.log_cosigners(proven)
+        page = {name: answer.get(name) for name in NAMES}
+        rows = _links(client, rows)  # the state may be of an epoch just begun
+        if isinstance(page["ends"], list) and page["ends"]:
+            pages.append(page)
+            proven += len(page["ends"])
+        else:
+            attempts += 1  # an epoch ended after that state, and its roster would not be heard
+    nothing: dict[str, Any] = {"height": 0, "certificate": None, "state": None, "ends": []}
+    first, *more = pages or [nothing]
+    document = {"format": PROOF_FORMAT, "kind": KIND, "links": rows, **first}
+    if more:
+        document[MORE] = more
     return document, _verified(document, genesis)
 
 
@@ -89,8 +97,9 @@ def _verified(document: Mapping[str, Any], genesis: Genesis) -> Succession:
         lineage = lineage_of(genesis).decoded(
             [base64.b64decode(row, validate=True) for row in document["links"]]
         )
-        ends = [base64.b64decode(end, validate=True) for end in document["ends"]]
-        ended = _ended(document, lineage, [EpochEnd.decode(end) for end in ends]) if ends else ()
+        ended: list[Ended] = []
+        for page in (document, *document.get(MORE, ())):
+            ended += _ended(page, lineage, lineage.links[len(ended) :])
         sets = [client.validators for client in lineage.clients]
         return succession_of(genesis, sets, ended)
     except (
@@ -110,15 +119,18 @@ def _verified(document: Mapping[str, Any], genesis: Genesis) -> Succession:
 
 
 def _ended(
-    document: Mapping[str, Any], lineage: Lineage, ends: list[EpochEnd]
-) -> tuple[Ended, ...]:
-    """Where the log stood at the end of each epoch, from one certified state."""
+    page: Mapping[str, Any], lineage: Lineage, links: Sequence[EpochLink]
+) -> Iterator[Ended]:
+    """Where the log stood when these links began an epoch, from one certified state."""
+    ends = [EpochEnd.decode(base64.b64decode(end, validate=True)) for end in page["ends"]]
+    if not ends:
+        return
     value = wire.decode_value(
-        base64.b64decode(document["certificate"], validate=True), MESSAGE_BYTES_MAX
+        base64.b64decode(page["certificate"], validate=True), MESSAGE_BYTES_MAX
     )
     certificate = wire.block_certificate(value, lineage.bounds)
     lineage.verify_certificate(certificate)
-    state = base64.b64decode(document["state"], validate=True)
+    state = base64.b64decode(page["state"], validate=True)
     match decode(state, size_max=MESSAGE_BYTES_MAX):
         case (tuple(listed), bytes(opened)):
             roots = {
@@ -132,9 +144,7 @@ def _ended(
     opening = Opening.decode(opened)
     if opening.root != roots[PAYLOAD_TAG]:
         raise ProofInvalid("the log is not the one that was certified")
-    ended = []
-    for link, end in zip(lineage.links, ends, strict=False):
+    for link, end in zip(links, ends, strict=False):
         if link.base > certificate.height:
             raise ProofInvalid("an epoch ended after the certified state")
-        ended.append(end.verify(opening, int(link.base)))
-    return tuple(ended)
+        yield end.verify(opening, int(link.base))

@@ -385,7 +385,8 @@ class CosignersView:
     height: int  # of the block that the state is after
     certificate: bytes | None  # of that block; None before the first one
     state: bytes  # canonical `[application roots, opening of the log's root]`
-    ends: tuple[bytes, ...]  # encoded `EpochEnd` of every epoch that is over, from genesis on
+    ends: tuple[bytes, ...]  # encoded `EpochEnd` of epochs that are over, from the one asked for on
+    next_from: int | None  # the epoch that continues the page; None at the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -501,8 +502,8 @@ class NodeAPI(Protocol):
         """Return the newest cosigned checkpoint as a signed note."""
         ...
 
-    async def log_cosigners(self) -> CosignersView:
-        """Prove how long the log was when each epoch ended, from a certified state."""
+    async def log_cosigners(self, first: int, count_max: int) -> CosignersView:
+        """Prove where the log stood when epochs ended, from `first` on, from a certified state."""
         ...
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:

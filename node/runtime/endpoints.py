@@ -13,6 +13,7 @@ from consensus.core.dump import AgreementDump
 from node.limits import (
     HTTP_BLOCKS_PER_PAGE_DEFAULT,
     HTTP_BLOCKS_PER_PAGE_MAX,
+    HTTP_ENDS_PER_CALL_MAX,
     HTTP_FOLLOWERS_MAX,
     HTTP_HISTORY_ITEMS_MAX,
     HTTP_IDS_PER_PAGE_MAX,
@@ -444,6 +445,9 @@ ENDPOINTS: Final = (
         method="GET",
         path="/api/v1/ctlog/cosigners",
         handler="log_cosigners",
+        query=(
+            ("from", "the first epoch; default 0; `next_from` of the page before continues it"),
+        ),
         answer=(
             _HEIGHT,
             ("certificate", "of that block, base64; null while there was no block"),
@@ -452,7 +456,12 @@ ENDPOINTS: Final = (
                 "canonical `[application roots, opening of the log's root]` after that block, "
                 "base64",
             ),
-            ("ends", "for each epoch that is over: what proves the log's size then, base64"),
+            (
+                "ends",
+                "for each epoch that is over, from the one asked for on, at most "
+                f"{HTTP_ENDS_PER_CALL_MAX}: what proves where the log stood then, base64",
+            ),
+            ("next_from", "continues the page, by a newer state; null at the end"),
         ),
         errors=(("HM-D-608", "no block was certified in time"),),
     ),

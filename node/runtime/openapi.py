@@ -276,6 +276,7 @@ FORMS: Final[Mapping[str, Mapping[str, Schema]]] = {
         "certificate": maybe(BASE64),
         "state": BASE64,
         "ends": rows(BASE64),
+        "next_from": maybe(COUNT),
     },
     "log_inclusion": {
         "index": COUNT,

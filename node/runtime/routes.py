@@ -27,6 +27,7 @@ from node.inputs import parse_json
 from node.limits import (
     HTTP_BLOCKS_PER_PAGE_DEFAULT,
     HTTP_BLOCKS_PER_PAGE_MAX,
+    HTTP_ENDS_PER_CALL_MAX,
     HTTP_HISTORY_ITEMS_MAX,
     HTTP_LINKS_PER_CALL_MAX,
     HTTP_METRICS_AGE_S_MAX,
@@ -482,15 +483,17 @@ class Routes:
         """The newest cosigned checkpoint, a signed note."""
         return PlainTextResponse(await self._node.log_checkpoint())
 
-    async def log_cosigners(self, _request: Request) -> Response:
-        """What proves how long the log was when each epoch ended."""
-        view = await self._node.log_cosigners()
+    async def log_cosigners(self, request: Request) -> Response:
+        """What proves where the log stood when each epoch ended, a page at a time."""
+        first = _number(request, "from", 0, least=0, most=HEIGHT_MAX)
+        view = await self._node.log_cosigners(first, HTTP_ENDS_PER_CALL_MAX)
         return _json(
             {
                 "height": view.height,
                 "certificate": _base64(view.certificate),
                 "state": _base64(view.state),
                 "ends": [_base64(end) for end in view.ends],
+                "next_from": view.next_from,
             },
             height=view.height,
         )

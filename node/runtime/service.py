@@ -539,19 +539,21 @@ class NodeService:
             )
         return checkpoint.encode()
 
-    async def log_cosigners(self) -> CosignersView:
-        """Prove how long the log was when each epoch ended, from a certified state."""
+    async def log_cosigners(self, first: int, count_max: int) -> CosignersView:
+        """Prove where the log stood when epochs ended, from `first` on, from a certified state."""
         parts = self._parts
         height, (opening, roots), certificate = await self._read(
             lambda: (parts.log.opening(), parts.router.roots), "the newest block", prove=True
         )
         links = [link for link in parts.membership.epochs.links if link.base <= height]
-        ends = await trio.to_thread.run_sync(self._epoch_ends, links, opening.size)
+        last = first + count_max
+        ends = await trio.to_thread.run_sync(self._epoch_ends, links[first:last], opening.size)
         return CosignersView(
             height=height,
             certificate=certificate,
             state=encode((roots, opening.encode())),
             ends=ends,
+            next_from=last if last < len(links) else None,
         )
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
@@ -760,7 +762,7 @@ class NodeService:
         return items
 
     def _epoch_ends(self, links: Sequence[EpochLink], size: int) -> tuple[bytes, ...]:
-        """What proves the size at the end of each epoch, in a log of this size. Any thread."""
+        """What proves where a log of this size stood at the end of each epoch. Any thread."""
         log = self._parts.log
         return tuple(log.epoch_end(int(link.base), of=size).encode() for link in links)
 

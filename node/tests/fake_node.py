@@ -397,8 +397,16 @@ class FakeNode:
     async def log_checkpoint(self) -> str:
         return self.checkpoint
 
-    async def log_cosigners(self) -> CosignersView:
-        return CosignersView(height=0, certificate=None, state=b"state", ends=())
+    async def log_cosigners(self, first: int, count_max: int) -> CosignersView:
+        ends = (b"zero", b"one", b"two")
+        last = first + count_max
+        return CosignersView(
+            height=0,
+            certificate=None,
+            state=b"state",
+            ends=ends[first:last],
+            next_from=last if last < len(ends) else None,
+        )
 
     async def log_inclusion(self, index: int, size: int | None) -> LogProof:
         if index >= self.now.log_size:

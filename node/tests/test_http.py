@@ -184,6 +184,7 @@ async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient)
         "/api/v1/certificates/x",
         "/api/v1/ctlog/proof",
         "/api/v1/ctlog/proof?index=x",
+        "/api/v1/ctlog/cosigners?from=-1",
         "/api/v1/ctlog/consistency?new=3",
         "/api/v1/ctlog/consistency?old=1&new=0",
         "/api/v1/ctlog/proof?index=0&size=0",
@@ -242,6 +243,9 @@ async def test_certificates_and_the_log_are_served(
     assert node.submissions == [b'{"csr": "x"}']
     assert (await client.get("/api/v1/certificates/6")).text == node.bundle
     assert (await client.get("/api/v1/ctlog/checkpoint")).text == node.checkpoint
+    for query, ends in (("", 3), ("?from=0", 3), ("?from=2", 1), ("?from=9", 0)):
+        page = (await client.get(f"/api/v1/ctlog/cosigners{query}")).json()
+        assert (len(page["ends"]), page["next_from"]) == (ends, None)
     assert (await client.get("/api/v1/ctlog/proof?index=3")).json()["size"] == 7
     assert (await client.get("/api/v1/ctlog/consistency?old=3")).json()["old"] == 3
 

@@ -42,6 +42,7 @@ from node.client import NodeClient
 from node.core.genesis import Genesis, GenesisValidator
 from node.core.rosters import roster_of
 from node.errors import ProofFileInvalid
+from node.limits import HTTP_ENDS_PER_CALL_MAX
 from node.logkeys import voucher
 from node.runtime.membership import genesis_set
 from node.runtime.router import Router
@@ -97,6 +98,7 @@ class Chain:
     headers: list[BlockHeader] = field(default_factory=list)
     links: list[EpochLink] = field(default_factory=list)
     certificate: BlockCertificate | None = None
+    page: int = HTTP_ENDS_PER_CALL_MAX
 
     def __post_init__(self) -> None:
         self.log = LogApplication(self.genesis.chain_id, self.genesis.log)
@@ -284,10 +286,11 @@ class Chain:
         rows = [base64.b64encode(encode(link.value())).decode() for link in self.links]
         return {"epoch": len(rows), "links": rows[first - 1 : first + 1]}
 
-    def log_cosigners(self) -> dict[str, Any]:
+    def log_cosigners(self, first: int) -> dict[str, Any]:
         assert self.certificate is not None
         opening, height = self.log.opening(), len(self.headers)
-        ends = [self.log.epoch_end(int(link.base), of=opening.size) for link in self.links]
+        links = self.links[first : first + self.page]
+        ends = [self.log.epoch_end(int(link.base), of=opening.size) for link in links]
         return {
             "height": height,
             "certificate": base64.b64encode(encode(self.certificate.value())).decode(),
@@ -422,24 +425,48 @@ def test_a_file_of_cosigners_is_verified_offline_and_every_change_of_it_is_found
     assert verify_bundle(replaced().bundles[4], chain.genesis.log, at_s=NOW_S, succession=fewer)
 
 
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_more_epochs_than_a_page_has_are_fetched_page_by_page(page: int) -> None:
+    chain = replaced().chain
+    whole, known = proven(chain)
+    try:
+        chain.page = page
+        document, found = proven(chain)
+    finally:
+        chain.page = HTTP_ENDS_PER_CALL_MAX
+    assert "more" not in whole
+    assert [len(part["ends"]) for part in (document, *document["more"])] == (
+        {1: [1] * 4, 2: [2] * 2, 3: [3, 1]}[page]
+    )
+    assert found == known == succession.read(json.dumps(document), chain.genesis)
+    again = {name: whole[name] for name in succession.NAMES}  # of other epochs than the next
+    lies: list[Any] = [[{}], None, 3, [document["more"][0] | {"state": None}], [again]]
+    for lie in lies:
+        with pytest.raises(ProofFileInvalid):
+            succession.read(json.dumps(document | {"more": lie}), chain.genesis)
+    fewer = succession.read(json.dumps(document | {"more": []}), chain.genesis)
+    assert fewer.ends == known.ends[:page]
+
+
 def test_an_epoch_that_ends_while_its_end_is_fetched_is_proven_nevertheless() -> None:
     chain = Chain.of_founders(4)
     chain.execute()
     chain.issue("first.mesh")
     kept = chain.cosigned("n0", "n1")
     chain.replace("n0", "m0")
-    stale = chain.log_cosigners()
+    stale = [chain.log_cosigners(first) for first in (0, 1)]
+    assert [len(answer["ends"]) for answer in stale] == [1, 0]
     chain.replace("n1", "m1")
 
     class Racing:
-        """A node whose state is behind its links the first time it is asked."""
+        """A node whose state is behind its links the first times it is asked."""
 
         epoch_links = staticmethod(chain.epoch_links)
         asked = 0
 
-        def log_cosigners(self) -> dict[str, Any]:
+        def log_cosigners(self, first: int) -> dict[str, Any]:
             self.asked += 1
-            return stale if self.asked == 1 else chain.log_cosigners()
+            return stale[first] if self.asked <= len(stale) else chain.log_cosigners(first)
 
     document, known = succession.fetch(cast("NodeClient", Racing()), chain.genesis)
     assert [end.size for end in known.ends] == [1, 1]
