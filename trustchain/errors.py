@@ -89,9 +89,13 @@ class KeyFileError(TrustChainError):
 
     code = "HM-A-008"
 
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self._hint = hint or "check the path, the passphrase, and that the file has mode 0600"
+
     @property
     def hint(self) -> str:
-        return "check the path, the passphrase, and that the file has mode 0600"
+        return self._hint
 
 
 class StateCorrupt(TrustChainError):

@@ -93,7 +93,7 @@ def block(
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Show one block: its header, its certificate and what is in it."""
-    which = height if _is_digest(height) else _height(height)
+    which = height.lower() if _is_digest(height) else _height(height)
     with connect(node, cluster, home) as client:
         data = client.block(which)
 
@@ -623,7 +623,7 @@ def rollback(
 
 
 def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
+    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text.lower())
 
 
 def _height(text: str) -> int | None:

@@ -315,6 +315,7 @@ def test_a_witness_that_certifies_the_same_chain_is_named_with_its_height(live: 
 def test_a_block_is_found_by_its_hash_on_a_real_node(url: str) -> None:
     by_height = answer("chain", "block", 2, "--node", url)
     assert answer("chain", "block", by_height["hash"], "--node", url) == by_height
+    assert answer("chain", "block", by_height["hash"].upper(), "--node", url) == by_height
     refused("chain", "block", "00" * 32, "--node", url, code=1, error="HM-D-604")
 
 

@@ -37,6 +37,9 @@ ENROLMENT_KEY_FILE: Final = "enrolment.key"
 ROOT_KEY_FILE: Final = "root-key.pem"
 ROOT_CERTIFICATE_FILE: Final = "root.pem"
 
+_REQUEST_HINT: Final = "name the issuing.pub that `hypermesh ca request` wrote on the new node"
+_ROOT_HINT: Final = f"put {ROOT_KEY_FILE} and {ROOT_CERTIFICATE_FILE} of one network side by side"
+
 _DOCUMENTATION_ENTERPRISE: Final = 32473  # RFC 5612
 
 
@@ -147,11 +150,10 @@ def make_issuing(
     name: str, public: bytes, *, root: RootKey, root_certificate: bytes, now_s: int
 ) -> bytes:
     """Sign the certificate of a validator's issuing key (raw ML-DSA-65) for three years, DER."""
-    issuer = x509.load_der_x509_certificate(root_certificate)
-    [issuer_name] = issuer.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    issuer_name = _common_name(root_certificate)
     key_id = key_id_of(SubjectKey.of(KeyAlgorithm.ML_DSA_65, public))
     builder = _authority(
-        name, str(issuer_name.value), now_s=now_s, life_s=limits.ISSUING_LIFE_S, path_length=0
+        name, issuer_name, now_s=now_s, life_s=limits.ISSUING_LIFE_S, path_length=0
     )
     certificate = (
         builder.public_key(mldsa.MLDSA65PublicKey.from_public_bytes(public))
@@ -180,20 +182,23 @@ def certify_issuing(request: str, *, name: str, folder: Path, passphrase: str, n
     try:
         public = serialization.load_pem_public_key(request.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise KeyFileError("the request is not a public key in PEM") from error
+        raise KeyFileError("the request is not a public key in PEM", hint=_REQUEST_HINT) from error
     if not isinstance(public, mldsa.MLDSA65PublicKey):
-        raise KeyFileError("the key to certify is not an ML-DSA-65 key")
+        raise KeyFileError("the key to certify is not an ML-DSA-65 key", hint=_REQUEST_HINT)
     root = load_root_key(folder / ROOT_KEY_FILE, passphrase)
+    file = folder / ROOT_CERTIFICATE_FILE
     try:
-        root_certificate = certificate_of_pem((folder / ROOT_CERTIFICATE_FILE).read_text())
+        with file.open("rb") as opened:
+            text = opened.read(limits.KEY_FILE_SIZE_BYTES_MAX).decode()
+        root_certificate = certificate_of_pem(text)
         known = Certificate.decode(root_certificate)
+        domain = _common_name(root_certificate).removesuffix(" root")
     except (OSError, UnicodeDecodeError, MalformedDER) as error:
-        raise KeyFileError(f"{folder / ROOT_CERTIFICATE_FILE}: {error}") from error
+        raise KeyFileError(f"{file}: {error}", hint=_ROOT_HINT) from error
     if known.key.spki != subject_key(root).spki:
-        raise KeyFileError(f"{folder}: root key and root certificate do not belong together")
-    subject = x509.load_der_x509_certificate(root_certificate).subject
-    [common] = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    domain = str(common.value).removesuffix(" root")
+        raise KeyFileError(
+            f"{folder}: root key and root certificate do not belong together", hint=_ROOT_HINT
+        )
     return make_issuing(
         f"{domain} issuing {name}",
         public.public_bytes_raw(),
@@ -212,6 +217,16 @@ def certificate_of_pem(text: str) -> bytes:
     if len(found) != 1:
         raise MalformedDER(f"{len(found)} certificates where one was expected")
     return found[0].public_bytes(serialization.Encoding.DER)
+
+
+def _common_name(certificate: bytes) -> str:
+    """The one common name of a certificate's subject; raises MalformedDER."""
+    try:
+        subject = x509.load_der_x509_certificate(certificate).subject
+        [common] = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError as error:
+        raise MalformedDER("the subject of the certificate has no single common name") from error
+    return str(common.value)
 
 
 def _authority(

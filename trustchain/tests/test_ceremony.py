@@ -4,14 +4,19 @@ import copy
 import json
 import stat
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from native.keys import SecretKey
 from native.values import Algorithm
 from trustchain import client
+from trustchain.core.bundle import pem
 from trustchain.core.genesis import EnrolmentKey, LogGenesis
 from trustchain.core.oids import KeyAlgorithm
 from trustchain.core.outcomes import Outcome
@@ -19,8 +24,9 @@ from trustchain.errors import KeyFileError, MalformedGenesis
 from trustchain.runtime import keyfiles
 from trustchain.runtime.application import LogApplication
 from trustchain.runtime.authority import Authority
+from trustchain.runtime.ceremony import certify_issuing, make_root, public_key_pem
 from trustchain.runtime.cosigner import Cosigner
-from trustchain.tests.network import CHAIN_ID, KEY_ALGORITHMS, Network, ceremony
+from trustchain.tests.network import CHAIN_ID, KEY_ALGORITHMS, NOW_S, Network, ceremony
 
 
 async def nobody(method: str, body: bytes, /) -> None:
@@ -50,6 +56,49 @@ def test_the_root_key_is_written_encrypted_and_reads_back(tmp_path: Path) -> Non
         keyfiles.load_root_key(path, "another")
     with pytest.raises(KeyFileError):
         held.save_root(tmp_path, "never over another file")
+
+
+def test_what_cannot_be_certified_is_said_with_the_file_to_look_at(tmp_path: Path) -> None:
+    held = ceremony()
+    held.save_root(tmp_path, "secret")
+    request = public_key_pem(held.validators[0].issuing.public.raw)
+
+    def certify(text: str) -> str:
+        with pytest.raises(KeyFileError) as caught:
+            certify_issuing(text, name="n4", folder=tmp_path, passphrase="secret", now_s=NOW_S)
+        assert "0600" not in caught.value.hint  # neither file is a secret
+        return f"{caught.value} {caught.value.hint}"
+
+    assert certify_issuing(request, name="n4", folder=tmp_path, passphrase="secret", now_s=NOW_S)
+    assert "issuing.pub" in certify("no key")
+    assert "issuing.pub" in certify(
+        ed25519.Ed25519PrivateKey.generate()
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    root = tmp_path / "root.pem"
+    _, certificate = make_root("another root", now_s=NOW_S)
+    root.write_text(pem(certificate))
+    assert "belong together" in certify(request)
+    builder = x509.CertificateBuilder().public_key(held.root.public_key())
+    nameless = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nameless")])
+    moment = datetime.fromtimestamp(NOW_S, UTC)
+    signed = (
+        builder.subject_name(nameless)
+        .issuer_name(nameless)
+        .serial_number(1)
+        .not_valid_before(moment)
+        .not_valid_after(moment + timedelta(days=1))
+        .sign(held.root, None)
+    )
+    for text in (pem(signed.public_bytes(Encoding.DER)), "no certificate", ""):
+        root.write_text(text)
+        assert "root.pem" in certify(request)
+    root.write_bytes(b"\xff\xfe")
+    assert "root.pem" in certify(request)
+    root.unlink()
+    assert "root.pem" in certify(request)
 
 
 def test_the_enrolment_key_of_a_ceremony_authorises(tmp_path: Path) -> None:
