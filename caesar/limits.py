@@ -52,7 +52,9 @@ HEAD_ROW_SIZE_BYTES_MAX: Final = 64  # a version, a height and a hash take 45
 OPENING_SIZE_BYTES_MAX: Final = 256  # a height, a sum and four hashes take 154
 PART_SIZE_BYTES_MAX: Final = 128  # a part's prefix, hash, sum and two counts take 88
 
-VALIDATOR_PAYLOAD_SIZE_BYTES_MAX: Final = PAYLOAD_SIZE_BYTES_MAX  # 43 approvals and 16 joiners fit
+VALIDATOR_PAYLOAD_SIZE_BYTES_MAX: Final = (
+    PAYLOAD_SIZE_BYTES_MAX  # 43 approvals and 16 joiners, 2 if they issue
+)
 VALIDATOR_NAME_LENGTH_MAX: Final = 32  # as in genesis: shown in prompts and log lines
 JOINERS_PER_CHANGE_MAX: Final = 16  # 1.7 kB each with key and proof; one payload must hold them
 JOIN_AGE_BLOCKS_MAX: Final = WINDOW_BLOCKS  # further back a joiner would have to catch up first

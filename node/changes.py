@@ -300,7 +300,7 @@ class ChangeFile:
             raise ChangeImpossible(
                 f"the change takes {size:,} bytes, and {VALIDATOR_PAYLOAD_SIZE_BYTES_MAX:,} fit",
                 hint="let fewer validators join at a time: one with an issuing certificate takes "
-                "17,000 bytes",
+                "16,000 bytes",
             )
         return signed
 

@@ -401,6 +401,40 @@ def test_a_joiner_brings_its_log_keys(
     assert found.issuing_hash == (sha256(certificate) if issues else b"")
 
 
+def test_more_joiners_with_issuing_certificates_than_one_payload_holds_are_refused_with_a_number(
+    net: RegisteringNode,
+    at: list[str],
+    tmp_path: Path,
+    made_cluster: Cluster,
+    approve_all: Approve,
+) -> None:
+    known = made_cluster.members[0].home.path
+    adds: list[tuple[object, ...]] = []
+    joiners: list[tuple[object, ...]] = []
+    for number in range(4, 9):
+        home = tmp_path / f"n{number}"
+        words = ("--home", home, "--name", home.name, "--base-port", free_base_port(1))
+        answer("node", "init", *words, "--join", known)
+        certify(made_cluster, home)
+        adds.append(("--add", f"n{number}={home}"))
+        joiners.append(("--joiner", home))
+
+    def submit(count: int) -> list[object]:
+        file = tmp_path / f"{count}.json"
+        answer("validator", "propose", file, *[word for add in adds[:count] for word in add], *at)
+        approve_all(file)
+        return [file, *[word for joiner in joiners[:count] for word in joiner], *at]
+
+    said = refused("validator", "submit", *submit(5), code=2, error="HM-D-803")
+    assert "65,536 fit" in said
+    assert "16,000 bytes" in said
+    assert answer("validator", "submit", *submit(4))["outcome"] == "applied"
+    size = len(net.executed[-1].batch.payload(0)) - 3 * 700  # without the approvals
+    assert 4 * 15_000 < size < 4 * 16_000  # what the hint says
+    net.settle()
+    assert credentials(at).issuing_hash
+
+
 def test_a_home_folder_is_proposed_with_its_log_keys(
     net: RegisteringNode, at: list[str], newcomer: Path, change: Path, approve_all: Approve
 ) -> None:
