@@ -197,6 +197,26 @@ def _no_lie(status: Status) -> str | None:
     return f"{status.validators} validators tolerate no lie"
 
 
+def _cosigners(status: Status) -> str | None:
+    """Full sets are never short: W is at most n - f."""
+    sure = status.log_cosigners - status.faults_tolerated
+    if not status.log_cosigners_needed or sure >= status.log_cosigners_needed:
+        return None
+    return (
+        f"{status.log_cosigners} of {status.validators} validators cosign, "
+        f"{status.log_cosigners_needed} are needed and {status.faults_tolerated} may fail"
+    )
+
+
+def _issuers(status: Status) -> str | None:
+    if not status.log_cosigners_needed or status.log_issuers > status.faults_tolerated:
+        return None
+    return (
+        f"{status.log_issuers} of {status.validators} validators issue, and "
+        f"{status.faults_tolerated} may fail"
+    )
+
+
 ITEMS: Final = (
     HealthItem(
         code="starting",
@@ -307,6 +327,24 @@ ITEMS: Final = (
         blocks_ready=False,
         next_step="slow the clients down, or add processor cores",
         judge=_mempool,
+    ),
+    HealthItem(
+        code="cosigners-short",
+        title="Too few validators have a cosigner key to be sure of cosigned checkpoints",
+        severity=Severity.WARNING,
+        blocks_ready=False,
+        next_step="move validators that have none to homes with log keys: "
+        "`hypermesh validator propose --rotate NAME=HOME`",
+        judge=_cosigners,
+    ),
+    HealthItem(
+        code="issuers-short",
+        title="Too few validators have an issuing certificate to be sure of new certificates",
+        severity=Severity.WARNING,
+        blocks_ready=False,
+        next_step="move validators to homes whose issuing key the root certified (`hypermesh ca "
+        "sign-issuer`): `hypermesh validator propose --rotate NAME=HOME`",
+        judge=_issuers,
     ),
     HealthItem(
         code="no-lie-tolerated",

@@ -78,6 +78,9 @@ class Status:
     data_format: int
     stoq: str
     http: str
+    log_cosigners: int = 0  # validators of the present set whose cosignatures count
+    log_cosigners_needed: int = 0  # W: so many of them make a checkpoint count
+    log_issuers: int = 0  # validators of the present set that have an issuing certificate
     height_oldest: int = 1  # the lowest block that was not pruned
     mempool_oldest_ms: int = 0  # age of the oldest payload that waits, 0 for none
     stall: str = ""  # why nothing is executed although something should be; empty while all is well

@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from consensus.core.validators import ValidatorSet
     from node.runtime.assemble import Parts
     from transport import Connection
+    from trustchain.core.roster import Roster
 
 T = TypeVar("T")
 
@@ -134,6 +135,7 @@ class NodeService:
         self.state_root = parts.root
         self.stopping = False
         self._followers = 0
+        self._roster: Roster | None = None  # of the newest epoch, once asked for
 
     # --- status
 
@@ -148,6 +150,8 @@ class NodeService:
         disk = os.statvfs(parts.home.path)
         primary = validators[statistics.view % members]
         known = max(int(statistics.certified), int(statistics.executed))
+        roster = self._log_roster()
+        seats = [seat for seat in roster.seats if seat is not None]
         return Status(
             name=parts.config.node.name,
             role="observer" if parts.membership.index is None else "validator",
@@ -181,6 +185,9 @@ class NodeService:
             mempool_bytes=parts.mempool.bytes,
             mempool_oldest_ms=self._oldest_ms(),
             log_size=parts.log.size,
+            log_cosigners=len(seats),
+            log_cosigners_needed=roster.needed,
+            log_issuers=sum(1 for seat in seats if seat.issuing_hash),
             supply=int(parts.ledger.supply().supply),
             conservation_error=ledger.conservation_error,
             transactions_total=self.transactions_total,
@@ -664,6 +671,13 @@ class NodeService:
             else f"no block proposed after the question was executed within {fresh.timeout_s:g} s",
             hint="ask again with a longer timeout_ms, or another node; see `stall` in /status",
         )
+
+    def _log_roster(self) -> Roster:
+        """Who cosigns and issues now; made once an epoch, because it hashes certificates."""
+        membership = self._parts.membership
+        if self._roster is None or self._roster.epoch != int(membership.epochs.newest.epoch):
+            self._roster = membership.roster(self._parts.genesis)
+        return self._roster
 
     def _oldest_ms(self) -> int:
         oldest = self._parts.mempool.oldest_ms()

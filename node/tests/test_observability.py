@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import structlog
 
+from consensus.core.quorum import faults, weak_quorum
 from consensus.core.types import Phase
 from node import logging
 from node.health import ITEMS, Finding, findings, ready
@@ -25,6 +26,21 @@ assert standard_logging.__name__ == "logging"
 
 def codes(**changes: object) -> list[str]:
     return [item.item.code for item in findings(replace(STATUS, **changes))]  # type: ignore[arg-type]
+
+
+LOG_ROLES: dict[str, object] = {
+    "log_cosigners": 4,
+    "log_cosigners_needed": 2,
+    "log_issuers": 4,
+}
+
+
+@pytest.mark.parametrize("members", range(1, 65))
+def test_a_set_whose_members_all_have_log_keys_is_short_of_nothing(members: int) -> None:
+    roles = {"log_cosigners": members, "log_issuers": members}
+    needed = {"log_cosigners_needed": weak_quorum(members), "faults_tolerated": faults(members)}
+    found = codes(**roles, **needed)
+    assert not {"cosigners-short", "issuers-short"} & set(found)
 
 
 def test_a_healthy_node_has_no_findings() -> None:
@@ -50,6 +66,11 @@ def test_a_healthy_node_has_no_findings() -> None:
         ({"mempool_count": 950}, ["mempool-full"]),
         ({"faults_tolerated": 0, "validators": 1}, ["no-lie-tolerated"]),
         ({"peers": (replace(STATUS.peers[0], connected=False),)}, ["peers-missing"]),
+        (LOG_ROLES | {"log_cosigners": 3, "log_issuers": 2}, []),
+        (LOG_ROLES | {"log_cosigners": 2}, ["cosigners-short"]),
+        (LOG_ROLES | {"log_cosigners": 0}, ["cosigners-short"]),
+        (LOG_ROLES | {"log_issuers": 1}, ["issuers-short"]),
+        (LOG_ROLES | {"log_issuers": 0}, ["issuers-short"]),
     ],
 )
 def test_what_is_wrong_is_found_and_consequences_are_left_out(
