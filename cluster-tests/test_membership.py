@@ -348,3 +348,6 @@ def test_certificates_are_issued_after_every_founder_was_replaced(
     network.wait_ready(members)
     again = network.answer("ctlog", "head", *genesis, "--node", members[2].url)
     assert (again["size"], again["cosigners_needed"]) == (6, 2)
+    status = network.answer("node", "status", "--node", members[2].url)
+    roles = ("log_cosigners", "log_cosigners_needed", "log_issuers")
+    assert [status[name] for name in roles] == [4, 2, 4]

@@ -47,6 +47,7 @@ from node.logkeys import voucher
 from node.runtime.membership import genesis_set
 from node.runtime.router import Router
 from trustchain import client as requester
+from trustchain.core.bundle import Bundle
 from trustchain.core.checkpoint import (
     Checkpoint as LogCheckpoint,
 )
@@ -57,12 +58,13 @@ from trustchain.core.checkpoint import (
 )
 from trustchain.core.oids import KeyAlgorithm
 from trustchain.core.roster import Succession
-from trustchain.errors import QuorumMissing
+from trustchain.errors import CosignersLeft, Expired, QuorumMissing
 from trustchain.runtime.application import LogApplication
 from trustchain.runtime.authority import Authority
 from trustchain.runtime.ceremony import Ceremony, ValidatorKeys, hold_ceremony, make_issuing
 from trustchain.runtime.credentials import make_credentials, make_evidence
 from trustchain.runtime.verify import verify_bundle, verify_checkpoint
+from trustchain.tests.joiners import made_up
 
 NOW_S = 1_800_000_000
 
@@ -245,9 +247,10 @@ class Chain:
         assert name in [member.name for member in self.present.members]
         return new
 
-    def cosigned(self, *names: str) -> LogCheckpoint:
-        """The newest head, cosigned by these whether or not they are still validators."""
-        origin, size, root = self.genesis.log.origin, self.log.size, self.log.root()
+    def cosigned(self, *names: str, size: int = 0, root: bytes = b"") -> LogCheckpoint:
+        """The newest head or another, cosigned by these whether or not they are validators."""
+        origin = self.genesis.log.origin
+        size, root = size or self.log.size, root or self.log.root()
         lines = []
         for name in names:
             key = self.machines[name].log_keys.cosigner
@@ -384,6 +387,26 @@ def test_a_cosignature_of_a_removed_validator_after_its_end_does_not_count() -> 
         verify_checkpoint(chain.cosigned("n0", "n1", "n2", "m3"), log, known)
     for old in replaced().kept:  # made while they were validators
         assert len(verify_checkpoint(old, log, known)) == 2
+
+
+def test_removed_validators_cannot_mint_a_certificate_that_begins_now() -> None:
+    chain = replaced().chain
+    _, known = proven(chain)
+    log, thief = chain.genesis.log, chain.machines["n0"]
+    last_s = chain.log.entry(0).not_before_s  # of epoch 0, in which n0 and n1 voted
+
+    def minted(not_before_s: int) -> str:
+        certificates, root = made_up(
+            log, thief.log_keys.issuing, thief.certificate, not_before_s, log.leaf_life_s
+        )
+        checkpoint = chain.cosigned("n0", "n1", size=1, root=root)
+        return Bundle(chain=certificates, index=0, proof=(), checkpoint=checkpoint).encode()
+
+    for late_s in (1, 60, log.leaf_life_s, 30 * log.leaf_life_s):
+        with pytest.raises(CosignersLeft):
+            verify_bundle(minted(last_s + late_s), log, at_s=last_s + late_s, succession=known)
+    with pytest.raises(Expired):  # an old date is still theirs to write, and ends with the day
+        verify_bundle(minted(last_s), log, at_s=last_s + log.leaf_life_s + 1, succession=known)
 
 
 def test_a_new_validator_vouches_for_what_the_log_held_before_it_came() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from native.hashing import leaf_hash
 from native.keys import SecretKey
 from native.values import Algorithm
+from trustchain.core.certificates import Certificate, LogReference, certificate, tbs_certificate
+from trustchain.core.entries import leaf_entry
+from trustchain.core.genesis import LogGenesis
 from trustchain.core.roster import Roster
 from trustchain.runtime.ceremony import Ceremony, ValidatorKeys, make_issuing
 from trustchain.runtime.credentials import make_credentials, make_evidence
@@ -74,3 +78,32 @@ def roster(ceremony: Ceremony, epoch: int, *members: int | Joiner | None) -> Ros
             for member in members
         ],
     )
+
+
+def made_up(
+    genesis: LogGenesis,
+    issuing: SecretKey,
+    issuing_certificate: bytes,
+    not_before_s: int,
+    life_s: int,
+) -> tuple[tuple[bytes, bytes], bytes]:
+    """A chain for entry 0 that no block ordered, and the root of the log of this one entry."""
+    key = Certificate.decode(genesis.root_certificate).key  # any will do
+    entry = leaf_entry(
+        ca_id=genesis.ca_id,
+        trust_domain=genesis.trust_domain,
+        permanent_id=key.node_id,
+        names=["bank.mesh"],
+        key=key,
+        not_before_s=not_before_s,
+        not_after_s=not_before_s + life_s,
+    )
+    tbs = tbs_certificate(
+        entry,
+        key,
+        log_number=genesis.log_number,
+        reference=LogReference(origin=genesis.origin, index=0),
+        issuer=Certificate.decode(issuing_certificate),
+    )
+    chain = (certificate(tbs, issuing.sign(tbs)), issuing_certificate)
+    return chain, bytes(leaf_hash(entry.encode()))

@@ -17,18 +17,15 @@ from hypothesis import strategies as st
 from consensus.core.quorum import weak_quorum
 from consensus.limits import MEMBERS_MAX
 from native import codec
-from native.hashing import leaf_hash
 from native.keys import SecretKey
 from native.values import Algorithm
 from trustchain.core.bundle import Bundle
-from trustchain.core.certificates import Certificate, LogReference, certificate, tbs_certificate
 from trustchain.core.checkpoint import (
     Checkpoint,
     Cosignature,
     cosigned_message,
     cosigner_key_id,
 )
-from trustchain.core.entries import leaf_entry
 from trustchain.core.epoch_end import EpochEnd
 from trustchain.core.roster import Credentials, Ended, Evidence, Roster, Seat, Succession
 from trustchain.errors import (
@@ -45,7 +42,7 @@ from trustchain.runtime.ceremony import hold_ceremony
 from trustchain.runtime.cosigner import Cosigner
 from trustchain.runtime.credentials import acceptable, make_credentials
 from trustchain.runtime.verify import verify_bundle, verify_checkpoint
-from trustchain.tests.joiners import Joiner, joiner, keys, roster
+from trustchain.tests.joiners import Joiner, joiner, keys, made_up, roster
 from trustchain.tests.network import CHAIN_ID, NOW_S, Network, ceremony
 
 CEREMONY = ceremony()
@@ -257,30 +254,14 @@ def minted(
     not_before_s: int, life_s: int = LIFE_S, *, signers: list[tuple[Seat | None, SecretKey]] = OLD
 ) -> Bundle:
     """A certificate that no block ordered: a tree of this one leaf, cosigned by these."""
-    key = Certificate.decode(GENESIS.root_certificate).key  # any will do
-    entry = leaf_entry(
-        ca_id=GENESIS.ca_id,
-        trust_domain=GENESIS.trust_domain,
-        permanent_id=key.node_id,
-        names=["bank.mesh"],
-        key=key,
-        not_before_s=not_before_s,
-        not_after_s=not_before_s + life_s,
+    chain, root = made_up(
+        GENESIS,
+        CEREMONY.validators[0].issuing,
+        GENESIS.issuing_certificates[0],
+        not_before_s,
+        life_s,
     )
-    issuing = GENESIS.issuing_certificates[0]
-    tbs = tbs_certificate(
-        entry,
-        key,
-        log_number=GENESIS.log_number,
-        reference=LogReference(origin=GENESIS.origin, index=0),
-        issuer=Certificate.decode(issuing),
-    )
-    return Bundle(
-        chain=(certificate(tbs, CEREMONY.validators[0].issuing.sign(tbs)), issuing),
-        index=0,
-        proof=(),
-        checkpoint=cosigned(1, bytes(leaf_hash(entry.encode())), *signers),
-    )
+    return Bundle(chain=chain, index=0, proof=(), checkpoint=cosigned(1, root, *signers))
 
 
 def test_validators_that_left_cannot_certify_anything_that_began_after_their_epoch() -> None:
