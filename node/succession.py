@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from consensus.core import wire
@@ -21,9 +22,12 @@ from consensus.errors import MalformedMessage, ProofInvalid, SnapshotInvalid
 from consensus.limits import LINKS_MAX, MESSAGE_BYTES_MAX
 from native.codec import decode
 from native.errors import NativeError
+from native.errors import ProofInvalid as NativeProofInvalid
+from native.hashing import verify_consistency
+from native.values import Digest
 from node.chain import PROOF_FORMAT, lineage_of
 from node.core.rosters import succession_of
-from node.errors import ProofFileInvalid
+from node.errors import LogInvalid, ProofFileInvalid
 from node.inputs import parse_json
 from node.limits import PROOF_FILE_SIZE_BYTES_MAX
 from node.runtime.router import state_root
@@ -31,12 +35,14 @@ from trustchain.core.epoch_end import EpochEnd
 from trustchain.core.requests import PAYLOAD_TAG
 from trustchain.core.roster import Ended, Succession
 from trustchain.core.snapshot import Opening
-from trustchain.errors import TrustChainError
+from trustchain.errors import QuorumMissing, TrustChainError
+from trustchain.runtime.verify import verify_checkpoint
 
 if TYPE_CHECKING:
     from consensus.core.messages import EpochLink
     from node.client import NodeClient
     from node.core.genesis import Genesis
+    from trustchain.core.checkpoint import Checkpoint
 
 KIND: Final = "cosigners"
 ATTEMPTS_MAX: Final = 3  # epochs are at least 64 blocks long: a second state is new enough
@@ -67,6 +73,38 @@ def fetch(client: NodeClient, genesis: Genesis) -> tuple[dict[str, Any], Success
     if more:
         document[MORE] = more
     return document, _verified(document, genesis)
+
+
+def check_present(
+    client: NodeClient,
+    genesis: Genesis,
+    document: Mapping[str, Any],
+    succession: Succession,
+    checkpoint: Checkpoint,
+) -> None:
+    """Raise `LogInvalid` unless a checkpoint that counts is of the log that validators certified.
+
+    One that the newest set cosigned is believed. After an epoch began a node may still have the one
+    of an earlier set, which those who left could make up: it must be a prefix of the certified log
+    that `document`, just fetched and checked, ends with.
+    """
+    if not checkpoint.size or not succession.ends:
+        return
+    with suppress(QuorumMissing):
+        verify_checkpoint(checkpoint, genesis.log, Succession(rosters=(succession.newest,)))
+        return
+    page = (document, *document.get(MORE, ()))[-1]
+    opening = _opening(base64.b64decode(page["state"]))[1]
+    try:
+        found = client.log_consistency(checkpoint.size, opening.size)
+        hashes = tuple(bytes.fromhex(item) for item in found["hashes"])
+        verify_consistency(checkpoint.size, opening.size, checkpoint.root, opening.log_root, hashes)
+    except (NativeProofInvalid, KeyError, ValueError, TypeError) as error:
+        raise LogInvalid(
+            f"only validators that have left cosigned this checkpoint, and it is not of the log "
+            f"that was certified since: {error}",
+            hint="ask another node; whoever made this checkpoint lies",
+        ) from None
 
 
 def read(text: str, genesis: Genesis) -> Succession:
@@ -131,20 +169,24 @@ def _ended(
     certificate = wire.block_certificate(value, lineage.bounds)
     lineage.verify_certificate(certificate)
     state = base64.b64decode(page["state"], validate=True)
-    match decode(state, size_max=MESSAGE_BYTES_MAX):
-        case (tuple(listed), bytes(opened)):
-            roots = {
-                wire.number(tag): wire.digest(root)
-                for tag, root in (wire.fields(entry, 2) for entry in listed)
-            }
-        case _:
-            raise ProofInvalid("a state of an unknown form")
+    roots, opening = _opening(state)
     if state_root(roots.items()) != certificate.checkpoint.state_root:
         raise ProofInvalid("the application roots are not those that were certified")
-    opening = Opening.decode(opened)
     if opening.root != roots[PAYLOAD_TAG]:
         raise ProofInvalid("the log is not the one that was certified")
     for link, end in zip(links, ends, strict=False):
         if link.base > certificate.height:
             raise ProofInvalid("an epoch ended after the certified state")
         yield end.verify(opening, int(link.base))
+
+
+def _opening(state: bytes) -> tuple[dict[int, Digest], Opening]:
+    """The application roots of a state by their tags, and what the log's root opens to."""
+    match decode(state, size_max=MESSAGE_BYTES_MAX):
+        case (tuple(listed), bytes(opened)):
+            roots = {
+                wire.number(tag): wire.digest(root)
+                for tag, root in (wire.fields(entry, 2) for entry in listed)
+            }
+            return roots, Opening.decode(opened)
+    raise ProofInvalid("a state of an unknown form")

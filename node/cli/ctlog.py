@@ -44,13 +44,14 @@ def head(
 ) -> None:
     """Show the newest checkpoint, its cosignatures checked from genesis on."""
     from node.home import write_replacing
-    from node.succession import fetch
+    from node.succession import check_present, fetch
 
     chain = _genesis(genesis, cluster, home)
     with connect(node, cluster, home) as client:
         text = client.log_checkpoint()  # before the epochs: those that come later know it too
-        _, succession = fetch(client, chain)
-    checkpoint, cosigners = _verified(text, chain, succession)
+        document, succession = fetch(client, chain)
+        checkpoint, cosigners = _verified(text, chain, succession)
+        check_present(client, chain, document, succession, checkpoint)
     if save:
         write_replacing(save, text.encode())
         note(f"wrote {save}")
@@ -111,15 +112,16 @@ def verify(
     from native.errors import ProofInvalid
     from native.hashing import verify_consistency, verify_inclusion
     from node.errors import LogInvalid
-    from node.succession import fetch
+    from node.succession import check_present, fetch
 
     chain = _genesis(genesis, cluster, home)
     saved = _read(since) if since else None
     with connect(node, cluster, home) as client:
         newest = client.log_checkpoint()  # before the epochs: those that come later know it too
-        _, succession = fetch(client, chain)
+        document, succession = fetch(client, chain)
         old = None if saved is None else _verified(saved, chain, succession)[0]
         checkpoint, cosigners = _verified(newest, chain, succession)
+        check_present(client, chain, document, succession, checkpoint)
         data = _head(checkpoint, cosigners, chain, succession)
         lines = [_head_text(data)]
         try:

@@ -41,7 +41,7 @@ from node import succession
 from node.client import NodeClient
 from node.core.genesis import Genesis, GenesisValidator
 from node.core.rosters import roster_of
-from node.errors import ProofFileInvalid
+from node.errors import LogInvalid, ProofFileInvalid
 from node.limits import HTTP_ENDS_PER_CALL_MAX
 from node.logkeys import voucher
 from node.runtime.membership import genesis_set
@@ -289,6 +289,9 @@ class Chain:
         rows = [base64.b64encode(encode(link.value())).decode() for link in self.links]
         return {"epoch": len(rows), "links": rows[first - 1 : first + 1]}
 
+    def log_consistency(self, old: int, new: int) -> dict[str, Any]:
+        return {"hashes": [item.hex() for item in self.log.consistency_proof(old, new)]}
+
     def log_cosigners(self, first: int) -> dict[str, Any]:
         assert self.certificate is not None
         opening, height = self.log.opening(), len(self.headers)
@@ -407,6 +410,24 @@ def test_removed_validators_cannot_mint_a_certificate_that_begins_now() -> None:
             verify_bundle(minted(last_s + late_s), log, at_s=last_s + late_s, succession=known)
     with pytest.raises(Expired):  # an old date is still theirs to write, and ends with the day
         verify_bundle(minted(last_s), log, at_s=last_s + log.leaf_life_s + 1, succession=known)
+
+
+def test_a_checkpoint_of_who_left_is_shown_only_if_it_is_of_the_certified_log() -> None:
+    chain = replaced().chain
+    document, known = proven(chain)
+    client, log = cast("NodeClient", chain), chain.genesis.log
+
+    def check(checkpoint: LogCheckpoint) -> None:
+        verify_checkpoint(checkpoint, log, known)  # its size and its keys are in order
+        succession.check_present(client, chain.genesis, document, known, checkpoint)
+
+    check(replaced().kept[0])
+    check(chain.cosigned("m1", "m2"))
+    check(chain.cosigned("m1", "m2", size=1, root=chain.log.root(1)))
+    with pytest.raises(LogInvalid):
+        check(chain.cosigned("n0", "n1", size=1, root=bytes(32)))
+    with pytest.raises(LogInvalid):
+        check(chain.cosigned("n2", "n3", "m0", size=1, root=bytes(32)))
 
 
 def test_a_new_validator_vouches_for_what_the_log_held_before_it_came() -> None:
