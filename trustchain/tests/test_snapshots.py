@@ -80,7 +80,7 @@ def test_a_changed_record_is_another_part() -> None:
     first, records = decode_chunk(chunks[0])
     lies = [
         encode_chunk(first, records[:-1]),
-        encode_chunk(first, (*records[:-1], records[-1][:-1] + b"!")),
+        encode_chunk(first, (*records[:-1], records[-1][:-1] + bytes((records[-1][-1] ^ 1,)))),
         encode_chunk(16, records),
         chunks[1],
     ]
