@@ -2,9 +2,9 @@
 
 The clock of the oldest payload starts at the later of its first sight and the entry into the view,
 and runs for T, doubled for each view that failed in a row. After a quarter of T it is forwarded, so
-a primary that never saw it has the rest. T follows the measured time from first sight to execution,
-between a floor and a cap. Nothing here looks at throughput: that deposes honest primaries under
-open-loop load.
+a primary that never saw it has the rest; see `_forward_at` for how much, and how often. T follows
+the measured time from first sight to execution, between a floor and a cap. Nothing here looks at
+throughput: that deposes honest primaries under open-loop load.
 
 What views that failed have doubled comes down only with evidence that less is enough: see
 `on_block`. A machine that is slow for a while would else depose each primary after its first block.
@@ -13,7 +13,7 @@ What views that failed have doubled comes down only with evidence that less is e
 from typing import TYPE_CHECKING
 
 from consensus.core.effects import Fault, ForwardCustody
-from consensus.core.inputs import CustodyChanged, Timer
+from consensus.core.inputs import CustodyChanged, CustodyShown, Timer
 from consensus.core.phases import propose, view_change
 from consensus.limits import (
     BACKOFF_DOUBLINGS_MAX,
@@ -105,19 +105,26 @@ def _next(replica: "Replica") -> int | None:
     times = [_idle_deadline(replica)]
     if replica.oldest_us is not None:
         times.append(_custody_deadline(replica, replica.oldest_us))
-        if _to_forward(replica, replica.oldest_us):
+        if not replica.is_primary and replica.pending:
             times.append(_forward_at(replica, replica.oldest_us))
     return min(times)
 
 
-def _to_forward(replica: "Replica", oldest_us: int) -> bool:
-    """Whether the oldest payload came after the last forwarding to the primary of this view."""
-    sent = replica.forwarded_us
-    return not replica.is_primary and (sent is None or sent < oldest_us)
-
-
 def _forward_at(replica: "Replica", oldest_us: int) -> int:
-    return oldest_us + replica.request_timeout_us // 4
+    """When the next payloads are shown to the primary of this view.
+
+    A quarter of T after the oldest one came that it was not shown and has not proposed; and T / 8
+    after the last ones, so that it is shown six times as many as fit before any of them is T old.
+    Each payload is shown once in a view.
+
+    A primary with full batches has more to propose than it can: what is old here waits there too,
+    most likely, and showing it is traffic for who has most. Such a one is shown them each T / 2.
+    """
+    timeout = replica.request_timeout_us
+    at = max(oldest_us, replica.unshown_us) + timeout // 4
+    if replica.forwarded_us is not None:
+        at = max(at, replica.forwarded_us + timeout // (2 if replica.crowded else 8))
+    return at
 
 
 def _patience_us(replica: "Replica") -> int:
@@ -168,9 +175,12 @@ def on_suspect(replica: "Replica") -> None:
     elif now >= _idle_deadline(replica):
         view_change.start(replica, replica.view + 1, "no block for too long")
     elif (
-        oldest is not None and _to_forward(replica, oldest) and now >= _forward_at(replica, oldest)
+        oldest is not None
+        and not replica.is_primary
+        and replica.pending
+        and now >= _forward_at(replica, oldest)
     ):
-        forward(replica)
+        forward(replica, now - replica.request_timeout_us // 8)
     if replica.active:
         arm(replica)
         if replica.suspect_at is not None and replica.suspect_at <= now:
@@ -179,10 +189,32 @@ def on_suspect(replica: "Replica") -> None:
             replica.set_timer(Timer.SUSPECT, replica.suspect_at)
 
 
-def forward(replica: "Replica") -> None:
-    """Show the primary of this view what waits here."""
+def show_from_start(replica: "Replica") -> None:
+    """The next primary was shown nothing, and has proposed nothing."""
+    replica.forwarded_us = None
+    replica.forward_first = 0
+    replica.unshown_us = 0
+    replica.crowded = False
+
+
+def forward(replica: "Replica", until_us: int) -> None:
+    """Show the primary of this view more of what waits here, as old as this or older."""
     replica.forwarded_us = replica.now.monotonic_us
-    replica.emit(ForwardCustody(peer=replica.committee.primary(replica.view)))
+    replica.emit(
+        ForwardCustody(
+            peer=replica.committee.primary(replica.view),
+            first=replica.forward_first,
+            until_us=until_us,
+        )
+    )
+
+
+def on_shown(replica: "Replica", shown: CustodyShown) -> None:
+    """The primary was shown what comes before this place."""
+    replica.forward_first = shown.first
+    now = replica.now.monotonic_us
+    replica.unshown_us = now if shown.waiting_us is None else shown.waiting_us
+    arm(replica)
 
 
 def remind(replica: "Replica") -> None:

@@ -40,6 +40,7 @@ from consensus.core.inputs import (
     BodyHeld,
     ChunkKept,
     CustodyChanged,
+    CustodyShown,
     Executed,
     Input,
     LaterEpoch,
@@ -343,6 +344,9 @@ class Replica:
         self.taking = False
         self.proposed_us: int | None = None
         self.forwarded_us: int | None = None  # custody, to the primary of this view
+        self.forward_first = 0  # the place in custody to go on from
+        self.unshown_us = 0  # what came before is shown to the primary, proposed by it, or gone
+        self.crowded = False  # the last batch of this primary was full
         self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
         self.stale_since_us: int | None = None
 
@@ -376,6 +380,8 @@ class Replica:
                 transfer.on_restored(self, message)
             case CustodyChanged():
                 custody.on_changed(self, message)
+            case CustodyShown():
+                custody.on_shown(self, message)
             case TimerFired():
                 self._fire(message.timer)
             case PeerConnected():
