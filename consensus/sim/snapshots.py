@@ -75,9 +75,13 @@ class Snapshots:
             for first in range(0, height, BLOCKS_PER_CHUNK)
         ]
         self.kept.append(Snapshot(height=height, outline=encode(tuple(entries)), chunks=chunks))
-        del self.kept[:-KEPT]
-        if self.node.cluster.prunes and len(self.kept) == KEPT:
-            self._prune(self.kept[0].height)
+        # As the runtime does: nobody can fetch one without a certificate at or above it.
+        proven = [one.height for one in self.kept if self._manifest(one) is not None]
+        if len(proven) >= KEPT:
+            oldest = proven[-KEPT]
+            self.kept = [one for one in self.kept if one.height >= oldest]
+            if self.node.cluster.prunes:
+                self._prune(oldest)
 
     def _prune(self, floor: int) -> None:
         disk = self.node.disk
@@ -97,10 +101,11 @@ class Snapshots:
         match request:
             case FetchManifest():
                 for snapshot in reversed(self.kept):
-                    if snapshot.height > request.above:
-                        manifest = self._manifest(snapshot)
-                        if manifest is not None:
-                            self.node.cluster.carry(self.node.index, sender, manifest, None)
+                    if snapshot.height <= request.above:
+                        break
+                    manifest = self._manifest(snapshot)
+                    if manifest is not None:
+                        self.node.cluster.carry(self.node.index, sender, manifest, None)
                         break
             case FetchChunk():
                 for snapshot in self.kept:
