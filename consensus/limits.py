@@ -38,6 +38,7 @@ FORWARD_SIZE_BYTES_MAX: Final = 262_144  # 21 nodes that forward at once send a 
 JUDGED_BATCHES: Final = 64  # how many batches the share of malformed payloads is taken over
 BACKOFF_DOUBLINGS_MAX: Final = 5  # 32 x base caps every view timer
 QUICK_BLOCKS: Final = 4  # in a row, before timers come down: one may be luck, 40 s when idle
+SLOW_VIEW_PATIENCES_MAX: Final = 16  # then a doubling goes without evidence; 5 go in 1,000 T
 STATUS_STRETCH_MAX: Final = 32  # 10 s between STATUS: 20 peers at 1 % of a core are read in 1 s
 SUSPICIONS_POSTPONED_MAX: Final = 3  # who is late for ever must still depose a dead primary
 VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a signature

@@ -20,6 +20,7 @@ from consensus.limits import (
     CLOCK_STALE_MS_MAX,
     JUDGED_BATCHES,
     QUICK_BLOCKS,
+    SLOW_VIEW_PATIENCES_MAX,
     SUSPICIONS_POSTPONED_MAX,
 )
 
@@ -54,24 +55,31 @@ def _adapt(replica: "Replica") -> None:
     )
 
 
-def on_block(replica: "Replica", accepted_us: int) -> None:
+def on_block(replica: "Replica", accepted_us: int | None) -> None:
     """A block of this view was executed: how much patience did it need?
 
-    It took the time since its PRE-PREPARE. (How long payloads have waited says nothing: a primary
-    can starve one client and serve all others.) It is quick if that is under a quarter of the
-    present patience. After `QUICK_BLOCKS` quick ones in a row, over no less than that patience, it
-    comes down to the least doubling of T under which all of them would have been quick. Views that
-    fail meanwhile are no slow blocks: in a set that rotates, a dead member fails one every round.
+    It took the time since it, and all before it, could be voted for; what the primary dates ahead
+    or sends out of order proves nothing about the machine, nor does what was accepted in an earlier
+    life (None). (How long payloads have waited says nothing either: a primary can starve one client
+    and serve all others.) It is quick if that is under a quarter of the present patience. After
+    `QUICK_BLOCKS` quick ones in a row, over no less than that patience, it comes down to the least
+    doubling of T under which all of them would have been quick. Views that fail meanwhile are no
+    slow blocks: in a set that rotates, a dead member fails one every round.
 
     So on a slow machine the patience stays above four times its slowest block, and on one that has
     recovered it is back at T within 48 T (32 and 16) and twice `QUICK_BLOCKS` blocks.
     """
+    if accepted_us is None:
+        return
     now = replica.now.monotonic_us
-    took = now - accepted_us
+    since = min(now, max(accepted_us, replica.blocks_since_us))
+    replica.blocks_since_us = since
+    took = now - since
     patience = view_change.timeout_us(replica)
     replica.view_works = 4 * took < patience
     if not replica.view_works:
         replica.quick_blocks = 0
+        _lose_patience(replica)
         return
     if not replica.quick_blocks:
         replica.quick_since_us = now
@@ -85,6 +93,19 @@ def on_block(replica: "Replica", accepted_us: int) -> None:
     while doublings and 4 * replica.quick_us_max < replica.request_timeout_us << (doublings - 1):
         doublings -= 1
     replica.failed_views = doublings
+
+
+def _lose_patience(replica: "Replica") -> None:
+    """One view may not keep the patience up for ever: its primary can make blocks slow at will.
+
+    It need only send a PRE-PREPARE to some at once and to the others late, and no clock here can
+    tell that from a slow machine. Where the machine is slow, the view fails, and that is put right.
+    """
+    since = max(replica.entered_us, replica.patient_since_us)
+    now = replica.now.monotonic_us
+    if now - since >= SLOW_VIEW_PATIENCES_MAX * view_change.timeout_us(replica):
+        replica.patient_since_us = now
+        replica.failed_views = max(0, min(replica.failed_views, BACKOFF_DOUBLINGS_MAX) - 1)
 
 
 def arm(replica: "Replica") -> None:

@@ -325,6 +325,8 @@ class Replica:
         self.quick_blocks = 0  # in a row, in whatever views
         self.quick_since_us = 0
         self.quick_us_max = 0
+        self.blocks_since_us = 0  # the latest acceptance of all blocks executed in this life
+        self.patient_since_us = 0  # a doubling was last taken back without evidence
         self.view_changes: dict[ReplicaIndex, ViewChange] = {}
         self.own_view_change: ViewChange | None = None
         self.new_view: NewView | None = None
