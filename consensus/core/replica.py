@@ -31,6 +31,7 @@ from consensus.core.effects import (
     Halt,
     Misbehaved,
     Note,
+    Persist,
     SetTimer,
 )
 from consensus.core.effects import Event as Noteworthy
@@ -84,7 +85,7 @@ from consensus.core.messages import (
 )
 from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
 from consensus.core.quorum import quorum, weak_quorum
-from consensus.core.records import ExecutedBlock, PeerStamp, Record
+from consensus.core.records import Diverged, ExecutedBlock, PeerStamp, Record
 from consensus.core.types import (
     GENESIS_HEIGHT,
     NO_DIGEST,
@@ -745,15 +746,29 @@ class Replica:
         self.phase = Phase.HALTED
         self.effects.append(Halt(reason=reason))
 
-    def diverge(self, reason: str, *, below: int | None = None) -> None:
-        """Stop because our state is not the certified one.
+    def diverge(
+        self, reason: str, *, below: int | None = None, block: ExecutedBlock | None = None
+    ) -> None:
+        """Stop because our state is not the certified one, in this life and the next ones.
 
         With `below`, the blocks below it are known to be the certified ones; else only those that
-        were compared. Nothing of a later block may be told to anybody.
+        were compared. Nothing of a later block may be told to anybody. `block` is the one whose
+        state differs, the newest if that is not given.
         """
         if below is not None:
             self.confirm(below - 1)
         self.sound_through = self.confirmed
+        found = self.tip if block is None else block
+        self.emit(
+            Persist(
+                record=Diverged(
+                    height=found.height,
+                    header_hash=found.header_hash,
+                    state_root=found.state_root,
+                    sound_through=self.sound_through,
+                )
+            )
+        )
         self.halt(f"{reason}: this node's data is damaged or its software differs")
 
     def confirm(self, height: int) -> None:
