@@ -339,12 +339,13 @@ class ConsensusStore:
         record = decode_record(AGREED_KIND, row.data, bounds)
         return record.header if isinstance(record, Agreed) else None
 
-    def agreed_through(self) -> int:
-        """The newest place whose batch `agreed` knows, 0 for none. Only before `start`."""
-        found = self._db.execute(
-            "SELECT max(key) FROM record WHERE kind=?", (AGREED_KIND,)
-        ).fetchone()
-        return 0 if found is None or found[0] is None else int(found[0])
+    def agreed_count(self, first: int, last: int) -> int:
+        """At how many of these places `agreed` knows the batch. Only before `start`."""
+        [(count,)] = self._db.execute(
+            "SELECT count(*) FROM record WHERE kind=? AND key BETWEEN ? AND ?",
+            (AGREED_KIND, first, last),
+        ).fetchall()
+        return int(str(count))
 
     def keep_agreed(self, batches: Iterable[BatchHeader]) -> None:
         """Keep batches of blocks that were executed; in one transaction. Only before `start`."""

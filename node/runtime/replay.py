@@ -39,18 +39,26 @@ log = structlog.get_logger("node")
 def keep_agreed(state: StateStore, store: ConsensusStore, bounds: wire.Bounds) -> None:
     """Keep the batches that `state.db` knows and `consensus.db` does not.
 
-    They are those of a life that ended before they were written, of an earlier version, or of the
-    time when the chain had more validators.
+    They are those of a life that ended before they were written, of an earlier version, or of a
+    time when the chain had more validators. That time may lie between blocks that are kept: a node
+    goes on while the set shrinks to it alone, so the newest kept one says nothing of those below.
     """
-    first = max(store.agreed_through() + 1, state.first)
-    for start in range(first, state.height + 1, KEPT_AT_ONCE):
+    if _all_kept(store, state.first, state.height):
+        return
+    for start in range(state.first, state.height + 1, KEPT_AT_ONCE):
         last = min(start + KEPT_AT_ONCE - 1, state.height)
+        if _all_kept(store, start, last):
+            continue
         store.keep_agreed(
             [
                 wire.batch_header(wire.decode_value(batch, MESSAGE_BYTES_MAX), bounds)
                 for _, batch in state.headers(start, last)
             ]
         )
+
+
+def _all_kept(store: ConsensusStore, first: int, last: int) -> bool:
+    return store.agreed_count(first, last) == last - first + 1
 
 
 def execute_again(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def life(folder: Path) -> Iterator[Life]:
         found.store.close()
 
 
-def lived(folder: Path, *, kept: bool = True) -> list[StoredBlock]:
+def lived(folder: Path, *, kept: Callable[[int], bool] = lambda _: True) -> list[StoredBlock]:
     """A life of blocks with and without payloads, as the executor and the driver write it."""
     one = Life(folder)
     one.store.start()
@@ -92,7 +92,7 @@ def lived(folder: Path, *, kept: bool = True) -> list[StoredBlock]:
         )
         one.state.write(block, outcome.deltas, [])
         bodies = [Body(sequence=height, root=batch.root, batch=batch)] if names else []
-        records = [Agreed(header=agreed)] if kept else []
+        records = [Agreed(header=agreed)] if kept(height) else []
         if records or bodies:
             one.store.commit_soon(height, records, bodies, None)
         one.tip = ExecutedBlock(
@@ -124,12 +124,22 @@ def test_a_lost_state_is_the_same_after_its_blocks_were_executed_again(tmp_path:
 
 
 def test_batches_that_only_the_state_knows_are_kept_at_the_next_start(tmp_path: Path) -> None:
-    blocks = lived(tmp_path, kept=False)
+    blocks = lived(tmp_path, kept=lambda _: False)
     with life(tmp_path) as upgraded:
-        assert upgraded.store.agreed_through() == 0
+        assert upgraded.store.agreed_count(1, BLOCKS) == 0
         keep_agreed(upgraded.state, upgraded.store, samples.BOUNDS)
-        assert upgraded.store.agreed_through() == BLOCKS
-        assert [upgraded.store.agreed(1, samples.BOUNDS)] != [None]
+        assert upgraded.store.agreed_count(1, BLOCKS) == BLOCKS
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.again() == blocks[-1].state_root
+
+
+def test_holes_left_by_lives_with_more_validators_are_filled(tmp_path: Path) -> None:
+    """The set shrank to one, grew again, and shrank again, and each time the node ran on."""
+    blocks = lived(tmp_path, kept=lambda height: 30 < height <= 60 or height > 100)
+    with life(tmp_path) as restarted:
+        assert restarted.store.agreed_count(1, BLOCKS) == 80
+        keep_agreed(restarted.state, restarted.store, samples.BOUNDS)
     lose_state(tmp_path)
     with life(tmp_path) as after:
         assert after.again() == blocks[-1].state_root
