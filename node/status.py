@@ -80,6 +80,7 @@ class Status:
     http: str
     height_oldest: int = 1  # the lowest block that was not pruned
     mempool_oldest_ms: int = 0  # age of the oldest payload that waits, 0 for none
+    records_damaged: int = 0  # certificates in consensus.db found damaged since the start
     stall: str = ""  # why nothing is executed although something should be; empty while all is well
 
 
