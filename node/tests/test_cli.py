@@ -20,6 +20,7 @@ from caesar.core.addresses import parse_address
 from caesar.core.transactions import decode_transaction
 from consensus.runtime.store import StoreDamaged
 from native.keys import verify
+from native.quic import ConnectionGone
 from native.values import Algorithm, PublicKey
 from node.cli import app
 from node.cluster.manifest import Cluster
@@ -335,6 +336,7 @@ def test_run_reports_what_stops_the_node_with_its_own_code(
         (StoreDamaged(home, "damaged (quick_check)"), 3, "HM-B-021"),
         (KeyboardInterrupt(), 130, None),
         (RuntimeError("planted"), 1, "HM-D-001"),
+        (ConnectionGone(), 1, "HM-D-001"),
         (ExceptionGroup("tasks", [StoreDamaged(home, "late")]), 3, "HM-B-021"),
     ]
     for failure, code, name in failures:

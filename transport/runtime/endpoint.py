@@ -475,7 +475,7 @@ class Endpoint:
         if handshake.public_key.node_id == self.identity.node_id:
             self._refuse(handshake, CloseReason.SAME_KEY, "both nodes run with the same key")
         elif dialled:
-            self._say(handle, ControlType.HELLO, encode_hello(handshake.exchange.ours))
+            self._say(handshake, ControlType.HELLO, encode_hello(handshake.exchange.ours))
 
     def _control(self, handle: int, frame_type: int, body: bytes) -> None:
         handshake = self._handshakes.get(handle)
@@ -497,10 +497,10 @@ class Endpoint:
             self._refuse(handshake, CloseReason.NOT_ADMITTED, error.reason)
         else:
             if step is Step.AWAIT_READY:
-                self._say(handle, ControlType.HELLO, encode_hello(handshake.exchange.ours))
+                self._say(handshake, ControlType.HELLO, encode_hello(handshake.exchange.ours))
             elif step is Step.ADMITTED:
-                if handshake.exchange.dialled:
-                    self._say(handle, ControlType.READY, b"")
+                if handshake.exchange.dialled and not self._say(handshake, ControlType.READY, b""):
+                    return
                 self._admit(handshake)
 
     def _judge(self, handshake: _Handshake) -> None:
@@ -637,9 +637,18 @@ class Endpoint:
             raise EndpointStopped("the endpoint was stopped")
         return self.engine
 
-    def _say(self, handle: int, frame_type: ControlType, body: bytes) -> None:
-        self.engine.send(handle, StreamKind.CONTROL, frame_type, body)
+    def _say(self, handshake: _Handshake, frame_type: ControlType, body: bytes) -> bool:
+        """False if the peer cannot be told, which then ends or has ended."""
+        try:
+            self.engine.send(handshake.handle, StreamKind.CONTROL, frame_type, body)
+        except quic.ConnectionGone:
+            return False  # a late turn: the peer's goodbye is among its events
+        except quic.QueueFull:
+            detail = "the peer allows no control stream"
+            self._refuse(handshake, CloseReason.BAD_HELLO, detail)
+            return False
         self.kick()
+        return True
 
     def _ended(self, handshake: _Handshake, result: HandshakeResult) -> None:
         """Count it; not called twice for one handshake."""

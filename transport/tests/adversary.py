@@ -17,16 +17,18 @@ from transport.tests.conftest import offer
 class Adversary:
     """Dials, waits for events, and sends what it likes."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, streams_max: int | None = None) -> None:
+        polite = engine_settings(TransportConfig(admission_timeout_s=60, idle_timeout_s=60))
         self.engine = QuicEngine(
             identity.signer,
             "[::1]:0",
             dataclasses.replace(
-                engine_settings(TransportConfig(admission_timeout_s=60, idle_timeout_s=60)),
+                polite,
                 control_frame_bytes_max=1 << 20,  # more than a polite peer sends
                 frame_bytes_max=1 << 28,
                 channel_queue_bytes_max=1 << 28,
                 send_window_bytes=1 << 25,
+                streams_max=polite.streams_max if streams_max is None else streams_max,
             ),
         )
         self.seen: list[EngineEvent] = []

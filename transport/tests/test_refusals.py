@@ -4,6 +4,7 @@ import dataclasses
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import trio
@@ -19,14 +20,17 @@ from transport import (
     Hello,
     Identity,
     RefusalReason,
+    TransportConfig,
 )
+from transport.core.engine import Engine, EngineEvent
 from transport.core.events import EventKind, StreamKind
 from transport.core.frames import ControlType
 from transport.core.hello import encode_hello
 from transport.errors import AddressInvalid, DialFailed, PeerRefused
 from transport.limits import HELLO_SIZE_BYTES_MAX
+from transport.runtime.engines import make_engine
 from transport.tests.adversary import Adversary
-from transport.tests.conftest import Start, offer
+from transport.tests.conftest import ENGINE, Start, offer
 
 
 def watched(endpoint: Endpoint) -> Endpoint:
@@ -216,6 +220,82 @@ async def test_a_bad_hello(
     closed = await other.event(EventKind.CLOSED)
     assert closed[4] != ""
     await counted(endpoint, reason)
+
+
+class Late:
+    """An engine whose turns come so late that a peer's goodbye is in the turn of its `first`."""
+
+    def __init__(self, engine: Engine, first: EventKind) -> None:
+        self._engine = engine
+        self._first = first
+        self._held: list[EngineEvent] = []
+        self.holds = trio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def step(self, budget: int) -> tuple[bool, list[EngineEvent]]:
+        more, events = self._engine.step(budget)
+        self._held += events
+        kinds = {event[0] for event in self._held}
+        if self._first in kinds and EventKind.CLOSED not in kinds:
+            self.holds.set()
+            return more, []
+        events, self._held = self._held, []
+        return more, events
+
+
+@pytest.mark.parametrize("dials", [False, True])
+async def test_a_peer_that_is_gone_when_it_is_greeted_ends_only_itself(
+    nursery: trio.Nursery, identities: list[Identity], dials: bool
+) -> None:
+    first = EventKind.CONNECTED if dials else EventKind.FRAME
+    made: list[Late] = []
+
+    def late(identity: Identity, listen: str, config: TransportConfig) -> Engine:
+        made.append(Late(make_engine(identity, listen, config), first))
+        return cast("Engine", made[0])
+
+    config = TransportConfig.model_validate({"engine": ENGINE})
+    endpoint = Endpoint(
+        identities[0],
+        listen="[::1]:0",
+        hello=offer(),
+        verifier=AcceptAll(),
+        config=config,
+        engine_factory=late,
+    )
+    await nursery.start(endpoint.run)
+    other = Adversary(identities[1])
+    async with trio.open_nursery() as dialling:
+        if dials:
+            dialling.start_soon(refused_dial, endpoint, other.engine.address(), identities[1])
+            handle = (await other.event(EventKind.CONNECTED))[1]
+        else:
+            handle = await other.connect(endpoint.address, identities[0].node_id)
+            other.say(handle, ControlType.HELLO, hello_with())
+        await made[0].holds.wait()
+        other.engine.close(handle, CloseReason.UNUSED, "changed my mind")
+        other.engine.flush()
+        with trio.fail_after(10):
+            while not endpoint.statistics().handshakes_ended_total:
+                await trio.lowlevel.checkpoint()
+    assert endpoint.connections == ()
+
+
+async def test_a_peer_that_allows_no_stream_is_left(
+    start: Start, identities: list[Identity], nursery: trio.Nursery
+) -> None:
+    endpoint = watched(await start(identities[0]))
+    other = Adversary(identities[1], streams_max=0)
+    nursery.start_soon(refused_dial, endpoint, other.engine.address(), identities[1])
+    assert (await other.event(EventKind.CLOSED))[3] == CloseReason.BAD_HELLO
+    await counted(endpoint, RefusalReason.BAD_HELLO)
+
+
+async def refused_dial(endpoint: Endpoint, address: str, other: Identity) -> None:
+    with pytest.raises(DialFailed):
+        await endpoint.dial(address, other.node_id)
 
 
 async def test_frames_before_hello_stay_outside(start: Start, identities: list[Identity]) -> None:
