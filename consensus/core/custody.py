@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from consensus.core.effects import Fault, ForwardCustody
 from consensus.core.inputs import CustodyChanged, CustodyShown, Timer
 from consensus.core.phases import propose, view_change
+from consensus.core.types import NOBODY
 from consensus.limits import (
     BACKOFF_DOUBLINGS_MAX,
     CLOCK_STALE_MS_MAX,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 def on_changed(replica: "Replica", custody: CustodyChanged) -> None:
     """Payloads came or went."""
     before = replica.oldest_us
+    had_pending = replica.pending > 0
     replica.pending = custody.pending
     replica.pending_bytes = custody.pending_bytes
     replica.oldest_us = custody.oldest_us
@@ -38,7 +40,7 @@ def on_changed(replica: "Replica", custody: CustodyChanged) -> None:
         replica.ages_us.append(replica.now.monotonic_us - before)
         _adapt(replica)
     propose.propose(replica)
-    if before != custody.oldest_us:
+    if before != custody.oldest_us or not had_pending:
         arm(replica)
 
 
@@ -126,7 +128,7 @@ def _next(replica: "Replica") -> int | None:
     times = [_idle_deadline(replica)]
     if replica.oldest_us is not None:
         times.append(_custody_deadline(replica, replica.oldest_us))
-        if not replica.is_primary and replica.pending:
+        if replica.pending and _forwards(replica):
             times.append(_forward_at(replica, replica.oldest_us))
     return min(times)
 
@@ -197,11 +199,11 @@ def on_suspect(replica: "Replica") -> None:
         view_change.start(replica, replica.view + 1, "no block for too long")
     elif (
         oldest is not None
-        and not replica.is_primary
         and replica.pending
+        and _forwards(replica)
         and now >= _forward_at(replica, oldest)
     ):
-        forward(replica, now - replica.request_timeout_us // 8)
+        _forward(replica, now - replica.request_timeout_us // 8)
     if replica.active:
         arm(replica)
         if replica.suspect_at is not None and replica.suspect_at <= now:
@@ -218,7 +220,18 @@ def show_from_start(replica: "Replica") -> None:
     replica.crowded = False
 
 
-def forward(replica: "Replica", until_us: int) -> None:
+def on_entry(replica: "Replica") -> None:
+    """A view or an epoch begins: show its primary at once what waits here."""
+    if replica.oldest_us is not None and _forwards(replica):
+        _forward(replica, replica.now.monotonic_us)
+
+
+def _forwards(replica: "Replica") -> bool:
+    """Members only: nobody takes payloads from a node outside the set."""
+    return not replica.is_primary and replica.me != NOBODY
+
+
+def _forward(replica: "Replica", until_us: int) -> None:
     """Show the primary of this view more of what waits here, as old as this or older."""
     replica.forwarded_us = replica.now.monotonic_us
     replica.emit(

@@ -318,8 +318,7 @@ def _begin(replica: "Replica", roots: set[Digest]) -> None:
         replica.clear_timer(timer)
     replica.release_bodies(roots)
     replica.emit(ReleaseCustody(in_flight=()))
-    if not replica.is_primary and replica.oldest_us is not None:
-        custody.forward(replica, now)
+    custody.on_entry(replica)
     retransmit.send_status_to_all(replica)
     recovery.may_start(replica)
     catch_up.fetch(replica)

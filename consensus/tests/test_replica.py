@@ -504,6 +504,14 @@ def test_what_is_proposed_is_not_forwarded() -> None:
     assert _forwarded(bench) is None
 
 
+def test_what_comes_while_an_older_one_is_proposed_has_a_timer_of_its_own() -> None:
+    bench = Bench(1)
+    bench.feed(CustodyChanged(pending=0, pending_bytes=0, oldest_us=1_000_000))
+    assert bench.replica.suspect_at == 2_000_000
+    bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_000_000))
+    assert bench.replica.suspect_at == 1_250_000
+
+
 def test_the_next_primary_is_shown_everything_from_the_start() -> None:
     bench = Bench(2)
     bench.feed(CustodyChanged(pending=900, pending_bytes=9_000, oldest_us=1_000_000))

@@ -323,8 +323,7 @@ def enter(replica: "Replica", message: NewView, certificate: BlockCertificate | 
     replica.emit(
         ReleaseCustody(in_flight=tuple([entry.header.payload_root for entry in message.proposals]))
     )
-    if not replica.is_primary and replica.oldest_us is not None:
-        custody.forward(replica, replica.now.monotonic_us)
+    custody.on_entry(replica)
     catch_up.fetch(replica)
     prepare.progress_all(replica)
     propose.propose(replica)
