@@ -340,7 +340,7 @@ class ConsensusStore:
         return record.header if isinstance(record, Agreed) else None
 
     def agreed_count(self, first: int, last: int) -> int:
-        """At how many of these places `agreed` knows the batch. Only before `start`."""
+        """At how many of these places `agreed` knows the batch. As `prune`."""
         [(count,)] = self._db.execute(
             "SELECT count(*) FROM record WHERE kind=? AND key BETWEEN ? AND ?",
             (AGREED_KIND, first, last),
@@ -348,7 +348,7 @@ class ConsensusStore:
         return int(str(count))
 
     def keep_agreed(self, batches: Iterable[BatchHeader]) -> None:
-        """Keep batches of blocks that were executed; in one transaction. Only before `start`."""
+        """Keep batches of blocks that were executed, in one transaction. As `prune`."""
         with transaction(self._db):
             _insert(self._db, (Agreed(header=header) for header in batches))
 

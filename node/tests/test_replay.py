@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import apsw
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from consensus.application import Block
 from consensus.core.messages import EMPTY_ROOT, BatchHeader
@@ -28,7 +31,7 @@ from native.codec import encode
 from native.values import Digest
 from node.runtime.executor import open_state
 from node.runtime.receipts import pack_receipts
-from node.runtime.replay import execute_again, keep_agreed
+from node.runtime.replay import Keeper, execute_again, keep_agreed
 from node.runtime.router import Router
 from node.runtime.store import StateStore, StateStoreError, StoredBlock
 from node.tests.test_snapshots import AUTHORITY, certificate_payload
@@ -143,6 +146,36 @@ def test_holes_left_by_lives_with_more_validators_are_filled(tmp_path: Path) -> 
     lose_state(tmp_path)
     with life(tmp_path) as after:
         assert after.again() == blocks[-1].state_root
+
+
+async def test_a_set_that_shrinks_to_one_keeps_the_earlier_blocks_while_the_node_runs(
+    tmp_path: Path,
+) -> None:
+    blocks = lived(tmp_path, kept=lambda height: height > 140)
+    one = Life(tmp_path)
+    one.store.start()
+    keeper = Keeper(cast("Any", OnTheLoop()), one.state, one.store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        await wait_all_tasks_blocked()
+        keeper.alone(samples.BOUNDS)
+        with trio.fail_after(10):
+            while await one.store.run(lambda: one.store.agreed_count(1, BLOCKS)) < BLOCKS:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    one.store.stop()
+    one.state.close()
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.again() == blocks[-1].state_root
+
+
+class OnTheLoop:
+    """Stands for the executor's thread."""
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function()
 
 
 def test_a_block_that_was_pruned_is_named_with_the_way_out(tmp_path: Path) -> None:
