@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from consensus.core.epochs import Epochs
 from consensus.core.light import falcon_check
-from consensus.core.messages import UNSIGNED, EpochJob, certificate_signatures, signatures
+from consensus.core.messages import UNSIGNED, EpochJob, signatures
 from consensus.core.records import (
     Accepted,
     Anchor,
@@ -141,7 +141,7 @@ def _jobs(record: Record, node: StoppedNode) -> Iterable[EpochJob]:
         case NewViewHeld():
             return signatures(record.new_view, chain_id)
         case Tip() | Anchor():
-            return certificate_signatures(record.certificate, chain_id)
+            return record.certificate.jobs(chain_id)
         case EpochBegun():
             return signatures(record.link, chain_id)
         case Prepared():

@@ -64,3 +64,8 @@ SNAPSHOT_SERVED_S: Final = 60.0  # a snapshot somebody fetches stays this long a
 SNAPSHOT_READ_SHARE: Final = 4  # of the time between two blocks, cutting takes a fifth
 ACCUSATIONS_WAITING_MAX: Final = 128  # 7 offences of f liars at 64 validators do not fill it
 ACCUSE_INTERVAL_S: Final = 1.0  # between two proofs: they are few, and a liar makes them
+
+# --- patience
+
+VIEW_TIMEOUT_MS: Final = 1_000  # first patience with a primary; 50 times an idle block
+NODES_PER_CORE_AT_EASE: Final = 2  # 4 on 2 cores keep their patience under load, 21 do not

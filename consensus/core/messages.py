@@ -58,6 +58,8 @@ SignatureJob = tuple[ReplicaIndex, bytes, Signature]
 
 EpochJob = tuple[Epoch, ReplicaIndex, bytes, Signature]
 """The same with the epoch whose set the signer is an index into."""
+Jobs = tuple[Digest, tuple[EpochJob, ...]]
+"""The signatures of a certificate, and the chain id that they are checked under."""
 
 
 def stamp_bytes(
@@ -351,6 +353,7 @@ class PreparedCertificate:
 
     pre_prepare: PrePrepare
     votes: tuple[VoteProof, ...]
+    _jobs: "Jobs | None" = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def sequence(self) -> Sequence:
@@ -369,6 +372,17 @@ class PreparedCertificate:
             digest=pre_prepare.digest,
         )
 
+    def jobs(self, chain_id: Digest) -> tuple[EpochJob, ...]:
+        """Every signature in it; made once, because the same certificate comes many times."""
+        if self._jobs is None or self._jobs[0] != chain_id:
+            jobs: list[EpochJob] = []
+            _own(jobs, self.pre_prepare, chain_id)
+            leaf = self.leaf()
+            jobs.extend((leaf.epoch, *vote.job(chain_id, leaf)) for vote in self.votes)
+            object.__setattr__(self, "_jobs", (chain_id, tuple(jobs)))
+        assert self._jobs is not None
+        return self._jobs[1]
+
     def value(self) -> tuple[Value, ...]:
         return (self.pre_prepare.value(), tuple(vote.value() for vote in self.votes))
 
@@ -379,10 +393,20 @@ class BlockCertificate:
 
     checkpoint: Checkpoint
     votes: tuple[VoteProof, ...]
+    _jobs: "Jobs | None" = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def height(self) -> Height:
         return self.checkpoint.height
+
+    def jobs(self, chain_id: Digest) -> tuple[EpochJob, ...]:
+        """The signature of every vote; made once, because the same certificate comes many times."""
+        if self._jobs is None or self._jobs[0] != chain_id:
+            leaf = self.checkpoint
+            jobs = tuple([(leaf.epoch, *vote.job(chain_id, leaf)) for vote in self.votes])
+            object.__setattr__(self, "_jobs", (chain_id, jobs))
+        assert self._jobs is not None
+        return self._jobs[1]
 
     def value(self) -> tuple[Value, ...]:
         return (self.checkpoint.value()[1:], tuple(vote.value() for vote in self.votes))
@@ -689,12 +713,6 @@ def signatures(message: Message, chain_id: Digest) -> list[EpochJob]:
     return jobs
 
 
-def certificate_signatures(certificate: BlockCertificate, chain_id: Digest) -> list[EpochJob]:
-    """The signature of every vote in a block certificate."""
-    leaf = certificate.checkpoint
-    return [(leaf.epoch, *vote.job(chain_id, leaf)) for vote in certificate.votes]
-
-
 def _own(jobs: list[EpochJob], message: Signed, chain_id: Digest) -> None:
     signed = message.signed_bytes(chain_id)
     jobs.append((message.epoch, message.signer, signed, message.signature))
@@ -704,16 +722,14 @@ def _block_certificate(
     jobs: list[EpochJob], certificate: BlockCertificate | None, chain_id: Digest
 ) -> None:
     if certificate is not None:
-        jobs.extend(certificate_signatures(certificate, chain_id))
+        jobs.extend(certificate.jobs(chain_id))
 
 
 def _view_change(jobs: list[EpochJob], message: ViewChange, chain_id: Digest) -> None:
     _own(jobs, message, chain_id)
     _block_certificate(jobs, message.certificate, chain_id)
     for entry in message.prepared:
-        _own(jobs, entry.pre_prepare, chain_id)
-        leaf = entry.leaf()
-        jobs.extend((leaf.epoch, *vote.job(chain_id, leaf)) for vote in entry.votes)
+        jobs.extend(entry.jobs(chain_id))
 
 
 def _new_view(jobs: list[EpochJob], message: NewView, chain_id: Digest) -> None:

@@ -8,10 +8,11 @@ signatures and what needs the replica's state remain to be checked.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from consensus.core import quorum
+from consensus.core.decoded import Decoded
 from consensus.core.messages import (
     VERSION,
     BatchHeader,
@@ -86,6 +87,13 @@ class Bounds:
     chain_id: Digest
     members: int
     earlier: tuple[int, ...] = ()  # members of epoch 0, 1, ... below this one
+    decoded: Decoded | None = field(default=None, compare=False, repr=False)
+
+    def once(self, value: Value, read: "Callable[[Value, Bounds], T]") -> T:
+        """What `read` makes of a part, which is remembered if these bounds have a memory."""
+        if self.decoded is None:
+            return read(value, self)
+        return self.decoded.get(value, lambda value: read(value, self), read)
 
     def of(self, epoch: int) -> "Bounds":
         """The bounds of a known epoch; raises `UnknownEpoch`."""
@@ -95,13 +103,19 @@ class Bounds:
         if epoch > present:
             raise UnknownEpoch(f"epoch {epoch} is not known here, the newest is {present}")
         return Bounds(
-            chain_id=self.chain_id, members=self.earlier[epoch], earlier=self.earlier[:epoch]
+            chain_id=self.chain_id,
+            members=self.earlier[epoch],
+            earlier=self.earlier[:epoch],
+            decoded=self.decoded,
         )
 
     def extended(self, members: int) -> "Bounds":
         """The bounds of the next epoch."""
         return Bounds(
-            chain_id=self.chain_id, members=members, earlier=(*self.earlier, self.members)
+            chain_id=self.chain_id,
+            members=members,
+            earlier=(*self.earlier, self.members),
+            decoded=self.decoded,
         )
 
 
@@ -303,6 +317,10 @@ def _distinct(proofs: tuple[VoteProof, ...], needed: int, excluded: int | None) 
 
 
 def prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
+    return bounds.once(value, _prepared_certificate)
+
+
+def _prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
     proposal, proofs = fields(value, 2)
     first = pre_prepare(proposal, bounds)
     bounds = bounds.of(first.epoch)
@@ -315,6 +333,10 @@ def prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
 
 
 def block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
+    return bounds.once(value, _block_certificate)
+
+
+def _block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
     body, proofs = fields(value, 2)
     claim = checkpoint(body)
     bounds = bounds.of(claim.epoch)
@@ -345,6 +367,10 @@ def pre_prepare(value: Value, bounds: Bounds) -> PrePrepare:
 
 
 def view_change(value: Value, bounds: Bounds) -> ViewChange:
+    return bounds.once(value, _view_change)
+
+
+def _view_change(value: Value, bounds: Bounds) -> ViewChange:
     epoch, view, who, count, certified, prepared, signed = fields(value, 7)
     bounds = bounds.of(number(epoch))
     entries = rows(prepared, WINDOW_BLOCKS)

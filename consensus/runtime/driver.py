@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 import structlog
 
 from consensus.core import frames, inputs
+from consensus.core.decoded import Decoded
 from consensus.core.effects import (
     Accuse,
     CheckSnapshot,
@@ -191,7 +192,7 @@ class Driver:
         """
         self.replica = replica
         self._committee = replica.committee
-        self._bounds = bounds
+        self._bounds = replace(bounds, decoded=Decoded())
         self._secret = secret
         self._verifiers = [*earlier, list(verifiers)]
         self._links = links

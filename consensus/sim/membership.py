@@ -14,7 +14,7 @@ from functools import partial
 from itertools import pairwise
 
 from consensus.core.epochs import Epochs
-from consensus.core.messages import BlockCertificate, certificate_signatures
+from consensus.core.messages import BlockCertificate
 from consensus.core.quorum import faults
 from consensus.core.records import EpochBegun, Tip
 from consensus.core.types import Phase
@@ -211,7 +211,7 @@ def convince(cluster: Cluster, node: Node) -> None:
 
 def _certified(cluster: Cluster, epochs: Epochs, certificate: BlockCertificate) -> None:
     claim = certificate.checkpoint
-    for epoch, signer, signed, signature in certificate_signatures(certificate, cluster.chain_id):
+    for epoch, signer, signed, signature in certificate.jobs(cluster.chain_id):
         key = int(epochs.sets[epoch].members[signer].name)
         require(sign(key, signed) == signature, f"a forged certificate of block {claim.height}")
     stored = cluster.checker.log.get(claim.height)

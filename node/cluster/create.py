@@ -6,6 +6,7 @@ nothing half made. Each secret is written once, with mode 0600.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import time
@@ -18,6 +19,7 @@ from node.cluster.manifest import Cluster, Member, member_at
 from node.config.explain import toml_value
 from node.errors import ClusterExists, HomeExists
 from node.home import Home, write_new
+from node.limits import NODES_PER_CORE_AT_EASE, VIEW_TIMEOUT_MS
 from node.wallet import create_wallet
 
 if TYPE_CHECKING:
@@ -174,6 +176,7 @@ def node_toml(
     host: str,
     peers: dict[str, str],
     idle_block_interval_ms: int | None = None,
+    view_timeout_ms: int = VIEW_TIMEOUT_MS,
     role: str = "validator",
 ) -> str:
     """Write the configuration of a new home: only what is not a default."""
@@ -192,20 +195,35 @@ def node_toml(
         "[http]",
         f'listen = "[::1]:{base_port + HTTP_PORT_OFFSET}"',
         "",
-        *(
-            (
-                "[consensus]",
-                "# Lively for trying things out; the default is 10000.",
-                f"idle_block_interval_ms = {idle_block_interval_ms}",
-                "",
-            )
-            if idle_block_interval_ms
-            else ()
-        ),
+        *_consensus(idle_block_interval_ms, view_timeout_ms),
         "[peers]",
         *(f"{toml_value(node_id)} = {toml_value(address)}" for node_id, address in peers.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _consensus(idle_block_interval_ms: int | None, view_timeout_ms: int) -> list[str]:
+    lines = []
+    if idle_block_interval_ms:
+        lines += [
+            "# Lively for trying things out; the default is 10000.",
+            f"idle_block_interval_ms = {idle_block_interval_ms}",
+        ]
+    if view_timeout_ms != VIEW_TIMEOUT_MS:
+        lines += [
+            f"# Many nodes share the cores of this machine; the default is {VIEW_TIMEOUT_MS}.",
+            f"view_timeout_ms = {view_timeout_ms}",
+        ]
+    return ["[consensus]", *lines, ""] if lines else []
+
+
+def shared_view_timeout_ms(nodes: int, cores: int) -> int:
+    """Patience with a primary where all nodes of a cluster share one machine.
+
+    The default once for every `NODES_PER_CORE_AT_EASE` nodes of each core, rounded down: agreement
+    under load takes as much longer. Nodes without that patience depose honest primaries.
+    """
+    return VIEW_TIMEOUT_MS * max(1, nodes // (NODES_PER_CORE_AT_EASE * cores))
 
 
 def _make(
@@ -237,6 +255,7 @@ def _make(
                 host="::1",
                 peers=_peers_of(member, members),
                 idle_block_interval_ms=LOCAL_IDLE_BLOCK_INTERVAL_MS,
+                view_timeout_ms=shared_view_timeout_ms(nodes, os.cpu_count() or 1),
             ),
         )
     cluster = Cluster(

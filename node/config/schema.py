@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 from consensus.limits import SNAPSHOT_PERIOD_BLOCKS
-from node.limits import RETAIN_BLOCKS_MIN
+from node.limits import RETAIN_BLOCKS_MIN, VIEW_TIMEOUT_MS
 
 ADDRESS_EXAMPLE: Final = '"[::1]:9292"'
 NAME_PATTERN: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -187,7 +187,7 @@ class ConsensusSection(Section):
     """Agreement. All validators of a cluster should use the same values."""
 
     view_timeout_ms: int = Field(
-        default=1_000,
+        default=VIEW_TIMEOUT_MS,
         ge=100,
         le=60_000,
         description="First patience with a primary before a view change; adapts upwards. Raise it "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -8,12 +9,18 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from node.cluster import operate
-from node.cluster.create import create_cluster, create_single
+from node.cluster.create import (
+    create_cluster,
+    create_single,
+    node_toml,
+    shared_view_timeout_ms,
+)
 from node.cluster.manifest import Cluster, Member, check_layout, check_rotation, find_cluster
 from node.core.genesis import Genesis
 from node.errors import (
@@ -27,6 +34,7 @@ from node.errors import (
     PortInUse,
 )
 from node.home import Home, write_replacing
+from node.limits import VIEW_TIMEOUT_MS
 from node.preflight import inspect, read_genesis
 from node.processes import Listen, Process, command_line, holder_of, process, require_free, taken
 from node.tests.conftest import PASSPHRASE, free_base_port
@@ -70,6 +78,21 @@ def test_every_home_of_a_new_cluster_passes_all_checks(made_cluster: Cluster) ->
         result = inspect(member.home.path)
         assert result.ok, result.errors
         assert all(check.state == "ok" for check in result.checks)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cores", "times"),
+    [(4, 2, 1), (7, 2, 1), (8, 2, 2), (21, 2, 5), (21, 8, 1), (1, 1, 1)],
+)
+def test_nodes_that_crowd_a_machine_are_more_patient(nodes: int, cores: int, times: int) -> None:
+    assert shared_view_timeout_ms(nodes, cores) == times * VIEW_TIMEOUT_MS
+
+
+def test_only_a_patience_that_is_no_default_is_written() -> None:
+    write = functools.partial(node_toml, name="n0", base_port=9290, host="::1", peers={})
+    usual, patient = write(), write(view_timeout_ms=5 * VIEW_TIMEOUT_MS)
+    assert "[consensus]" not in usual
+    assert tomllib.loads(patient)["consensus"] == {"view_timeout_ms": 5 * VIEW_TIMEOUT_MS}
 
 
 def test_a_cluster_is_never_made_over_another(made_cluster: Cluster) -> None:
