@@ -67,6 +67,16 @@ class Usage:
     rss_mb: float
 
 
+def usage_of(pid: int) -> Usage:
+    """Return CPU seconds, user and system, and resident memory of a process so far."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return Usage(
+        cpu_s=(int(words[11]) + int(words[12])) / CLOCK_TICKS_PER_S,
+        rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+    )
+
+
 def until(
     condition: Callable[[], Answer | None], what: str, *, timeout_s: float, poll_s: float = POLL_S
 ) -> Answer:
@@ -233,12 +243,7 @@ class Member:
         found = self.process
         if found is None:
             raise WaitExpired(f"{self.name} is not running")
-        words = Path(f"/proc/{found.pid}/stat").read_text().rpartition(")")[2].split()
-        pages = int(Path(f"/proc/{found.pid}/statm").read_text().split()[1])
-        return Usage(
-            cpu_s=(int(words[11]) + int(words[12])) / CLOCK_TICKS_PER_S,
-            rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-        )
+        return usage_of(found.pid)
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the end of the log."""

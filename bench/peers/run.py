@@ -32,6 +32,7 @@ if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bench import agreement
+from bench.network import usage_of
 from bench.report import Result, machine, progress, rounded
 
 SOURCES: Final = Path(__file__).parent
@@ -50,9 +51,15 @@ HOTSTUFF: Final = (
     "--measurement-interval", "1s", "--log-level", "error", "--duration", f"{SECONDS}s",
 )  # fmt: skip
 OURS: Final = frozenset(
-    {"bft_n4_idle_p50_ms", "bft_n4_4000_p50_ms", "bft_n4_4000_p99_ms", "bft_n4_signed_tx_per_s"}
+    {
+        "bft_n4_idle_p50_ms",
+        "bft_n4_4000_p50_ms",
+        "bft_n4_4000_p99_ms",
+        "bft_n4_signed_tx_per_s",
+        "bft_n4_cpu_ms_per_op",
+    }
 )
-UNITS: Final = {"ms": "ms", "s": "tx/s"}
+UNITS: Final = {"ms": "ms", "s": "tx/s", "op": "ms", "mb": "MB"}
 
 Round = dict[str, float]
 
@@ -143,30 +150,40 @@ def cometbft(binaries: Path) -> Round:
         "cometbft_n4_idle_p50_ms": float(idle["p50"]),
         "cometbft_n4_4000_p50_ms": float(steady["p50"]),
         "cometbft_n4_tx_per_s": float(saturated["committed_tps"]),
+        "cometbft_n4_cpu_ms_per_op": saturated["cpu_s"] * 1e3 / saturated["applied"],
+        "cometbft_n4_rss_mb": saturated["rss_mb"],
     }
 
 
 def _cometbft_load(binaries: Path, rate: int, *options: str) -> dict[str, Any]:
-    with _cometbft_network(binaries) as folder:
+    """What `analyze` says, with `applied`, and `cpu_s` and `rss_mb` of the nodes (sum, largest)."""
+    with _cometbft_network(binaries) as (folder, pids):
         events = folder / "events.csv"
+        before_s = sum(usage_of(pid).cpu_s for pid in pids)
         sent = _json(
             binaries, "load", "-r", str(rate), "-T", f"{SECONDS}s", "-o", str(events), *options
         )
+        used = [usage_of(pid) for pid in pids]
         data = folder / "node0" / "data"
     # The database can be read once the nodes have ended; its folder is kept until then.
     start = int(sent["start_ns"])
     try:
-        return _json(
+        found = _json(
             binaries, "analyze", "-data", str(data), "-events", str(events), "-warm",
             str(WARM_UP_S), "-start", str(start), "-end", str(start + SECONDS * 10**9),
         )  # fmt: skip
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return found | {
+        "applied": float(found["committed_total"]),
+        "cpu_s": sum(usage.cpu_s for usage in used) - before_s,
+        "rss_mb": max(usage.rss_mb for usage in used),
+    }
 
 
 @contextlib.contextmanager
-def _cometbft_network(binaries: Path) -> Iterator[Path]:
-    """Four nodes for the length of a `with`; the folder stays."""
+def _cometbft_network(binaries: Path) -> Iterator[tuple[Path, list[int]]]:
+    """Four nodes for the length of a `with`, their folder, which stays, and their pids."""
     folder = Path(tempfile.mkdtemp(prefix="hypermesh-peers-"))
     subprocess.run(
         [binaries / "cometbft-load", "gennet", "-n", str(NODES), "-o", folder, *TUNING], check=True
@@ -178,7 +195,7 @@ def _cometbft_network(binaries: Path) -> Iterator[Path]:
             nodes.append(subprocess.Popen(command, stdout=log, stderr=log))
     try:
         _wait_until_connected()
-        yield folder
+        yield folder, [node.pid for node in nodes]
     finally:
         for node in nodes:
             node.send_signal(signal.SIGTERM)
