@@ -16,12 +16,15 @@ the senders of each. `sender_at` says where payloads of a kind name their sender
 mean nothing here; payloads without one are one sender, their source. What one sender has pending
 leaves in the order it came.
 
-`take`, `pending_batch` and `page` bound the *body* of the batch they return; `take` returns None
-also when the next payload alone exceeds the bound, which no bound of at least
+`take`, `pending_batch`, `page` and `unproposed` bound the *body* of the batch they return; `take`
+returns None also when the next payload alone exceeds the bound, which no bound of at least
 `PAYLOAD_SIZE_BYTES_MAX + 8` ever does. `page(first, ...)` shows custody from arrival number `first`
-on, with (arrival, source, since ms, proposed) of each payload. `remove(batch, remember)` remembers
-a payload as recently executed unless its byte in `remember` is 0: give 0 for a *refused* payload,
-which may come back.
+on, with (arrival, source, since ms, proposed) of each payload. `unproposed(first, until_ms, ...)`
+shows of it what no batch holds and what came no later than `until_ms`, with the arrival number to
+go on from and since when the next payload there waits, None if there is none.
+
+`remove(batch, remember)` remembers a payload as recently executed unless its byte in `remember` is
+0: give 0 for a *refused* payload, which may come back.
 """
 
 from typing import Final

@@ -191,6 +191,13 @@ def _mempool(status: Status) -> str | None:
     return f"{status.mempool_count:,} waiting" if status.mempool_count > limit else None
 
 
+def _record(status: Status) -> str | None:
+    count = status.records_damaged
+    return (
+        None if not count else f"{count} record{'s' if count > 1 else ''} cannot be read any more"
+    )
+
+
 def _no_lie(status: Status) -> str | None:
     if status.faults_tolerated:
         return None
@@ -345,6 +352,15 @@ ITEMS: Final = (
         next_step="move validators to homes whose issuing key the root certified (`hypermesh ca "
         "sign-issuer`): `hypermesh validator propose --rotate NAME=HOME`",
         judge=_issuers,
+    ),
+    HealthItem(
+        code="record-damaged",
+        title="A certificate in consensus.db is damaged",
+        severity=Severity.ERROR,
+        blocks_ready=False,
+        next_step="look at the disk; the next start refuses this file: while all others are up, "
+        "recover this node as after a lost disk",
+        judge=_record,
     ),
     HealthItem(
         code="no-lie-tolerated",

@@ -83,6 +83,7 @@ class Status:
     log_issuers: int = 0  # validators of the present set that have an issuing certificate
     height_oldest: int = 1  # the lowest block that was not pruned
     mempool_oldest_ms: int = 0  # age of the oldest payload that waits, 0 for none
+    records_damaged: int = 0  # certificates in consensus.db found damaged since the start
     stall: str = ""  # why nothing is executed although something should be; empty while all is well
 
 

@@ -2,9 +2,9 @@
 
 The clock of the oldest payload starts at the later of its first sight and the entry into the view,
 and runs for T, doubled for each view that failed in a row. After a quarter of T it is forwarded, so
-a primary that never saw it has the rest. T follows the measured time from first sight to execution,
-between a floor and a cap. Nothing here looks at throughput: that deposes honest primaries under
-open-loop load.
+a primary that never saw it has the rest; see `_forward_at` for how much, and how often. T follows
+the measured time from first sight to execution, between a floor and a cap. Nothing here looks at
+throughput: that deposes honest primaries under open-loop load.
 
 What views that failed have doubled comes down only with evidence that less is enough: see
 `on_block`. A machine that is slow for a while would else depose each primary after its first block.
@@ -13,13 +13,15 @@ What views that failed have doubled comes down only with evidence that less is e
 from typing import TYPE_CHECKING
 
 from consensus.core.effects import Fault, ForwardCustody
-from consensus.core.inputs import CustodyChanged, Timer
+from consensus.core.inputs import CustodyChanged, CustodyShown, Timer
 from consensus.core.phases import propose, view_change
+from consensus.core.types import NOBODY
 from consensus.limits import (
     BACKOFF_DOUBLINGS_MAX,
     CLOCK_STALE_MS_MAX,
     JUDGED_BATCHES,
     QUICK_BLOCKS,
+    SLOW_VIEW_PATIENCES_MAX,
     SUSPICIONS_POSTPONED_MAX,
 )
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 def on_changed(replica: "Replica", custody: CustodyChanged) -> None:
     """Payloads came or went."""
     before = replica.oldest_us
+    had_pending = replica.pending > 0
     replica.pending = custody.pending
     replica.pending_bytes = custody.pending_bytes
     replica.oldest_us = custody.oldest_us
@@ -37,7 +40,7 @@ def on_changed(replica: "Replica", custody: CustodyChanged) -> None:
         replica.ages_us.append(replica.now.monotonic_us - before)
         _adapt(replica)
     propose.propose(replica)
-    if before != custody.oldest_us:
+    if before != custody.oldest_us or not had_pending:
         arm(replica)
 
 
@@ -54,24 +57,31 @@ def _adapt(replica: "Replica") -> None:
     )
 
 
-def on_block(replica: "Replica", accepted_us: int) -> None:
+def on_block(replica: "Replica", accepted_us: int | None) -> None:
     """A block of this view was executed: how much patience did it need?
 
-    It took the time since its PRE-PREPARE. (How long payloads have waited says nothing: a primary
-    can starve one client and serve all others.) It is quick if that is under a quarter of the
-    present patience. After `QUICK_BLOCKS` quick ones in a row, over no less than that patience, it
-    comes down to the least doubling of T under which all of them would have been quick. Views that
-    fail meanwhile are no slow blocks: in a set that rotates, a dead member fails one every round.
+    It took the time since it, and all before it, could be voted for; what the primary dates ahead
+    or sends out of order proves nothing about the machine, nor does what was accepted in an earlier
+    life (None). (How long payloads have waited says nothing either: a primary can starve one client
+    and serve all others.) It is quick if that is under a quarter of the present patience. After
+    `QUICK_BLOCKS` quick ones in a row, over no less than that patience, it comes down to the least
+    doubling of T under which all of them would have been quick. Views that fail meanwhile are no
+    slow blocks: in a set that rotates, a dead member fails one every round.
 
     So on a slow machine the patience stays above four times its slowest block, and on one that has
     recovered it is back at T within 48 T (32 and 16) and twice `QUICK_BLOCKS` blocks.
     """
+    if accepted_us is None:
+        return
     now = replica.now.monotonic_us
-    took = now - accepted_us
+    since = min(now, max(accepted_us, replica.blocks_since_us))
+    replica.blocks_since_us = since
+    took = now - since
     patience = view_change.timeout_us(replica)
     replica.view_works = 4 * took < patience
     if not replica.view_works:
         replica.quick_blocks = 0
+        _lose_patience(replica)
         return
     if not replica.quick_blocks:
         replica.quick_since_us = now
@@ -85,6 +95,19 @@ def on_block(replica: "Replica", accepted_us: int) -> None:
     while doublings and 4 * replica.quick_us_max < replica.request_timeout_us << (doublings - 1):
         doublings -= 1
     replica.failed_views = doublings
+
+
+def _lose_patience(replica: "Replica") -> None:
+    """One view may not keep the patience up for ever: its primary can make blocks slow at will.
+
+    It need only send a PRE-PREPARE to some at once and to the others late, and no clock here can
+    tell that from a slow machine. Where the machine is slow, the view fails, and that is put right.
+    """
+    since = max(replica.entered_us, replica.patient_since_us)
+    now = replica.now.monotonic_us
+    if now - since >= SLOW_VIEW_PATIENCES_MAX * view_change.timeout_us(replica):
+        replica.patient_since_us = now
+        replica.failed_views = max(0, min(replica.failed_views, BACKOFF_DOUBLINGS_MAX) - 1)
 
 
 def arm(replica: "Replica") -> None:
@@ -105,19 +128,26 @@ def _next(replica: "Replica") -> int | None:
     times = [_idle_deadline(replica)]
     if replica.oldest_us is not None:
         times.append(_custody_deadline(replica, replica.oldest_us))
-        if _to_forward(replica, replica.oldest_us):
+        if replica.pending and _forwards(replica):
             times.append(_forward_at(replica, replica.oldest_us))
     return min(times)
 
 
-def _to_forward(replica: "Replica", oldest_us: int) -> bool:
-    """Whether the oldest payload came after the last forwarding to the primary of this view."""
-    sent = replica.forwarded_us
-    return not replica.is_primary and (sent is None or sent < oldest_us)
-
-
 def _forward_at(replica: "Replica", oldest_us: int) -> int:
-    return oldest_us + replica.request_timeout_us // 4
+    """When the next payloads are shown to the primary of this view.
+
+    A quarter of T after the oldest one came that it was not shown and has not proposed; and T / 8
+    after the last ones, so that it is shown six times as many as fit before any of them is T old.
+    Each payload is shown once in a view.
+
+    A primary with full batches has more to propose than it can: what is old here waits there too,
+    most likely, and showing it is traffic for who has most. Such a one is shown them each T / 2.
+    """
+    timeout = replica.request_timeout_us
+    at = max(oldest_us, replica.unshown_us) + timeout // 4
+    if replica.forwarded_us is not None:
+        at = max(at, replica.forwarded_us + timeout // (2 if replica.crowded else 8))
+    return at
 
 
 def _patience_us(replica: "Replica") -> int:
@@ -168,9 +198,12 @@ def on_suspect(replica: "Replica") -> None:
     elif now >= _idle_deadline(replica):
         view_change.start(replica, replica.view + 1, "no block for too long")
     elif (
-        oldest is not None and _to_forward(replica, oldest) and now >= _forward_at(replica, oldest)
+        oldest is not None
+        and replica.pending
+        and _forwards(replica)
+        and now >= _forward_at(replica, oldest)
     ):
-        forward(replica)
+        _forward(replica, now - replica.request_timeout_us // 8)
     if replica.active:
         arm(replica)
         if replica.suspect_at is not None and replica.suspect_at <= now:
@@ -179,10 +212,43 @@ def on_suspect(replica: "Replica") -> None:
             replica.set_timer(Timer.SUSPECT, replica.suspect_at)
 
 
-def forward(replica: "Replica") -> None:
-    """Show the primary of this view what waits here."""
+def show_from_start(replica: "Replica") -> None:
+    """The next primary was shown nothing, and has proposed nothing."""
+    replica.forwarded_us = None
+    replica.forward_first = 0
+    replica.unshown_us = 0
+    replica.crowded = False
+
+
+def on_entry(replica: "Replica") -> None:
+    """A view or an epoch begins: show its primary at once what waits here."""
+    if replica.oldest_us is not None and _forwards(replica):
+        _forward(replica, replica.now.monotonic_us)
+
+
+def _forwards(replica: "Replica") -> bool:
+    """Members only: nobody takes payloads from a node outside the set."""
+    return not replica.is_primary and replica.me != NOBODY
+
+
+def _forward(replica: "Replica", until_us: int) -> None:
+    """Show the primary of this view more of what waits here, as old as this or older."""
     replica.forwarded_us = replica.now.monotonic_us
-    replica.emit(ForwardCustody(peer=replica.committee.primary(replica.view)))
+    replica.emit(
+        ForwardCustody(
+            peer=replica.committee.primary(replica.view),
+            first=replica.forward_first,
+            until_us=until_us,
+        )
+    )
+
+
+def on_shown(replica: "Replica", shown: CustodyShown) -> None:
+    """The primary was shown what comes before this place."""
+    replica.forward_first = shown.first
+    now = replica.now.monotonic_us
+    replica.unshown_us = now if shown.waiting_us is None else shown.waiting_us
+    arm(replica)
 
 
 def remind(replica: "Replica") -> None:

@@ -192,19 +192,24 @@ class TakeBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseCustody:
-    """We lead a new view: all custody may be proposed again, except what is in these bodies."""
+    """A view begins: nothing in custody is proposed in it, except what is in these bodies."""
 
     in_flight: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardCustody:
-    """Send the oldest custody payloads again: the primary may never have seen them.
+    """Send custody payloads again, at most `FORWARD_PAYLOADS_MAX`, the oldest first.
 
-    To everybody (`peer` is None) when they have waited for so long that others must know of them.
+    To the primary, which may never have seen them: what nobody has proposed, from place `first` of
+    custody on, first seen at `until_us` or before. Answer `CustodyShown`, in the same turn.
+    To everybody (`peer` is None, no answer) the oldest of all, when they have waited for so long
+    that others must know of them.
     """
 
     peer: ReplicaIndex | None
+    first: int = 0
+    until_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -317,10 +317,8 @@ def _begin(replica: "Replica", roots: set[Digest]) -> None:
     for timer in (Timer.PROPOSE, Timer.IDLE, Timer.VIEW_CHANGE, Timer.CLOCK):
         replica.clear_timer(timer)
     replica.release_bodies(roots)
-    if replica.is_primary:
-        replica.emit(ReleaseCustody(in_flight=()))
-    elif replica.oldest_us is not None:
-        custody.forward(replica)
+    replica.emit(ReleaseCustody(in_flight=()))
+    custody.on_entry(replica)
     retransmit.send_status_to_all(replica)
     recovery.may_start(replica)
     catch_up.fetch(replica)

@@ -64,6 +64,14 @@ class BatchTaken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CustodyShown:
+    """Answer to `ForwardCustody` to a primary. Places in custody only grow."""
+
+    first: int  # the place to go on from
+    waiting_us: int | None  # first sight of the oldest payload from there on that is not proposed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Executed:
     """The block of the last `Execute` is durable in `state.db`."""
 
@@ -73,6 +81,7 @@ class Executed:
     next_validators: ValidatorSet | None = None  # the next set, if this block decided on it
     payloads: int = 0
     malformed: int = 0  # payloads that fail stateless checks: undecodable, wrong chain, oversized
+    full: bool = False  # the batch is so large that its primary may have had more to propose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +167,7 @@ Input = (
     | Received
     | BodyHeld
     | BatchTaken
+    | CustodyShown
     | Executed
     | SnapshotChecked
     | ChunkKept

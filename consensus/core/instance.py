@@ -58,7 +58,7 @@ class Instance:
         self.pre_prepare: PrePrepare | None = None
         self.reproposed = False
         self.accepted_durably = False
-        self.accepted_us = 0
+        self.accepted_us: int | None = None  # when it could first be voted for, in this life
         self.voted_prepare = False
         self.voted_commit = False
         self.prepared = False

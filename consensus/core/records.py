@@ -59,6 +59,7 @@ class RecordKind(IntEnum):
     EPOCH_BEGUN = 13
     RETIRED = 14
     AGREED = 15
+    DIVERGED = 16
 
 
 BIRTH_KEY: Final = (RecordKind.BIRTH, 0)
@@ -188,6 +189,20 @@ class Retired:
     base: Height  # the last block it may have voted for
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diverged:
+    """This block of ours, or the state after it, turned out not to be the certified one.
+
+    A later life halts at once if its state still comes from this block. Where somebody put another
+    state in its place the record means nothing, and goes with the next certificate.
+    """
+
+    height: Height
+    header_hash: Digest
+    state_root: Digest  # after the block
+    sound_through: Height  # up to here our blocks are known to be the certified ones
+
+
 def reborn(chain_id: Digest, node_id: Digest, incarnation: int) -> tuple[Birth, Recovery]:
     """The first records of a store made again after disk loss, for one transaction.
 
@@ -214,6 +229,7 @@ Record = (
     | Recovery
     | EpochBegun
     | Retired
+    | Diverged
     | Agreed
 )
 
@@ -279,6 +295,8 @@ def record_key(record: Record) -> tuple[int, int]:
             return RecordKind.RETIRED, record.epoch
         case Agreed():
             return RecordKind.AGREED, record.header.sequence
+        case Diverged():
+            return RecordKind.DIVERGED, 0
         case _:
             assert_never(record)
 
@@ -292,6 +310,8 @@ def record_sequence(record: Record) -> int:
             return record.certificate.sequence
         case OwnVotes():
             return record.vector.top
+        case Diverged():
+            return max(1, record.height)
         case _:
             return 0
 
@@ -328,6 +348,10 @@ def encode_record(record: Record) -> Row:
             data = encode((record.epoch, record.base))
         case Agreed():
             data = encode(record.header.value())
+        case Diverged():
+            data = encode(
+                (record.height, record.header_hash, record.state_root, record.sound_through)
+            )
         case _:
             assert_never(record)
     return Row(kind=kind, key=key, sequence=record_sequence(record), data=data)
@@ -457,6 +481,14 @@ def _decode(kind: int, value: Value, bounds: wire.Bounds) -> Record:
             return Retired(epoch=Epoch(wire.number(epoch)), base=Height(wire.number(base)))
         case RecordKind.AGREED:
             return Agreed(header=wire.batch_header(value, bounds))
+        case RecordKind.DIVERGED:
+            height, header_hash, state_root, sound_through = wire.fields(value, 4)
+            return Diverged(
+                height=Height(wire.number(height)),
+                header_hash=wire.digest(header_hash),
+                state_root=wire.digest(state_root),
+                sound_through=Height(wire.number(sound_through)),
+            )
         case _:
             raise MalformedMessage("unknown kind of record")
 

@@ -28,6 +28,7 @@ from consensus.core.records import (
     Agreed,
     Anchor,
     Birth,
+    Diverged,
     EpochBegun,
     ExecutedBlock,
     LastNumber,
@@ -63,6 +64,7 @@ def restore(
     birth: Birth | None = None
     entered = ViewEntered(epoch=replica.committee.epoch, view=View(0), active=True)
     held: NewView | None = None
+    diverged: Diverged | None = None
     accepted: list[PrePrepare] = []
     vectors: list[VoteVector] = []
     stamps: list[Stamp] = []
@@ -109,6 +111,8 @@ def restore(
                 replica.retired = max(replica.retired, record.epoch)
             case Agreed():
                 pass  # only to execute blocks again
+            case Diverged():
+                diverged = record
     if replica.first_sequence and replica.phase is Phase.STARTING:
         # Recovered in an earlier life: numbers went on above everything that was lost.
         replica.last_number = Number(
@@ -130,7 +134,24 @@ def restore(
     own = replica.uncertified.get(replica.certified)
     if own is not None:
         checkpoint.agrees(replica, own)  # an earlier life may have halted here
+    if diverged is not None and replica.phase is not Phase.HALTED:
+        _restore_divergence(replica, diverged)
     replica.drop_below_floor()
+
+
+def _restore_divergence(replica: "Replica", record: Diverged) -> None:
+    """Halt as the earlier life did, unless the state is another one now."""
+    own = replica.uncertified.get(record.height)
+    if own is None and replica.tip.height == record.height:
+        own = replica.tip
+    if own is None or (own.header_hash, own.state_root) != (record.header_hash, record.state_root):
+        return
+    replica.confirm(record.sound_through)
+    replica.diverge(
+        f"an earlier life found that block {record.height}, or the state after it, is not the "
+        "certified one",
+        block=own,
+    )
 
 
 def _restore_confirmed(replica: "Replica", certificate: BlockCertificate) -> None:

@@ -31,6 +31,7 @@ from consensus.core.effects import (
     Halt,
     Misbehaved,
     Note,
+    Persist,
     SetTimer,
 )
 from consensus.core.effects import Event as Noteworthy
@@ -40,6 +41,7 @@ from consensus.core.inputs import (
     BodyHeld,
     ChunkKept,
     CustodyChanged,
+    CustodyShown,
     Executed,
     Input,
     LaterEpoch,
@@ -83,7 +85,7 @@ from consensus.core.messages import (
 )
 from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
 from consensus.core.quorum import quorum, weak_quorum
-from consensus.core.records import ExecutedBlock, PeerStamp, Record
+from consensus.core.records import Diverged, ExecutedBlock, PeerStamp, Record
 from consensus.core.types import (
     GENESIS_HEIGHT,
     NO_DIGEST,
@@ -324,6 +326,8 @@ class Replica:
         self.quick_blocks = 0  # in a row, in whatever views
         self.quick_since_us = 0
         self.quick_us_max = 0
+        self.blocks_since_us = 0  # the latest acceptance of all blocks executed in this life
+        self.patient_since_us = 0  # a doubling was last taken back without evidence
         self.view_changes: dict[ReplicaIndex, ViewChange] = {}
         self.own_view_change: ViewChange | None = None
         self.new_view: NewView | None = None
@@ -343,6 +347,9 @@ class Replica:
         self.taking = False
         self.proposed_us: int | None = None
         self.forwarded_us: int | None = None  # custody, to the primary of this view
+        self.forward_first = 0  # the place in custody to go on from
+        self.unshown_us = 0  # what came before is shown to the primary, proposed by it, or gone
+        self.crowded = False  # the last batch of this primary was full
         self.judged: deque[tuple[int, int]] = deque(maxlen=JUDGED_BATCHES)  # payloads, malformed
         self.stale_since_us: int | None = None
 
@@ -376,6 +383,8 @@ class Replica:
                 transfer.on_restored(self, message)
             case CustodyChanged():
                 custody.on_changed(self, message)
+            case CustodyShown():
+                custody.on_shown(self, message)
             case TimerFired():
                 self._fire(message.timer)
             case PeerConnected():
@@ -737,15 +746,29 @@ class Replica:
         self.phase = Phase.HALTED
         self.effects.append(Halt(reason=reason))
 
-    def diverge(self, reason: str, *, below: int | None = None) -> None:
-        """Stop because our state is not the certified one.
+    def diverge(
+        self, reason: str, *, below: int | None = None, block: ExecutedBlock | None = None
+    ) -> None:
+        """Stop because our state is not the certified one, in this life and the next ones.
 
         With `below`, the blocks below it are known to be the certified ones; else only those that
-        were compared. Nothing of a later block may be told to anybody.
+        were compared. Nothing of a later block may be told to anybody. `block` is the one whose
+        state differs, the newest if that is not given.
         """
         if below is not None:
             self.confirm(below - 1)
         self.sound_through = self.confirmed
+        found = self.tip if block is None else block
+        self.emit(
+            Persist(
+                record=Diverged(
+                    height=found.height,
+                    header_hash=found.header_hash,
+                    state_root=found.state_root,
+                    sound_through=self.sound_through,
+                )
+            )
+        )
         self.halt(f"{reason}: this node's data is damaged or its software differs")
 
     def confirm(self, height: int) -> None:

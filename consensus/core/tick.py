@@ -62,6 +62,7 @@ from consensus.core.records import (
     Accepted,
     Agreed,
     Anchor,
+    Diverged,
     LastNumber,
     NewViewHeld,
     OwnViewChange,
@@ -301,12 +302,11 @@ class Gather:
     def last_tick(self, author: Author) -> Tick | None:
         """What must be durable of a replica that halted.
 
-        That it lost memory of its votes, and the certificate that its state differs from. It says
-        nothing any more, so of all else that was gathered nothing is written.
+        That it lost memory of its votes, that its state differs, and the certificate that showed
+        it. It says nothing any more, so of all else that was gathered nothing is written.
         """
-        records = tuple(
-            [found for found in self._records.values() if isinstance(found, Recovery | Tip)]
-        )
+        last = Recovery | Tip | Diverged
+        records = tuple([found for found in self._records.values() if isinstance(found, last)])
         self._clear()
         if not records:
             return None

@@ -64,6 +64,9 @@ from consensus.errors import MalformedMessage, UnknownEpoch, invariant
 from consensus.limits import (
     BATCH_PAYLOADS_MAX,
     BATCH_SIZE_BYTES_MAX,
+    BATCH_SIZE_BYTES_TARGET,
+    FORWARD_PAYLOADS_MAX,
+    FORWARD_SIZE_BYTES_MAX,
     IN_FLIGHT_BLOCKS_MAX,
     INLINE_BODY_BYTES_MAX,
     WINDOW_BLOCKS,
@@ -73,6 +76,7 @@ from consensus.runtime.store import Body, CommitFailed, Committed
 from native import FalconVerifier, verify_many
 from native.batches import Batch
 from native.errors import NativeError
+from native.limits import PAYLOAD_SIZE_BYTES_MAX
 from transport import ChannelKind
 
 if TYPE_CHECKING:
@@ -90,8 +94,6 @@ if TYPE_CHECKING:
 
 JOBS_PER_CALL: Final = 4_096  # signatures checked in one call: 40 ms, then the loop breathes
 REFUSALS_LOGGED_MAX: Final = 100  # a liar must not fill the disk with lines; the counter goes on
-FORWARD_PAYLOADS_MAX: Final = 512  # of one custody forward: one frame of at most 256 KiB
-FORWARD_SIZE_BYTES_MAX: Final = 262_144
 INBOX_FRAMES_MAX: Final = 4_096  # ~100 turns of a busy cluster of 21; beyond that we drop and count
 STORED_SEQUENCES_MAX: Final = 1_024  # how long we remember that a body is already on disk
 PATIENCE_US: Final = 5_000  # CHECKPOINT leaves wait this long for other votes to travel with
@@ -334,6 +336,8 @@ class Driver:
                 next_validators=next_validators,
                 payloads=len(batch),
                 malformed=malformed,
+                full=len(batch) >= BATCH_PAYLOADS_MAX
+                or batch.size > BATCH_SIZE_BYTES_TARGET - PAYLOAD_SIZE_BYTES_MAX,
             )
         )
         self._watch_custody()
@@ -583,13 +587,7 @@ class Driver:
                         self._mempool.mark_proposed(batch)
                 self._watch_custody()
             case ForwardCustody():
-                batch = self._mempool.pending_batch(FORWARD_PAYLOADS_MAX, FORWARD_SIZE_BYTES_MAX)
-                if batch is not None:
-                    kind = int(frames.FrameType.PAYLOADS)
-                    if effect.peer is None:
-                        self._links.broadcast_nowait(ChannelKind.BULK, kind, batch)
-                    else:
-                        self._links.send_nowait(effect.peer, ChannelKind.BULK, kind, batch)
+                self._forward(effect)
             case ForgetBody():
                 root = effect.payload_root
                 if root != EMPTY_ROOT and not self.replica.holds(root):
@@ -666,6 +664,21 @@ class Driver:
             pending=self._mempool.pending(),
         )
         self._inputs.appendleft((taken, None))
+
+    def _forward(self, effect: ForwardCustody) -> None:
+        most = FORWARD_PAYLOADS_MAX, FORWARD_SIZE_BYTES_MAX
+        kind = int(frames.FrameType.PAYLOADS)
+        if effect.peer is None:
+            oldest = self._mempool.pending_batch(*most)
+            if oldest is not None:
+                self._links.broadcast_nowait(ChannelKind.BULK, kind, oldest)
+            return
+        until_ms = effect.until_us // 1_000
+        batch, first, waiting_ms = self._mempool.unproposed(effect.first, until_ms, *most)
+        if batch is not None:
+            self._links.send_nowait(effect.peer, ChannelKind.BULK, kind, batch)
+        waiting_us = None if waiting_ms is None else waiting_ms * 1_000
+        self._inputs.appendleft((inputs.CustodyShown(first=first, waiting_us=waiting_us), None))
 
     def _watch_custody(self) -> None:
         oldest = self._mempool.oldest_ms()

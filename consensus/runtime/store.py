@@ -40,7 +40,7 @@ from consensus.core.records import (
     encode_record,
     reborn,
 )
-from consensus.errors import ConsensusError
+from consensus.errors import ConsensusError, CorruptRecord
 from consensus.limits import ANCHOR_BLOCKS
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
@@ -339,15 +339,16 @@ class ConsensusStore:
         record = decode_record(AGREED_KIND, row.data, bounds)
         return record.header if isinstance(record, Agreed) else None
 
-    def agreed_through(self) -> int:
-        """The newest place whose batch `agreed` knows, 0 for none. Only before `start`."""
-        found = self._db.execute(
-            "SELECT max(key) FROM record WHERE kind=?", (AGREED_KIND,)
-        ).fetchone()
-        return 0 if found is None or found[0] is None else int(found[0])
+    def agreed_count(self, first: int, last: int) -> int:
+        """At how many of these places `agreed` knows the batch. As `prune`."""
+        [(count,)] = self._db.execute(
+            "SELECT count(*) FROM record WHERE kind=? AND key BETWEEN ? AND ?",
+            (AGREED_KIND, first, last),
+        ).fetchall()
+        return int(str(count))
 
     def keep_agreed(self, batches: Iterable[BatchHeader]) -> None:
-        """Keep batches of blocks that were executed; in one transaction. Only before `start`."""
+        """Keep batches of blocks that were executed, in one transaction. As `prune`."""
         with transaction(self._db):
             _insert(self._db, (Agreed(header=header) for header in batches))
 
@@ -413,11 +414,14 @@ class ConsensusStore:
         """Find a body by its payload root."""
         return await self._ask("SELECT data FROM body WHERE root=?", (root,))
 
-    async def certificates(self, height: int) -> list[bytes]:
-        """Kept block certificates around and above `height`: two anchors, and the tip's."""
+    async def certificates(self, height: int) -> list[bytes | CorruptRecord]:
+        """Kept block certificates around and above `height`: two anchors, and the tip's.
+
+        In the place of one that is not as it was written, what is wrong with it.
+        """
         key = height // ANCHOR_BLOCKS
 
-        def read() -> list[bytes]:
+        def read() -> list[bytes | CorruptRecord]:
             found = cast(
                 "Iterable[tuple[int, int, int, bytes]]",
                 self._db.execute(
@@ -427,8 +431,7 @@ class ConsensusStore:
                 ),
             )
             return [
-                Row.read(kind, at, sequence, bytes(stored)).data
-                for kind, at, sequence, stored in found
+                _intact(kind, at, sequence, bytes(stored)) for kind, at, sequence, stored in found
             ]
 
         return await self.run(read)
@@ -551,6 +554,13 @@ class ConsensusStore:
         self._db.execute(
             f"INSERT INTO tick VALUES{places}", [value for row in rows for value in row]
         )
+
+
+def _intact(kind: int, key: int, sequence: int, stored: bytes) -> bytes | CorruptRecord:
+    try:
+        return Row.read(kind, key, sequence, stored).data
+    except CorruptRecord as error:
+        return error
 
 
 def _rows(tick: _Tick) -> list[tuple[_Value, ...]]:

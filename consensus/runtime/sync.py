@@ -2,6 +2,10 @@
 
 Served outside the core and beside the pump: reading the disk must not delay a vote. Requests wait
 in one bounded queue; when it is full the newest is dropped and the peer asks somebody else.
+
+A certificate that went bad on the disk is passed over: another one above it serves as well, and
+where there is none the peer gets no answer and asks somebody else. It is counted and logged once,
+because the next start of this node will refuse the file.
 """
 
 from __future__ import annotations
@@ -9,10 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+import structlog
+
 from consensus.core import frames, wire
 from consensus.core.messages import Blocks, FetchBlocks, FetchBodies
 from consensus.core.serving import blocks_from
 from consensus.core.types import Height
+from consensus.errors import CorruptRecord
 from consensus.limits import BODIES_PER_FETCH_MAX, HEADERS_PER_REPLY_MAX, MESSAGE_BYTES_MAX
 from consensus.runtime.requests import Requests
 from native.batches import Batch
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
     from consensus.runtime.links import Links
     from consensus.runtime.store import ConsensusStore
     from native.values import Digest
+
+log = structlog.get_logger("consensus")
 
 REQUESTS_WAITING_MAX: Final = 256  # two of each peer at 64 members, and room
 
@@ -52,6 +61,7 @@ class ServerStatistics:
     served_total: int
     dropped_total: int
     waiting: int
+    records_damaged: int  # certificates found bad on the disk since the start, each once
 
 
 class BlockServer:
@@ -75,6 +85,7 @@ class BlockServer:
             waiting_max=REQUESTS_WAITING_MAX, per_peer_max=REQUESTS_PER_PEER_MAX
         )
         self.served_total = 0
+        self._damaged: set[str] = set()  # no more than there are records
 
     def enter_epoch(self, members: int) -> None:
         """Certificates of one more epoch can be read."""
@@ -86,6 +97,7 @@ class BlockServer:
             served_total=self.served_total,
             dropped_total=self._requests.dropped_total,
             waiting=self._requests.waiting,
+            records_damaged=len(self._damaged),
         )
 
     def serve_nowait(self, peer: int, request: FetchBlocks | FetchBodies) -> None:
@@ -110,7 +122,7 @@ class BlockServer:
         """Headers from one block to a certificate, or None while there is no such run."""
         certificates = [
             wire.block_certificate(wire.decode_value(data, MESSAGE_BYTES_MAX), self._bounds)
-            for data in await self._store.certificates(first)
+            for data in await self._certificates(first)
         ]
         pairs = await self._source.headers(first, first + HEADERS_PER_REPLY_MAX - 1)
         held = dict(enumerate(pairs, start=int(first)))
@@ -120,6 +132,17 @@ class BlockServer:
             certificates=certificates,
             load=lambda height: self._decode(held.get(height)),
         )
+
+    async def _certificates(self, first: Height) -> list[bytes]:
+        """The ones that are as they were written."""
+        intact: list[bytes] = []
+        for found in await self._store.certificates(first):
+            if not isinstance(found, CorruptRecord):
+                intact.append(found)
+            elif str(found) not in self._damaged:
+                self._damaged.add(str(found))
+                log.error("record.damaged", problem=str(found), next_step=found.hint)
+        return intact
 
     async def _serve_blocks(self, peer: int, first: Height) -> None:
         blocks = await self.blocks(first)

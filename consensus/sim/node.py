@@ -11,6 +11,7 @@ from functools import cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, assert_never
 
+from consensus import limits
 from consensus.core import frames
 from consensus.core.effects import (
     Accuse,
@@ -34,6 +35,7 @@ from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
     CustodyChanged,
+    CustodyShown,
     Executed,
     Input,
     LaterEpoch,
@@ -80,7 +82,7 @@ from consensus.core.tick import Gather, Outgoing, Tick, Urgent
 from consensus.core.types import Epoch, Height, Instant, Phase, ReplicaIndex, Timing
 from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import CorruptRecord, InvariantError
-from consensus.limits import BATCH_PAYLOADS_MAX, WINDOW_BLOCKS
+from consensus.limits import WINDOW_BLOCKS
 from consensus.runtime.checked import SIGNATURES_KEPT_MAX
 from consensus.sim import damage
 from consensus.sim.checker import Violation, require
@@ -112,6 +114,9 @@ IMPATIENT = Timing(
     fetch_retry_ms=50,
 )
 """For scripted runs with few events."""
+SHRUNK = 20  # batches, and with them what is forwarded, are so many times smaller here
+BATCH_PAYLOADS_MAX = limits.BATCH_PAYLOADS_MAX // SHRUNK
+FORWARD_PAYLOADS_MAX = limits.FORWARD_PAYLOADS_MAX // SHRUNK
 GENESIS_TIME_MS = 1_000
 GENESIS_ROOT = Digest(hashlib.sha256(b"genesis").digest())
 
@@ -206,13 +211,17 @@ class Custody:
 
     def __init__(self) -> None:
         self.payloads: dict[bytes, int] = {}  # first seen
+        self.places: dict[bytes, int] = {}  # numbered as they came
         self.proposed: set[bytes] = set()
+        self.next_place = 0
         self.done: set[bytes] = set()
 
     def add(self, payload: bytes, now_us: int) -> bool:
         if payload in self.payloads or payload in self.done:
             return False
         self.payloads[payload] = now_us
+        self.places[payload] = self.next_place
+        self.next_place += 1
         return True
 
     def take(self, count: int) -> Body:
@@ -220,9 +229,25 @@ class Custody:
         self.proposed.update(fresh)
         return tuple(fresh)
 
+    def mark_proposed(self, payloads: Body) -> None:
+        self.proposed.update(payload for payload in payloads if payload in self.payloads)
+
+    def unproposed(self, first: int, until_us: int) -> tuple[Body, int, int | None]:
+        """As that of the native mempool, in microseconds."""
+        shown: list[bytes] = []
+        for payload, since_us in self.payloads.items():
+            if payload in self.proposed or self.places[payload] < first:
+                continue
+            if len(shown) == FORWARD_PAYLOADS_MAX or since_us > until_us:
+                return tuple(shown), first, since_us
+            shown.append(payload)
+            first = self.places[payload] + 1
+        return tuple(shown), first, None
+
     def remove(self, payloads: Body) -> None:
         for payload in payloads:
             self.payloads.pop(payload, None)
+            self.places.pop(payload, None)
             self.proposed.discard(payload)
             self.done.add(payload)
 
@@ -444,12 +469,7 @@ class Node:
                         self.custody.proposed.update(body)
                 self._tell_custody()
             case ForwardCustody():
-                payloads = tuple(self.custody.payloads)[:BATCH_PAYLOADS_MAX]
-                world.counters["custody forwarded"] += 1
-                for peer in self.replica.others:
-                    if effect.peer is None or effect.peer == peer:
-                        target = self.node_at(peer)
-                        self.cluster.carry_payloads(self.address, target, payloads)
+                self._forward(effect)
             case ForgetBody():
                 self.bodies.pop(effect.payload_root, None)
             case Misbehaved():
@@ -720,6 +740,8 @@ class Node:
                     self.cluster.carry_body(self.address, sender, found)
             return
         if isinstance(message, PrePrepare) and body is not None:
+            if message.view == self.replica.view and message.signer != self.replica.me:
+                self.custody.mark_proposed(body)
             self.hold_body(body, unasked=True)
         self.feed(Received(sender=self.place_of(sender), message=message))
 
@@ -740,6 +762,7 @@ class Node:
             return
         self.bodies[root] = body
         if not unasked:
+            self.custody.mark_proposed(body)
             self.world.counters["bodies fetched"] += 1
         self.feed(BodyHeld(payload_root=root, size_bytes=sum(map(len, body))))
 
@@ -793,8 +816,23 @@ class Node:
             self.custody_told = told
             self.feed(CustodyChanged(pending=told[0], pending_bytes=told[1], oldest_us=told[2]))
 
+    def _forward(self, effect: ForwardCustody) -> None:
+        counters = self.world.counters
+        if effect.peer is None:
+            counters["custody shown to everybody"] += 1
+            oldest = tuple(self.custody.payloads)[:FORWARD_PAYLOADS_MAX]
+            for peer in self.replica.others:
+                self.cluster.carry_payloads(self.address, self.node_at(peer), oldest)
+            return
+        payloads, first, waiting_us = self.custody.unproposed(effect.first, effect.until_us)
+        if payloads:
+            counters["custody forwarded"] += 1
+            counters["payloads forwarded"] += len(payloads)
+            self.cluster.carry_payloads(self.address, self.node_at(effect.peer), payloads)
+        self._absorb(self._step(CustodyShown(first=first, waiting_us=waiting_us)))
+
     def _take_batch(self, effect: TakeBatch) -> None:
-        body = self.custody.take(min(effect.payloads_max, 50))
+        body = self.custody.take(min(effect.payloads_max, BATCH_PAYLOADS_MAX))
         pending = len(self.custody.payloads.keys() - self.custody.proposed)
         root: Digest | None = payload_root(body)
         if not body and not effect.allow_empty:
@@ -860,6 +898,7 @@ class Node:
                         header_hash=header.hash,
                         state_root=stored.block.state_root,
                         next_validators=stored.block.next_validators,
+                        full=len(body) >= BATCH_PAYLOADS_MAX,
                     )
                 )
                 self._tell_custody()

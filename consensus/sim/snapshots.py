@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from consensus.core.effects import CheckSnapshot, KeepChunk, RestoreSnapshot
 from consensus.core.inputs import ChunkKept, Input, SnapshotChecked, SnapshotRestored
 from consensus.core.messages import Chunk, FetchChunk, FetchManifest, Manifest
-from consensus.core.records import Anchor, ExecutedBlock, Tip
+from consensus.core.records import Anchor, ExecutedBlock, RecordKind, Tip
 from consensus.core.serving import blocks_from
 from consensus.core.types import GENESIS_HEIGHT, Height, ReplicaIndex
 from consensus.limits import WINDOW_BLOCKS
@@ -66,8 +66,12 @@ class Snapshots:
     def executed(self, stored: StoredBlock) -> None:
         """Cut a snapshot when it is time; its block is durable."""
         height = int(stored.header.height)
-        if height % PERIOD_BLOCKS:
-            return
+        if height % PERIOD_BLOCKS == 0:
+            self._cut(height)
+        if len(self.kept) >= KEPT:
+            self._drop_old(height)
+
+    def _cut(self, height: int) -> None:
         blocks = self.node.disk.blocks[:height]
         entries = [_entry(block) for block in blocks]
         chunks: list[bytes | None] = [
@@ -75,9 +79,18 @@ class Snapshots:
             for first in range(0, height, BLOCKS_PER_CHUNK)
         ]
         self.kept.append(Snapshot(height=height, outline=encode(tuple(entries)), chunks=chunks))
-        del self.kept[:-KEPT]
-        if self.node.cluster.prunes and len(self.kept) == KEPT:
-            self._prune(self.kept[0].height)
+
+    def _drop_old(self, executed: int) -> None:
+        """As the runtime does: one without a certificate at or above it is of no use to anybody."""
+        tip = self.node.disk.records.get((RecordKind.TIP, 0))
+        certified = int(tip.certificate.height) if isinstance(tip, Tip) else 0
+        proven = [one.height for one in self.kept if one.height <= certified <= executed]
+        if len(proven) < KEPT:
+            return
+        oldest = proven[-KEPT]
+        self.kept = [one for one in self.kept if one.height >= oldest]
+        if self.node.cluster.prunes and oldest > self.floor:
+            self._prune(oldest)
 
     def _prune(self, floor: int) -> None:
         disk = self.node.disk
@@ -97,10 +110,11 @@ class Snapshots:
         match request:
             case FetchManifest():
                 for snapshot in reversed(self.kept):
-                    if snapshot.height > request.above:
-                        manifest = self._manifest(snapshot)
-                        if manifest is not None:
-                            self.node.cluster.carry(self.node.index, sender, manifest, None)
+                    if snapshot.height <= request.above:
+                        break
+                    manifest = self._manifest(snapshot)
+                    if manifest is not None:
+                        self.node.cluster.carry(self.node.index, sender, manifest, None)
                         break
             case FetchChunk():
                 for snapshot in self.kept:

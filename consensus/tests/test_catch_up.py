@@ -1,9 +1,17 @@
 """A replica that is behind hands out several certified blocks at once, in order, and compares."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
 from consensus.core.effects import Effect, Execute, Halt, Send
-from consensus.core.inputs import Executed, Timer, TimerFired
+from consensus.core.inputs import BodyHeld, Executed, Started, Timer, TimerFired
 from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, Blocks, FetchBodies
-from consensus.core.types import Height, View
+from consensus.core.records import Birth, ExecutedBlock, Record, Tip
+from consensus.core.replica import Replica
+from consensus.core.tick import Gather
+from consensus.core.types import Committee, Height, Instant, Timing, View
 from consensus.limits import EXECUTE_AHEAD_BLOCKS_MAX
 from consensus.tests import samples
 from consensus.tests.test_replica import Bench
@@ -75,6 +83,85 @@ def test_a_state_that_the_next_certified_header_contradicts_halts_the_node() -> 
     effects = report(bench, waiting[0], Digest(b"x" * 32))
     assert any(isinstance(effect, Halt) and "block 1" in effect.reason for effect in effects)
     assert executes(effects) == []
+
+
+def _found_by_the_next_header() -> tuple[Bench, list[Effect]]:
+    bench, waiting = behind()
+    return bench, report(bench, waiting[0], Digest(b"x" * 32))
+
+
+def _found_by_other_headers() -> tuple[Bench, list[Effect]]:
+    """Block 1 was executed here; what follows at the others has another parent."""
+    bench, waiting = behind()
+    for one in waiting[:2]:
+        report(bench, one)
+    replica = bench.replica
+    replica.fetched.clear()
+    replica.executing = None
+    replica.executing_after.clear()
+    replica.tip = replace(replica.tip, header_hash=Digest(b"o" * 32))
+    replica.uncertified[replica.tip.height] = replica.tip
+    batch = samples.batch(3, bytes(EMPTY_ROOT))
+    header = replace(waiting[2].header, parent=Digest(b"p" * 32))
+    certificate = samples.certificate(3, header.hash)
+    return bench, bench.hear(
+        2, Blocks(headers=(header,), batches=(batch,), certificate=certificate)
+    )
+
+
+def _found_by_the_header_of_an_agreed_batch() -> tuple[Bench, list[Effect]]:
+    bench, waiting = behind()
+    for one in waiting[:2]:
+        report(bench, one)
+    replica = bench.replica
+    replica.executing = None
+    replica.executing_after.clear()
+    replica.tip = replace(replica.tip, time_ms=replica.tip.time_ms + 10**15)
+    replica.uncertified[replica.tip.height] = replica.tip
+    return bench, bench.feed(BodyHeld(payload_root=EMPTY_ROOT, size_bytes=0))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        _found_by_the_next_header,
+        _found_by_other_headers,
+        _found_by_the_header_of_an_agreed_batch,
+    ],
+)
+def test_whatever_showed_that_the_state_differs_the_next_life_halts_too(
+    found: Callable[[], tuple[Bench, list[Effect]]],
+) -> None:
+    bench, effects = found()
+    assert any(isinstance(effect, Halt) for effect in effects)
+    gather = Gather()
+    gather.add(effects)
+    tick = gather.last_tick(bench.replica)
+    assert tick is not None
+    replica, again = _next_life(bench, tick.records, bench.replica.tip)
+    assert any(isinstance(effect, Halt) and "earlier life" in effect.reason for effect in again)
+    assert replica.acknowledged == bench.replica.acknowledged
+    repaired = replace(bench.replica.tip, state_root=Digest(b"y" * 32))
+    _, again = _next_life(bench, tick.records, repaired)
+    assert not any(isinstance(effect, Halt) for effect in again)
+
+
+def _next_life(
+    bench: Bench, records: Sequence[Record], tip: ExecutedBlock
+) -> tuple[Replica, list[Effect]]:
+    known = bench.replica.certificate
+    held: list[Record] = [Birth(chain_id=samples.CHAIN, node_id=STATE, incarnation=1), *records]
+    if known is not None:
+        held.append(Tip(certificate=known))
+    replica = Replica(
+        Committee(chain_id=samples.CHAIN, members=4, me=bench.me),
+        Timing(),
+        boot=78,
+        tip=tip,
+        uncertified=[tip],
+        records=held,
+    )
+    return replica, replica.step(Started(), Instant(monotonic_us=1, unix_ms=1))
 
 
 def asked_for_bodies(effects: list[Effect]) -> list[int]:

@@ -1,5 +1,7 @@
 """A cluster that is short of processor time: it asks less often, and it still moves."""
 
+from dataclasses import replace
+
 import pytest
 
 from consensus.core import custody
@@ -11,7 +13,8 @@ from consensus.core.types import Instant, ReplicaIndex, Timing, View
 from consensus.limits import QUICK_BLOCKS, STATUS_STRETCH_MAX, SUSPICIONS_POSTPONED_MAX
 from consensus.runtime.checked import SIGNATURES_KEPT_MAX, Checked
 from consensus.sim.machine import Costs
-from consensus.sim.node import signatures_in
+from consensus.sim.node import Node, signatures_in
+from consensus.sim.run import Cluster
 from consensus.sim.scenes.stage import Staged
 from consensus.tests import samples
 from consensus.tests.samples import EPOCH
@@ -50,8 +53,8 @@ def test_four_overloaded_nodes_soon_stay_with_one_primary(seed: int) -> None:
     stage = Staged(seed, 4, {})
     _slowed(stage, 150)
     stage.start()
-    stage.pay_for(24_000, 20)
-    stage.run(8_000)
+    stage.pay_for(32_000, 20)
+    stage.run(16_000)
     settled = stage.views()
     tip = stage.tip()
     stage.run(16_000)
@@ -84,11 +87,12 @@ class Patience:
         self.replica.failed_views = failed_views
         self.now_ms = 0
 
-    def block(self, took_ms: int, *, every_ms: int) -> int:
+    def block(self, took_ms: int | None, *, every_ms: int) -> int:
         """What the patience is after one more of them, in milliseconds."""
         self.now_ms += every_ms
         self.replica.now = Instant(monotonic_us=self.now_ms * 1_000, unix_ms=0)
-        custody.on_block(self.replica, (self.now_ms - took_ms) * 1_000)
+        accepted_us = None if took_ms is None else (self.now_ms - took_ms) * 1_000
+        custody.on_block(self.replica, accepted_us)
         return timeout_us(self.replica) // 1_000
 
 
@@ -117,7 +121,7 @@ def test_the_patience_comes_down_to_what_the_slowest_block_needs() -> None:
 
 def test_one_slow_block_begins_the_count_again() -> None:
     bench = Patience(1)
-    found = {bench.block(500 if at % 3 == 2 else 10, every_ms=1_000) for at in range(40)}
+    found = {bench.block(500 if at % 3 == 2 else 10, every_ms=1_000) for at in range(30)}
     assert found == {2_000}
 
 
@@ -127,6 +131,57 @@ def test_a_view_whose_last_block_was_slow_has_failed() -> None:
         bench.block(took_ms, every_ms=1_000)
         start(bench.replica, 1, "test")
         assert bench.replica.failed_views == doublings
+
+
+def test_a_block_that_was_accepted_in_an_earlier_life_is_no_evidence() -> None:
+    bench = Patience(1)
+    found = [bench.block(None if at == 3 else 10, every_ms=1_000) for at in range(6)]
+    assert found == [2_000] * 4 + [1_000] * 2
+
+
+def test_what_waits_for_an_earlier_place_is_timed_from_when_that_came() -> None:
+    """The primary held it back: five blocks were ready and waited for one."""
+    bench = Patience(1)
+    bench.block(10, every_ms=1_000)
+    found = [bench.block(took_ms, every_ms=1) for took_ms in (10, 900, 900, 900)]
+    assert found == [2_000] * 4
+    assert bench.block(10, every_ms=2_000) == 1_000
+
+
+def test_slow_blocks_alone_keep_the_patience_for_sixteen_times_as_long() -> None:
+    bench = Patience(2)
+    found = [bench.block(1_900, every_ms=2_000) for _ in range(60)]
+    assert found == [4_000] * 32 + [2_000] * 16 + [1_000] * 12
+
+
+def test_each_view_may_be_slow_for_as_long() -> None:
+    bench = Patience(1)
+    for _ in range(3):
+        assert {bench.block(900, every_ms=2_000) for _ in range(15)} == {2_000}
+        bench.replica.entered_us = bench.replica.now.monotonic_us
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_primary_that_dates_its_batches_ahead_does_not_keep_the_patience_up(seed: int) -> None:
+    """Its blocks wait for the clocks of the others: that says nothing about the machine."""
+    stage = Staged(seed, 4, {0: DatesAhead})
+    stage.start()
+    for node in stage.nodes:
+        node.replica.failed_views = 3
+    stage.pay_for(12_000, 40)
+    assert stage.run(12_000, lambda: set(stage.views()) != {View(0)} and not stage.stretched())
+
+
+class DatesAhead(Node):
+    """Its batches are of a time that comes in more than a quarter of a long time-out."""
+
+    def __init__(self, cluster: Cluster, index: int) -> None:
+        super().__init__(cluster, index)
+        self.honest = False
+
+    def now(self) -> Instant:
+        now = super().now()
+        return replace(now, unix_ms=now.unix_ms + 1_400)
 
 
 def test_a_simulated_node_pays_for_each_signature_once() -> None:

@@ -703,3 +703,26 @@ def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checks.clear()
     world.hand(peer, sender, frame_type, data)
     assert not sum(checks)
+
+
+def test_all_that_waits_is_forwarded_once_and_in_pieces() -> None:
+    """Half of it is proposed meanwhile, and not sent."""
+    world = World()
+    node = world.nodes[1]
+    payloads = [b"\x01waits %d" % number for number in range(900)]
+    node.mempool.add(Batch.of(payloads), None, 1, world.us // 1_000)
+    node.driver.custody_changed()
+    forwarded: list[list[bytes]] = []
+    end = world.us + 700_000
+    while world.us < end:
+        world.us += 1_000
+        for other in world.nodes:
+            other.driver.timers_due()
+        while world.sent:
+            sender, peer, frame, data = world.sent.popleft()
+            if frame == frames.FrameType.PAYLOADS:
+                assert (sender, peer) == (1, 0)
+                batch = Batch.parse(data)
+                forwarded.append([batch.payload(at) for at in range(len(batch))])
+                node.mempool.mark_proposed(Batch.of(payloads[512:700]))
+    assert forwarded == [payloads[:512], payloads[700:]]

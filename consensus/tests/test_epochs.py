@@ -13,6 +13,7 @@ from consensus.core.effects import (
     Event,
     Execute,
     Fault,
+    ForwardCustody,
     Halt,
     Misbehaved,
     Note,
@@ -26,6 +27,7 @@ from consensus.core.epochs import GUEST_FIRST, Epochs
 from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
+    CustodyChanged,
     Executed,
     Input,
     LaterEpoch,
@@ -438,6 +440,14 @@ def test_a_removed_node_retires_durably_and_signs_nothing() -> None:
     assert bench.replica.committee.me == NOBODY
     effects = bench.execute(LAST, decide=0)
     assert not votes(effects)
+
+
+def test_a_removed_node_forwards_nothing_that_nobody_would_take() -> None:
+    bench = Bench(0).vote()
+    bench.feed(CustodyChanged(pending=3, pending_bytes=30, oldest_us=1))
+    effects = bench.hear(2, link(set_of(1, 1, 2, 3, 4)))
+    assert bench.replica.committee.me == NOBODY
+    assert not any(isinstance(effect, ForwardCustody) for effect in effects)
 
 
 def test_a_removed_node_serves_for_two_epochs_and_then_only_observes() -> None:

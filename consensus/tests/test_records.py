@@ -12,6 +12,7 @@ from consensus.core.records import (
     Agreed,
     Anchor,
     Birth,
+    Diverged,
     ExecutedBlock,
     LastNumber,
     NewViewHeld,
@@ -62,6 +63,7 @@ RECORDS: list[Record] = [
     Tip(certificate=samples.certificate(5)),
     Anchor(certificate=samples.certificate(70)),
     Agreed(header=samples.batch(7)),
+    Diverged(height=Height(9), header_hash=NODE, state_root=NODE, sound_through=Height(8)),
     Recovery(first_sequence=Sequence(70), first_view=View(3), done=False),
 ]
 
@@ -105,6 +107,13 @@ def test_what_was_stored_before_it_was_signed_is_signed_again() -> None:
         BIRTH,
     ]
     assert jobs == [proposal.signed_bytes(samples.CHAIN), vector.signed_bytes(samples.CHAIN)]
+
+
+def test_a_divergence_goes_with_the_next_certificate() -> None:
+    found = Diverged(height=Height(9), header_hash=NODE, state_root=NODE, sound_through=Height(8))
+    assert encode_record(found).sequence == 9
+    genesis = replace(found, height=Height(0), sound_through=Height(0))
+    assert encode_record(genesis).sequence == 1, "0 would stay for ever"
 
 
 def test_every_kind_has_its_own_number() -> None:

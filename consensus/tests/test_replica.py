@@ -17,6 +17,7 @@ from consensus.core.effects import (
     Misbehaved,
     Persist,
     Propose,
+    ReleaseCustody,
     Send,
     SetTimer,
     TakeBatch,
@@ -27,6 +28,7 @@ from consensus.core.inputs import (
     BatchTaken,
     BodyHeld,
     CustodyChanged,
+    CustodyShown,
     Executed,
     Input,
     PeerLost,
@@ -371,21 +373,24 @@ def test_proposals_and_votes_of_a_later_view_are_kept() -> None:
     bench.feed(BodyHeld(payload_root=ROOT, size_bytes=9))
     bench.hear_votes(samples.prepare(1, 6), 0)
     bench.hear(1, samples.pre_prepare(1, 9))
-    changes = tuple(replace(samples.view_change(1, who), prepared=()) for who in (0, 1, 3))
-    unsigned = NewView(
-        epoch=samples.EPOCH,
-        view=View(1),
-        signer=ReplicaIndex(1),
-        number=Number(9),
-        view_changes=changes,
-        proposals=(),
-    )
-    bench.hear(1, unsigned.signed(sign(1, unsigned.signed_bytes(samples.CHAIN))))
+    bench.hear(1, _new_view_without_batches())
     assert bench.replica.statistics().view == 1
     assert bench.replica.certified == 5
     kept = bench.replica.instances
     assert list(kept[6].prepares) == [0]
     assert kept[9].pre_prepare == samples.pre_prepare(1, 9)
+
+
+def _new_view_without_batches() -> NewView:
+    unsigned = NewView(
+        epoch=samples.EPOCH,
+        view=View(1),
+        signer=ReplicaIndex(1),
+        number=Number(9),
+        view_changes=tuple(replace(samples.view_change(1, who), prepared=()) for who in (0, 1, 3)),
+        proposals=(),
+    )
+    return unsigned.signed(sign(1, unsigned.signed_bytes(samples.CHAIN)))
 
 
 def test_a_new_view_that_omits_a_batch_is_refused_and_passed_over() -> None:
@@ -446,7 +451,11 @@ def test_a_waiting_payload_is_forwarded_and_then_held_against_the_primary() -> N
     bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_000_000))
     bench.late_us = 250_000
     effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
-    assert ForwardCustody(peer=ReplicaIndex(0)) in effects
+    assert ForwardCustody(peer=ReplicaIndex(0), until_us=1_125_000) in effects
+    for late_us in (500_000, 750_000):
+        bench.feed(CustodyShown(first=1, waiting_us=None))
+        bench.late_us = late_us
+        bench.feed(TimerFired(timer=Timer.SUSPECT))
     bench.late_us = 1_000_000
     effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
     (change,) = [effect.view_change for effect in effects if isinstance(effect, ChangeView)]
@@ -458,14 +467,67 @@ def test_what_came_after_a_forwarding_is_forwarded_too() -> None:
     bench = Bench(1)
     bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_000_000))
     bench.late_us = 250_000
-    assert ForwardCustody(peer=ReplicaIndex(0)) in bench.feed(TimerFired(timer=Timer.SUSPECT))
+    assert _forwarded(bench) == ForwardCustody(peer=ReplicaIndex(0), until_us=1_125_000)
+    bench.feed(CustodyShown(first=1, waiting_us=None))
     bench.late_us = 300_000
     bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_240_000))
     bench.late_us = 490_000
-    assert ForwardCustody(peer=ReplicaIndex(0)) not in bench.feed(TimerFired(timer=Timer.SUSPECT))
+    assert _forwarded(bench) is None
     bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_260_000))
     bench.late_us = 510_000
-    assert ForwardCustody(peer=ReplicaIndex(0)) in bench.feed(TimerFired(timer=Timer.SUSPECT))
+    assert _forwarded(bench) == ForwardCustody(
+        peer=ReplicaIndex(0), first=1, until_us=1_510_000 - 125_000
+    )
+
+
+@pytest.mark.parametrize(("full", "pause_us"), [(False, 125_000), (True, 500_000)])
+def test_what_did_not_fit_is_forwarded_later_and_more_rarely_to_a_primary_of_full_batches(
+    full: bool, pause_us: int
+) -> None:
+    bench = Bench(1)
+    bench.replica.crowded = full
+    bench.feed(CustodyChanged(pending=900, pending_bytes=9_000, oldest_us=1_000_000))
+    bench.late_us = 250_000
+    assert _forwarded(bench) is not None
+    bench.feed(CustodyShown(first=512, waiting_us=1_000_000))
+    assert bench.replica.suspect_at == 1_250_000 + pause_us
+    bench.late_us += pause_us
+    forwarded = _forwarded(bench)
+    assert forwarded is not None
+    assert forwarded.first == 512
+
+
+def test_what_is_proposed_is_not_forwarded() -> None:
+    bench = Bench(1)
+    bench.feed(CustodyChanged(pending=0, pending_bytes=0, oldest_us=1_000_000))
+    bench.late_us = 250_000
+    assert _forwarded(bench) is None
+
+
+def test_what_comes_while_an_older_one_is_proposed_has_a_timer_of_its_own() -> None:
+    bench = Bench(1)
+    bench.feed(CustodyChanged(pending=0, pending_bytes=0, oldest_us=1_000_000))
+    assert bench.replica.suspect_at == 2_000_000
+    bench.feed(CustodyChanged(pending=1, pending_bytes=9, oldest_us=1_000_000))
+    assert bench.replica.suspect_at == 1_250_000
+
+
+def test_the_next_primary_is_shown_everything_from_the_start() -> None:
+    bench = Bench(2)
+    bench.feed(CustodyChanged(pending=900, pending_bytes=9_000, oldest_us=1_000_000))
+    bench.late_us = 250_000
+    assert _forwarded(bench) is not None
+    bench.feed(CustodyShown(first=900, waiting_us=None))
+    bench.late_us = 300_000
+    effects = bench.hear(1, _new_view_without_batches())
+    shown = ForwardCustody(peer=ReplicaIndex(1), first=0, until_us=1_300_000)
+    released = [effect for effect in effects if isinstance(effect, ReleaseCustody)]
+    assert effects.index(shown) > effects.index(released[0])
+
+
+def _forwarded(bench: Bench) -> ForwardCustody | None:
+    effects = bench.feed(TimerFired(timer=Timer.SUSPECT))
+    return next((effect for effect in effects if isinstance(effect, ForwardCustody)), None)
 
 
 def test_a_process_that_slept_does_not_blame_the_primary() -> None:

@@ -344,6 +344,35 @@ impl Mempool {
         Some((self.batch_of(hashes)?, waiting))
     }
 
+    /// A copy of what nobody has proposed, from arrival `first` on and in custody since `until_ms`
+    /// or before, oldest first; then the arrival to go on from, and since when the first pending
+    /// payload from there on waits.
+    pub fn unproposed(
+        &self,
+        first: u64,
+        until_ms: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> (Option<Batch>, u64, Option<u64>) {
+        let mut room = body_room(bytes_max);
+        let mut next = first;
+        let mut hashes = Vec::new();
+        for (arrival, hash) in self.pending.range(first..) {
+            let entry = &self.entries[hash];
+            let size = LENGTH_SIZE + entry.payload.len();
+            if hashes.len() == count_max.min(BATCH_PAYLOADS_MAX)
+                || entry.since_ms > until_ms
+                || size > room
+            {
+                return (self.batch_of(hashes), next, Some(entry.since_ms));
+            }
+            room -= size;
+            next = arrival + 1;
+            hashes.push(*hash);
+        }
+        (self.batch_of(hashes), next, None)
+    }
+
     fn batch_of(&self, hashes: Vec<Hash>) -> Option<Batch> {
         if hashes.is_empty() {
             return None;

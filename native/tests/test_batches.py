@@ -123,6 +123,18 @@ class MempoolMachine(RuleBasedStateMachine):
             seen += [(batch.payload(at), *item[1:]) for at, item in enumerate(items)]
         assert seen == [(e.payload, e.source, e.since_ms, e.proposed) for e in self.twin.entries]
 
+    @rule(age_ms=st.integers(0, 9), count_max=st.integers(0, 9), bytes_max=st.integers(0, 120))
+    def unproposed(self, age_ms: int, count_max: int, bytes_max: int) -> None:
+        until_ms = max(0, self.now_ms - age_ms)
+        batch, first, waiting_ms = self.real.unproposed(0, until_ms, count_max, bytes_max)
+        shown = [batch.payload(at) for at in range(len(batch))] if batch else []
+        assert shown == self.twin.unproposed(until_ms, count_max, bytes_max)
+        pending = [entry for entry in self.twin.entries if not entry.proposed]
+        left = pending[len(shown) :]
+        assert waiting_ms == (left[0].since_ms if left else None)
+        rest, _, _ = self.real.unproposed(first, self.now_ms, 9, 1_000)
+        assert (len(rest) if rest else 0) == len(left)
+
     @rule(payloads=payloads, data=st.data())
     def remove(self, payloads: list[bytes], data: st.DataObject) -> None:
         mask = data.draw(

@@ -213,6 +213,11 @@ class Mempool:
         chosen = self._batch(self.entries, count_max, bytes_max)
         return batch_body([entry.payload for entry in chosen]) if chosen else None
 
+    def unproposed(self, until_ms: int, count_max: int, bytes_max: int) -> list[bytes]:
+        pending = [entry for entry in self.entries if not entry.proposed]
+        old = [entry for entry in pending if entry.since_ms <= until_ms]
+        return [entry.payload for entry in self._batch(old, count_max, bytes_max)]
+
     def remove(self, payloads: Sequence[bytes], remember: bytes | None) -> int:
         before = len(self.entries)
         for index, payload in enumerate(payloads):

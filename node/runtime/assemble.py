@@ -75,7 +75,7 @@ from node.runtime.membership import Membership, decision, expected_nodes, genesi
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.receipts import ID_SIZE_BYTES
-from node.runtime.replay import execute_again, keep_agreed
+from node.runtime.replay import Keeper, execute_again, keep_agreed
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
@@ -155,6 +155,7 @@ class Parts:
     authority: Authority | None  # None for a home without an issuing certificate
     cosigner: Cosigner | None  # None for a home without a cosigner key
     pruner: Pruner
+    keeper: Keeper
     stall: StallWatch
 
     def fee(self, operations: int) -> int:
@@ -290,6 +291,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     authority = _authority(home, genesis, issuance, roster, observer=observer)
     cosigner = _cosigner(home, issuance, roster, links, observer=observer)
 
+    keeper = Keeper(executor, state, store)
+
     def entered(link: EpochLink) -> None:
         membership.enter(link)
         following = membership.roster(genesis)
@@ -298,6 +301,8 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         if cosigner is not None:
             cosigner.enter(following)
         server.enter_epoch(len(link.validators.members))
+        if len(membership.validators) == 1 and membership.index is not None:
+            keeper.alone(membership.epochs.bounds())
         log.warning(
             "epoch.entered",
             epoch=int(link.epoch),
@@ -379,6 +384,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         accuser=accuser,
         authority=authority,
         cosigner=cosigner,
+        keeper=keeper,
         stall=StallWatch(replica, membership, _now),
         pruner=Pruner(
             Retention.of(config.storage),
@@ -590,6 +596,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.snapshot_server.run, name="snapshot-server")
     nursery.start_soon(parts.alarm.run, name="alarm")
     nursery.start_soon(parts.pruner.run, name="pruner")
+    nursery.start_soon(parts.keeper.run, name="keeper")
     nursery.start_soon(parts.stall.run, name="stall")
     nursery.start_soon(parts.accuser.run, name="accuser")
     nursery.start_soon(parts.intake.run, name="intake")

@@ -8,10 +8,12 @@ the newest one with its certificate before anything is told.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
+import trio
 
 from consensus.application import Block
 from consensus.core import wire
@@ -27,10 +29,12 @@ from node.runtime.store import StateStoreError, StoredBlock
 if TYPE_CHECKING:
     from consensus.core.messages import BatchHeader
     from consensus.runtime.store import ConsensusStore
+    from node.runtime.executor import Executor
     from node.runtime.router import Router
     from node.runtime.store import StateStore
 
 KEPT_AT_ONCE: Final = 1_024  # batches of blocks that one transaction keeps
+KEPT_BESIDE: Final = 64  # the same while the node runs: votes wait for no long transaction
 COMMIT_BLOCKS: Final = 64  # executed again with one commit
 
 log = structlog.get_logger("node")
@@ -39,18 +43,70 @@ log = structlog.get_logger("node")
 def keep_agreed(state: StateStore, store: ConsensusStore, bounds: wire.Bounds) -> None:
     """Keep the batches that `state.db` knows and `consensus.db` does not.
 
-    They are those of a life that ended before they were written, of an earlier version, or of the
-    time when the chain had more validators.
+    They are those of a life that ended before they were written, of an earlier version, or of a
+    time when the chain had more validators. That time may lie between blocks that are kept: a node
+    goes on while the set shrinks to it alone, so the newest kept one says nothing of those below.
     """
-    first = max(store.agreed_through() + 1, state.first)
-    for start in range(first, state.height + 1, KEPT_AT_ONCE):
+    if _all_kept(store, state.first, state.height):
+        return
+    for start in range(state.first, state.height + 1, KEPT_AT_ONCE):
         last = min(start + KEPT_AT_ONCE - 1, state.height)
-        store.keep_agreed(
-            [
-                wire.batch_header(wire.decode_value(batch, MESSAGE_BYTES_MAX), bounds)
-                for _, batch in state.headers(start, last)
-            ]
-        )
+        if _all_kept(store, start, last):
+            continue
+        store.keep_agreed(_agreed(state, start, last, bounds))
+
+
+class Keeper:
+    """Does the same beside a running node whose set shrinks to it alone.
+
+    Blocks that execute from then on are kept by the replica; those before are in `state.db` only.
+    """
+
+    def __init__(self, executor: Executor, state: StateStore, store: ConsensusStore) -> None:
+        self._executor = executor
+        self._state = state
+        self._store = store
+        self._alone = trio.Event()
+        self._bounds: wire.Bounds | None = None
+
+    def alone(self, bounds: wire.Bounds) -> None:
+        """From now on there is nobody to ask; `bounds` read what was agreed before."""
+        self._bounds = bounds
+        self._alone.set()
+
+    async def run(self) -> None:
+        """Keep when it is time, until cancelled. After trouble the next start does it."""
+        while True:
+            await self._alone.wait()
+            self._alone = trio.Event()
+            try:
+                await self._keep()
+            except Exception as error:
+                log.warning("agreed.not_kept", error=str(error))
+
+    async def _keep(self) -> None:
+        state, store, bounds = self._state, self._store, self._bounds
+        assert bounds is not None
+        first, height = await self._executor.run(lambda: (state.first, state.height))
+        for start in range(first, height + 1, KEPT_BESIDE):
+            last = min(start + KEPT_BESIDE - 1, height)
+            if await store.run(functools.partial(_all_kept, store, start, last)):
+                continue
+            agreed = await self._executor.run(
+                functools.partial(_agreed, state, start, last, bounds)
+            )
+            await store.run(functools.partial(store.keep_agreed, agreed))
+
+
+def _agreed(state: StateStore, first: int, last: int, bounds: wire.Bounds) -> list[BatchHeader]:
+    return [
+        wire.batch_header(wire.decode_value(batch, MESSAGE_BYTES_MAX), bounds)
+        for _, batch in state.headers(first, last)
+    ]
+
+
+def _all_kept(store: ConsensusStore, first: int, last: int) -> bool:
+    return store.agreed_count(first, last) == last - first + 1
 
 
 def execute_again(

@@ -199,6 +199,7 @@ class NodeService:
             stoq=parts.endpoint.address,
             http=parts.config.http.listen if parts.config.http.enabled else "",
             height_oldest=parts.pruner.oldest,
+            records_damaged=parts.server.statistics().records_damaged,
             stall=parts.stall.text(),
         )
 

@@ -124,7 +124,7 @@ class Submissions:
         waiter = _Waiter.of(len(batch), Outcome.REFUSED)
         try:
             taken = await self._admit(batch, waiter, wait=wait)
-            await self._find_known(waiter, batch, taken)
+            await self._find_known(waiter, batch, taken, wait=wait)
             self._count_refused(waiter)
             if ADDED not in taken.statuses and CODE_MEMPOOL_FULL in waiter.codes:
                 raise Overloaded(
@@ -150,12 +150,10 @@ class Submissions:
                 if status == FULL:
                     waiter.codes[at] = CODE_MEMPOOL_FULL
                     continue
-                if status == RECENT and self._known(waiter, at, taken.ids):
+                if status == RECENT and self._known(waiter, at, taken.ids, wait=wait):
                     continue
-                waiter.outcomes[at] = Outcome.PENDING
-                if status != RECENT and wait:  # else it is executed, and its receipt on disk
-                    self._waiting.setdefault(id_at(taken.ids, at), []).append((waiter, at))
-                    waiter.left += 1
+                # What is recent and not known is executed, and its receipt on disk.
+                self._pending(waiter, at, wait=wait and status != RECENT)
 
         await self._intake.admit(batch, admitted)
         [taken] = slot
@@ -202,7 +200,9 @@ class Submissions:
         if waiter.left == 0:
             waiter.done.set()
 
-    async def _find_known(self, waiter: _Waiter, batch: Batch, taken: Admitted) -> None:
+    async def _find_known(
+        self, waiter: _Waiter, batch: Batch, taken: Admitted, *, wait: bool
+    ) -> None:
         """A refused payload may be one that was executed: the same bytes, the same receipt."""
         lookups, ids = DISK_LOOKUPS_MAX, taken.ids
         tags = batch.tags
@@ -211,7 +211,7 @@ class Submissions:
                 continue
             if at % LOOKUPS_PER_BREATH == 0:
                 await trio.lowlevel.checkpoint()
-            if self._known(waiter, at, ids):
+            if self._known(waiter, at, ids, wait=wait):
                 continue
             # Not refused before the disk was asked: whoever comes again with it gets the answer.
             waiter.outcomes[at] = Outcome.PENDING
@@ -224,6 +224,7 @@ class Submissions:
                 lookups = 0
                 continue
             except HeldBack:
+                self._pending(waiter, at, wait=wait)
                 continue
             if found is not None:
                 waiter.answer(at, found)
@@ -231,17 +232,32 @@ class Submissions:
                 waiter.outcomes[at] = Outcome.REFUSED
 
     def _known(
-        self, waiter: _Waiter, at: int, ids: bytes, *, oldest: int = 0, newest: int | None = None
+        self,
+        waiter: _Waiter,
+        at: int,
+        ids: bytes,
+        *,
+        oldest: int = 0,
+        newest: int | None = None,
+        wait: bool = False,
     ) -> bool:
+        """Take the receipt as the answer, or, with `wait`, be woken when it may be told."""
         try:
             found = self._receipts.receipt_nowait(id_at(ids, at), oldest=oldest, newest=newest)
         except HeldBack:
-            waiter.outcomes[at] = Outcome.PENDING
+            self._pending(waiter, at, wait=wait)
             return True
         if found is None:
             return False
         waiter.answer(at, found)
         return True
+
+    def _pending(self, waiter: _Waiter, at: int, *, wait: bool) -> None:
+        """It has no answer yet; with `wait`, the block that has it wakes the waiter."""
+        waiter.outcomes[at] = Outcome.PENDING
+        if wait:
+            self._waiting.setdefault(id_at(waiter.ids, at), []).append((waiter, at))
+            waiter.left += 1
 
     def _forget(self, waiter: _Waiter) -> None:
         """Drop what a submission still waited for when it gave up."""

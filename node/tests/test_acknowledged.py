@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from consensus.core.effects import Execute
 from consensus.core.records import ExecutedBlock
@@ -16,7 +18,7 @@ from native.batches import Batch
 from native.hashing import sha256
 from native.values import Digest
 from node.runtime.acknowledged import Acknowledged, HeldBack
-from node.runtime.api import Outcome, Unavailable
+from node.runtime.api import Outcome, Submission, Unavailable
 from node.runtime.executor import ExecutedBlock as DurableBlock
 from node.runtime.receipts import Receipt
 from node.runtime.submissions import Submissions
@@ -180,6 +182,37 @@ async def test_what_the_replica_has_not_taken_yet_is_pending_and_not_refused(
     node.bench.feed(executed(execute))
     answer = await submissions.submit(Batch.of([PAYLOAD]), wait=True, timeout_s=0)
     assert answer.outcomes == bytes([Outcome.APPLIED])
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_who_asks_again_for_what_the_replica_has_not_taken_yet_waits_like_the_first(
+    nursery: trio.Nursery, on_disk: bool
+) -> None:
+    node = Node()
+    node.executor.on_disk, node.executor.height = on_disk, 1
+    execute = node.agree(1)
+    submissions = node.submissions(nursery, Router())
+    answers: list[Submission] = []
+
+    async def ask() -> None:
+        batch = Batch.of([PAYLOAD])
+        answers.append(await submissions.submit(batch, wait=True, timeout_s=60))
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    assert not answers
+    assert submissions.waiting == 1
+    node.bench.feed(executed(execute))
+    done = SimpleNamespace(tag=1, ids=KEY, codes=bytes(1))
+    submissions.on_block(
+        cast(
+            "Any",
+            SimpleNamespace(header=execute.header, outcome=SimpleNamespace(executed=((1, done),))),
+        )
+    )
+    await wait_all_tasks_blocked()
+    assert [answer.outcomes for answer in answers] == [bytes([Outcome.APPLIED])]
+    assert submissions.waiting == 0
 
 
 async def test_a_halted_node_takes_no_payload(nursery: trio.Nursery) -> None:

@@ -64,6 +64,7 @@ def test_a_healthy_node_has_no_findings() -> None:
         ({"disk_free_bytes": 5}, ["disk-low"]),
         ({"clock_offset_ms": -300}, ["clock-offset"]),
         ({"mempool_count": 950}, ["mempool-full"]),
+        ({"records_damaged": 2}, ["record-damaged"]),
         ({"faults_tolerated": 0, "validators": 1}, ["no-lie-tolerated"]),
         ({"peers": (replace(STATUS.peers[0], connected=False),)}, ["peers-missing"]),
         (LOG_ROLES | {"log_cosigners": 3, "log_issuers": 2}, []),

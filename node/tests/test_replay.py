@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import apsw
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from consensus.application import Block
 from consensus.core.messages import EMPTY_ROOT, BatchHeader
@@ -28,7 +31,7 @@ from native.codec import encode
 from native.values import Digest
 from node.runtime.executor import open_state
 from node.runtime.receipts import pack_receipts
-from node.runtime.replay import execute_again, keep_agreed
+from node.runtime.replay import Keeper, execute_again, keep_agreed
 from node.runtime.router import Router
 from node.runtime.store import StateStore, StateStoreError, StoredBlock
 from node.tests.test_snapshots import AUTHORITY, certificate_payload
@@ -66,7 +69,7 @@ def life(folder: Path) -> Iterator[Life]:
         found.store.close()
 
 
-def lived(folder: Path, *, kept: bool = True) -> list[StoredBlock]:
+def lived(folder: Path, *, kept: Callable[[int], bool] = lambda _: True) -> list[StoredBlock]:
     """A life of blocks with and without payloads, as the executor and the driver write it."""
     one = Life(folder)
     one.store.start()
@@ -92,7 +95,7 @@ def lived(folder: Path, *, kept: bool = True) -> list[StoredBlock]:
         )
         one.state.write(block, outcome.deltas, [])
         bodies = [Body(sequence=height, root=batch.root, batch=batch)] if names else []
-        records = [Agreed(header=agreed)] if kept else []
+        records = [Agreed(header=agreed)] if kept(height) else []
         if records or bodies:
             one.store.commit_soon(height, records, bodies, None)
         one.tip = ExecutedBlock(
@@ -124,15 +127,55 @@ def test_a_lost_state_is_the_same_after_its_blocks_were_executed_again(tmp_path:
 
 
 def test_batches_that_only_the_state_knows_are_kept_at_the_next_start(tmp_path: Path) -> None:
-    blocks = lived(tmp_path, kept=False)
+    blocks = lived(tmp_path, kept=lambda _: False)
     with life(tmp_path) as upgraded:
-        assert upgraded.store.agreed_through() == 0
+        assert upgraded.store.agreed_count(1, BLOCKS) == 0
         keep_agreed(upgraded.state, upgraded.store, samples.BOUNDS)
-        assert upgraded.store.agreed_through() == BLOCKS
-        assert [upgraded.store.agreed(1, samples.BOUNDS)] != [None]
+        assert upgraded.store.agreed_count(1, BLOCKS) == BLOCKS
     lose_state(tmp_path)
     with life(tmp_path) as after:
         assert after.again() == blocks[-1].state_root
+
+
+def test_holes_left_by_lives_with_more_validators_are_filled(tmp_path: Path) -> None:
+    """The set shrank to one, grew again, and shrank again, and each time the node ran on."""
+    blocks = lived(tmp_path, kept=lambda height: 30 < height <= 60 or height > 100)
+    with life(tmp_path) as restarted:
+        assert restarted.store.agreed_count(1, BLOCKS) == 80
+        keep_agreed(restarted.state, restarted.store, samples.BOUNDS)
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.again() == blocks[-1].state_root
+
+
+async def test_a_set_that_shrinks_to_one_keeps_the_earlier_blocks_while_the_node_runs(
+    tmp_path: Path,
+) -> None:
+    blocks = lived(tmp_path, kept=lambda height: height > 140)
+    one = Life(tmp_path)
+    one.store.start()
+    keeper = Keeper(cast("Any", OnTheLoop()), one.state, one.store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        await wait_all_tasks_blocked()
+        keeper.alone(samples.BOUNDS)
+        with trio.fail_after(10):
+            while await one.store.run(lambda: one.store.agreed_count(1, BLOCKS)) < BLOCKS:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    one.store.stop()
+    one.state.close()
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.again() == blocks[-1].state_root
+
+
+class OnTheLoop:
+    """Stands for the executor's thread."""
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function()
 
 
 def test_a_block_that_was_pruned_is_named_with_the_way_out(tmp_path: Path) -> None:

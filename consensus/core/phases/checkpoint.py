@@ -96,6 +96,7 @@ def agrees(replica: "Replica", block: ExecutedBlock) -> bool:
     replica.diverge(
         f"the state after block {block.height} differs from the certified one",
         below=block.height if claim.header_hash == block.header_hash else None,
+        block=block,
     )
     return False
 

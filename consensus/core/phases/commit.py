@@ -184,6 +184,8 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
     instance = replica.instances.get(header.height)
     if instance is not None and instance.committed:
         custody.on_block(replica, instance.accepted_us)
+        if not instance.reproposed:
+            replica.crowded = executed.full
     custody.judge_batch(replica, executed.payloads, executed.malformed)
     checkpoint.cast(replica)
     if header.height <= replica.certified:

@@ -143,13 +143,20 @@ def _may_prepare(replica: "Replica", instance: Instance, accepted: PrePrepare) -
         known = replica.prepared.get(instance.sequence)
         if known is not None and known.pre_prepare.digest != accepted.digest:
             return False
-    wait_ms = accepted.header.proposed_ms - CLOCK_AHEAD_MS_MAX - replica.now.unix_ms
-    if wait_ms > 0 and not instance.reproposed and accepted.signer != replica.me:
+    wait_ms = clock_wait_ms(replica, instance, accepted)
+    if wait_ms > 0:
         if replica.clock_wait_ms is None or accepted.header.proposed_ms < replica.clock_wait_ms:
             replica.clock_wait_ms = accepted.header.proposed_ms
             replica.set_timer(Timer.CLOCK, replica.now.monotonic_us + wait_ms * 1_000)
         return False
     return True
+
+
+def clock_wait_ms(replica: "Replica", instance: Instance, accepted: PrePrepare) -> int:
+    """How long the time rule delays our PREPARE from now on."""
+    if instance.reproposed or accepted.signer == replica.me:
+        return 0
+    return max(0, accepted.header.proposed_ms - CLOCK_AHEAD_MS_MAX - replica.now.unix_ms)
 
 
 def _keep_accepted(replica: "Replica", instance: Instance, accepted: PrePrepare) -> None:

@@ -215,8 +215,10 @@ def accept(replica: "Replica", message: PrePrepare, *, reproposed: bool = False)
     if instance is None:
         return
     instance.pre_prepare = message
-    instance.accepted_us = replica.now.monotonic_us
     instance.reproposed = reproposed
+    # What the primary makes everybody wait for by its clock says nothing of how fast they are.
+    wait_ms = prepare.clock_wait_ms(replica, instance, message)
+    instance.accepted_us = replica.now.monotonic_us + wait_ms * 1_000
     if message.signer == replica.me:
         replica.next_sequence = max(replica.next_sequence, Sequence(message.sequence + 1))
         instance.accepted_durably = not reproposed  # the tick wrote it, but not those of NEW-VIEW

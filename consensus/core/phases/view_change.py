@@ -86,7 +86,7 @@ def start(replica: "Replica", view: int, reason: str, *, failed: bool = True) ->
 def _leave_for(replica: "Replica", view: View) -> None:
     replica.view = view
     replica.taking = False
-    replica.forwarded_us = None
+    custody.show_from_start(replica)
     replica.view_works = False
     replica.stale_since_us = None
     replica.judged.clear()
@@ -320,14 +320,10 @@ def enter(replica: "Replica", message: NewView, certificate: BlockCertificate | 
     install(replica, message, certificate)
     replica.sweep_bodies(keep=0)
     custody.arm(replica)
-    if replica.is_primary:
-        replica.emit(
-            ReleaseCustody(
-                in_flight=tuple([entry.header.payload_root for entry in message.proposals])
-            )
-        )
-    elif replica.oldest_us is not None:
-        custody.forward(replica)
+    replica.emit(
+        ReleaseCustody(in_flight=tuple([entry.header.payload_root for entry in message.proposals]))
+    )
+    custody.on_entry(replica)
     catch_up.fetch(replica)
     prepare.progress_all(replica)
     propose.propose(replica)

@@ -133,6 +133,21 @@ impl Mempool {
         Some((Batch::wrap(batch), waiting))
     }
 
+    fn unproposed(
+        &self,
+        py: Python<'_>,
+        first: u64,
+        until_ms: u64,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> (Option<Batch>, u64, Option<u64>) {
+        let (batch, next, waiting_ms) = released(py, count_max > LARGE_BATCH_PAYLOADS, || {
+            self.locked()
+                .unproposed(first, until_ms, count_max, bytes_max)
+        });
+        (batch.map(Batch::wrap), next, waiting_ms)
+    }
+
     fn mark_proposed(&self, py: Python<'_>, batch: &Batch) {
         released(py, is_large(&batch.batch), || {
             self.locked().mark_proposed(&batch.batch);
