@@ -11,6 +11,7 @@ from bench.load import Plan
 from chaos.checks import (
     Log,
     Violation,
+    fullest,
     lanes_in_order,
     nothing_lost,
     promises_named,
@@ -75,6 +76,25 @@ def test_blocks_that_differ_or_are_missing_are_found() -> None:
         same_logs([LOG, short], above=10, through=13)
     with pytest.raises(Violation, match="S3"):
         same_logs([LOG, replace(LOG, receipts={})], above=10, through=13)
+
+
+def test_a_node_may_lack_what_is_below_its_snapshot_and_nothing_else() -> None:
+    def since(first: int) -> Log:
+        return replace(
+            LOG,
+            headers={at: header for at, header in HEADERS.items() if at >= first},
+            receipts={key: found for key, found in LOG.receipts.items() if found[0] >= first},
+        )
+
+    same_logs([since(12), LOG, since(13)], above=10, through=13)
+    nothing_lost(ACKNOWLEDGED, IDS, [since(12), LOG, since(13)])
+    assert fullest([since(12), LOG]) is LOG
+    with pytest.raises(Violation, match=r"block 11 is missing on \[0, 1\]"):
+        same_logs([since(12), since(13)], above=10, through=13)
+    with pytest.raises(Violation, match="S3"):
+        same_logs([replace(since(12), receipts={}), LOG], above=10, through=13)
+    with pytest.raises(Violation, match="S9: payload 1, acknowledged, is not on node 0"):
+        nothing_lost(ACKNOWLEDGED, IDS, [replace(since(12), receipts={}), LOG])
 
 
 def test_an_acknowledged_payload_that_is_gone_or_came_out_otherwise_is_found() -> None:

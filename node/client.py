@@ -163,7 +163,7 @@ class NodeClient:
 
     def epoch_links(self, first: int) -> dict[str, Any]:
         """Return the links to epoch `first` and some after it."""
-        return self._json("GET", f"/api/v1/epochs/{first}")
+        return self._shaped("GET", f"/api/v1/epochs/{first}", links=list)
 
     def body(self, height: int) -> bytes:
         """Return the batch body of a block."""
@@ -212,7 +212,7 @@ class NodeClient:
 
     def validators(self) -> dict[str, Any]:
         """Return the validator set, a pending one, and the proven offences."""
-        return self._json("GET", "/api/v1/validators")
+        return self._shaped("GET", "/api/v1/validators", members=list, offences=list)
 
     # --- certificates ---
 
@@ -239,14 +239,24 @@ class NodeClient:
     def log_inclusion(self, index: int, size: int | None = None) -> dict[str, Any]:
         """Return an inclusion proof."""
         query = f"?index={index}" + (f"&size={size}" if size else "")
-        return self._json("GET", f"/api/v1/ctlog/proof{query}")
+        return self._shaped(
+            "GET", f"/api/v1/ctlog/proof{query}", index=int, size=int, leaf_hash=str, hashes=list
+        )
 
     def log_consistency(self, old: int, new: int | None = None) -> dict[str, Any]:
         """Return a consistency proof."""
         query = f"?old={old}" + (f"&new={new}" if new else "")
-        return self._json("GET", f"/api/v1/ctlog/consistency{query}")
+        return self._shaped("GET", f"/api/v1/ctlog/consistency{query}", hashes=list)
 
     # --- plumbing ---
+
+    def _shaped(self, method: str, path: str, **forms: type) -> dict[str, Any]:
+        """Return a document that has these fields; raises `UnexpectedAnswer` for another."""
+        document = self._json(method, path)
+        for name, form in forms.items():
+            if not isinstance(document.get(name), form):
+                raise self._strange(f"a document without a proper {name!r}")
+        return document
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return self._document(self._ok(method, path, **options))

@@ -24,7 +24,7 @@ def input_text(path: Path, *, size_max: int, what: str, hint: str) -> str:
     """
     try:
         return bounded_text(path, size_max)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputMissing(f"{path}: no such file", hint="check the path that was given") from None
     except IsADirectoryError:
         raise InputMissing(f"{path}: is a folder", hint="check the path that was given") from None
@@ -52,6 +52,10 @@ def parse_json(
 ) -> Any:
     """Parse JSON; raises ValueError, also for what is nested too deeply to be ours."""
     try:
-        return json.loads(text, object_pairs_hook=pairs)
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")

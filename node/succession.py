@@ -57,16 +57,11 @@ def fetch(client: NodeClient, genesis: Genesis) -> tuple[dict[str, Any], Success
     """
     rows = _links(client, [])
     pages: list[dict[str, Any]] = []
-    proven = attempts = 0
-    while proven < len(rows) and attempts < ATTEMPTS_MAX:
-        answer = client.log_cosigners(proven)
-        page = {name: answer.get(name) for name in NAMES}
-        rows = _links(client, rows)  # the state may be of an epoch just begun
-        if isinstance(page["ends"], list) and page["ends"]:
-            pages.append(page)
-            proven += len(page["ends"])
-        else:
-            attempts += 1  # an epoch ended after that state, and its roster would not be heard
+    for _ in range(ATTEMPTS_MAX):
+        pages = _pages(client, len(rows))
+        known, rows = len(rows), _links(client, rows)
+        if len(rows) == known and sum(len(page["ends"]) for page in pages) >= known:
+            break  # else an epoch began meanwhile, and only states of the newest one count
     nothing: dict[str, Any] = {"height": 0, "certificate": None, "state": None, "ends": []}
     first, *more = pages or [nothing]
     document = {"format": PROOF_FORMAT, "kind": KIND, "links": rows, **first}
@@ -99,7 +94,7 @@ def check_present(
         found = client.log_consistency(checkpoint.size, opening.size)
         hashes = tuple(bytes.fromhex(item) for item in found["hashes"])
         verify_consistency(checkpoint.size, opening.size, checkpoint.root, opening.log_root, hashes)
-    except (NativeProofInvalid, KeyError, ValueError, TypeError) as error:
+    except (NativeProofInvalid, ValueError, TypeError) as error:
         raise LogInvalid(
             f"only validators that have left cosigned this checkpoint, and it is not of the log "
             f"that was certified since: {error}",
@@ -128,6 +123,20 @@ def _links(client: NodeClient, rows: list[str]) -> list[str]:
     while len(rows) < LINKS_MAX and (more := client.epoch_links(len(rows) + 1)["links"]):
         rows = [*rows, *map(str, more)]
     return rows
+
+
+def _pages(client: NodeClient, epochs: int) -> list[dict[str, Any]]:
+    """The ends of so many epochs, or of those that the node's state knows."""
+    pages: list[dict[str, Any]] = []
+    proven = 0
+    while proven < epochs:
+        answer = client.log_cosigners(proven)
+        page = {name: answer.get(name) for name in NAMES}
+        if not isinstance(page["ends"], list) or not page["ends"]:
+            break
+        pages.append(page)
+        proven += len(page["ends"])
+    return pages
 
 
 def _verified(document: Mapping[str, Any], genesis: Genesis) -> Succession:
@@ -168,6 +177,10 @@ def _ended(
     )
     certificate = wire.block_certificate(value, lineage.bounds)
     lineage.verify_certificate(certificate)
+    claim = certificate.checkpoint
+    if claim.epoch < len(lineage.links) and claim != lineage.links[-1].certificate.checkpoint:
+        # Its quorum has left, or some of it, and could have made up the state since.
+        raise ProofInvalid(f"the state at block {claim.height} is of an epoch that is over")
     state = base64.b64decode(page["state"], validate=True)
     roots, opening = _opening(state)
     if state_root(roots.items()) != certificate.checkpoint.state_root:

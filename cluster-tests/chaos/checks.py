@@ -36,6 +36,11 @@ class Log:
     headers: dict[int, tuple[bytes, bytes]]  # header, state root
     receipts: dict[bytes, tuple[int, int]]  # id -> height, code
 
+    @property
+    def first(self) -> int:
+        """The lowest block that is held; 0 without any."""
+        return min(self.headers, default=0)
+
 
 def read_log(member: Member, *, above: int, through: int) -> Log:
     """Read a node's blocks, also while it runs. Raises `Violation` for an id executed twice."""
@@ -80,17 +85,28 @@ def settle(mesh: Mesh) -> int:
     return min(member.height() for member in mesh.members)
 
 
+def fullest(logs: Sequence[Log]) -> Log:
+    """The log that reaches back furthest."""
+    return min(logs, key=lambda log: (not log.headers, log.first))
+
+
 def same_logs(logs: Sequence[Log], *, above: int, through: int) -> None:
-    """Every node holds every block, and the same one (S1, S2, S3)."""
+    """Every node holds every block, and the same one (S1, S2, S3).
+
+    A node whose state came from a snapshot has no block below it; one node at least has them all.
+    """
+    whole = fullest(logs)
     for height in range(above + 1, through + 1):
-        found = {log.headers.get(height) for log in logs}
+        held = [log for log in logs if log is whole or log.first <= height]
+        found = {log.headers.get(height) for log in held}
         if None in found:
             missing = [at for at, log in enumerate(logs) if height not in log.headers]
             raise Violation(f"block {height} is missing on {missing}")
         if len(found) != 1:
             raise Violation(f"S1: block {height} differs between nodes")
-    for log in logs[1:]:
-        if log.receipts != logs[0].receipts:
+    for log in logs:
+        expected = {key: found for key, found in whole.receipts.items() if found[0] >= log.first}
+        if log.receipts != expected:
             raise Violation("S3: receipts differ between nodes")
 
 
@@ -102,9 +118,13 @@ def identifiers(plan: Plan) -> list[bytes]:
 def nothing_lost(
     acknowledged: Sequence[Acknowledged], ids: Sequence[bytes], logs: Sequence[Log]
 ) -> None:
-    """Each answer is in each log, with that result and at that height (S9)."""
+    """Each answer is in each log that reaches back to it, with that result and height (S9)."""
+    whole = fullest(logs)
     for one in acknowledged:
+        known = whole.receipts.get(ids[one.index])
         for at, log in enumerate(logs):
+            if known is not None and known[0] < log.first:
+                continue  # below the snapshot that this state came from
             found = log.receipts.get(ids[one.index])
             if found is None:
                 raise Violation(f"S9: payload {one.index}, acknowledged, is not on node {at}")

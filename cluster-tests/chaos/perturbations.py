@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -103,6 +104,8 @@ class Hand:
         self.exits: list[tuple[Kind, int, int]] = []  # kind, node, exit code
         self._backups: dict[int, Path] = {}
         self._resolved: dict[Perturbation, Perturbation] = {}
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rolling-restart")
+        self._rolling: Future[None] | None = None
 
     def prepare(self, perturbations: tuple[Perturbation, ...]) -> None:
         """Before the load: the backups that will be put back."""
@@ -128,11 +131,8 @@ class Hand:
                 for at in self._running(one):
                     self.exits.append((one.kind, at, mesh.stop(at)))
             case Kind.ROLL:
-                for at in range(mesh.size):
-                    if mesh.members[at].running:
-                        self.exits.append((one.kind, at, mesh.stop(at)))
-                    mesh.start(at)
-                    mesh.network.wait_ready([mesh.members[at]], timeout_s=START_TIMEOUT_S)
+                # Beside what comes next: a node may not get ready before a partition has ended.
+                self._rolling = self._aside.submit(self._roll)
             case Kind.PAUSE:
                 for at in self._running(one):
                     mesh.pause(at)
@@ -195,6 +195,22 @@ class Hand:
                 mesh.links.impair(mesh.links.all(), CLEAN)
             case _:
                 assert_never(one.kind)
+
+    def finish(self) -> None:
+        """Wait for what goes on by itself; everything else has been undone. Raises its error."""
+        try:
+            if self._rolling is not None:
+                self._rolling.result()
+        finally:
+            self._aside.shutdown()
+
+    def _roll(self) -> None:
+        mesh = self.mesh
+        for at in range(mesh.size):
+            if mesh.members[at].running:
+                self.exits.append((Kind.ROLL, at, mesh.stop(at)))
+            mesh.start(at)
+            mesh.network.wait_ready([mesh.members[at]], timeout_s=START_TIMEOUT_S)
 
     def _resolve(self, perturbation: Perturbation) -> Perturbation:
         if PRIMARY not in perturbation.nodes:

@@ -88,6 +88,7 @@ def play(mesh: Mesh, purse: Purse, manifest: Manifest) -> Played:
         for moment in moments(manifest.perturbations):
             wait_until(began + moment.at_s)
             (hand.begin if moment.begins else hand.end)(moment.perturbation)
+        hand.finish()
         mesh.heal()
         healed = time.monotonic()
         report = purse.book(load.report(timeout_s=ANSWER_TIMEOUT_S))
@@ -97,17 +98,18 @@ def play(mesh: Mesh, purse: Purse, manifest: Manifest) -> Played:
     ids = checks.identifiers(plan)
     logs = [checks.read_log(member, above=above, through=through) for member in mesh.members]
     checks.same_logs(logs, above=above, through=through)
+    whole = checks.fullest(logs)
     checks.nothing_lost(acknowledged, ids, logs)
-    checks.real_time_order(acknowledged, ids, logs[0])
-    checks.lanes_in_order(plan, ids, logs[0])
-    checks.reads_exact(reads, ids, logs[0], before=before, above=above)
+    checks.real_time_order(acknowledged, ids, whole)
+    checks.lanes_in_order(plan, ids, whole)
+    checks.reads_exact(reads, ids, whole, before=before, above=above)
     forgot = {at for one in manifest.perturbations if one.kind in FORGETS for at in one.nodes}
     checks.reads_monotone(reads, forgot=forgot)
     checks.promises_named(reads)
-    checks.reads_of_a_session(reads, acknowledged, ids, logs[0])
+    checks.reads_of_a_session(reads, acknowledged, ids, whole)
     wrong_clocks = {at for one in manifest.perturbations if _is_off(one) for at in one.nodes}
     checks.reads_linearizable(
-        reads, acknowledged, ids, logs[0], before=before, wrong_clocks=wrong_clocks
+        reads, acknowledged, ids, whole, before=before, wrong_clocks=wrong_clocks
     )
     if report.outcomes != {"0": report.sent}:
         raise checks.Violation(f"L1: not every payload was applied: {report.outcomes}")

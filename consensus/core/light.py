@@ -278,6 +278,11 @@ class Lineage:
                     f"a certificate of epoch {epoch} for block {checkpoint.height}, but that epoch "
                     f"ends with block {end}, and only that one names a set"
                 )
+            ended = self.links[epoch].certificate.checkpoint
+            if checkpoint.height == end and checkpoint != ended:
+                raise ProofInvalid(
+                    f"another certificate for block {end} than the one that ended epoch {epoch}"
+                )
         return self.clients[epoch]
 
     def verify_certificate(self, certificate: BlockCertificate) -> None:

@@ -209,12 +209,14 @@ def passphrase(file: str | None, *, prompt: str, new: bool = False) -> str:
 
 
 def _line_of_stdin(size_max: int) -> str:
+    data = sys.stdin.buffer.readline(size_max + 1)  # its text would take any byte in some locales
+    hint = "write the passphrase as one line of text"
+    if len(data) > size_max:
+        raise InvalidArgument(f"a line of stdin is longer than {size_max:,} bytes", hint=hint)
     try:
-        return sys.stdin.readline(size_max)
+        return data.decode()
     except UnicodeDecodeError:
-        raise InvalidArgument(
-            "what stdin gives is not text in UTF-8", hint="write the passphrase as one line of text"
-        ) from None
+        raise InvalidArgument("what stdin gives is not text in UTF-8", hint=hint) from None
 
 
 def seconds(text: str) -> float:

@@ -122,9 +122,11 @@ class Submissions:
         if len(self._waiting) >= WAITERS_MAX:
             raise Overloaded("too many receipts are waited for", hint="try again in a second")
         waiter = _Waiter.of(len(batch), Outcome.REFUSED)
+        waiter.left += 1  # for the call itself: what it waits for is complete after `_find_known`
         try:
             taken = await self._admit(batch, waiter, wait=wait)
             await self._find_known(waiter, batch, taken, wait=wait)
+            waiter.left -= 1
             self._count_refused(waiter)
             if ADDED not in taken.statuses and CODE_MEMPOOL_FULL in waiter.codes:
                 raise Overloaded(

@@ -215,6 +215,47 @@ async def test_who_asks_again_for_what_the_replica_has_not_taken_yet_waits_like_
     assert submissions.waiting == 0
 
 
+async def test_a_call_waits_for_what_a_slow_look_finds_after_the_rest_was_answered(
+    nursery: trio.Nursery,
+) -> None:
+    node, other = Node(), b"\x01another"
+    other_key = bytes(sha256(other))
+    node.executor.height = 1
+    execute = node.agree(1)
+    submissions = node.submissions(nursery, Router())
+
+    def taken(key: bytes) -> None:
+        done = SimpleNamespace(tag=1, ids=key, codes=bytes(1))
+        outcome = SimpleNamespace(executed=((1, done),))
+        submissions.on_block(cast("Any", SimpleNamespace(header=execute.header, outcome=outcome)))
+
+    def in_memory(identifier: bytes, **_heights: object) -> Receipt | None:
+        return (
+            None
+            if identifier == KEY
+            else Receipt(id=other_key, height=1, position=0, code=0, tag=1)
+        )
+
+    async def on_disk(identifier: bytes) -> Receipt | None:
+        taken(other_key)
+        return node.executor.held(identifier)
+
+    node.executor.receipt_nowait, node.executor.receipt = in_memory, on_disk  # type: ignore[method-assign]
+    answers: list[Submission] = []
+
+    async def ask() -> None:
+        batch = Batch.of([other, PAYLOAD])
+        answers.append(await submissions.submit(batch, wait=True, timeout_s=60))
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
+    assert not answers
+    node.bench.feed(executed(execute))
+    taken(KEY)
+    await wait_all_tasks_blocked()
+    assert [answer.outcomes for answer in answers] == [bytes([Outcome.APPLIED] * 2)]
+
+
 async def test_a_halted_node_takes_no_payload(nursery: trio.Nursery) -> None:
     submissions = differing(1, 2).submissions(nursery, Open())
     with pytest.raises(Unavailable, match="stopped for good"):

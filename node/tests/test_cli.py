@@ -60,7 +60,7 @@ def secret(tmp_path: Path) -> str:
     return str(path)
 
 
-def run(*words: object, stdin: str | None = None) -> Result:
+def run(*words: object, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], input=stdin)
 
 
@@ -71,7 +71,7 @@ def answer(*words: object, code: int = 0) -> Any:
     return json.loads(result.stdout)
 
 
-def refused(*words: object, code: int, error: str, stdin: str | None = None) -> str:
+def refused(*words: object, code: int, error: str, stdin: str | bytes | None = None) -> str:
     """Run twice, as text and as JSON: both must end alike, with the data stream empty."""
     text = run(*words, stdin=stdin)
     assert text.exit_code == code, text.output

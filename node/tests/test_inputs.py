@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from node.client import NodeClient
 from node.cluster.manifest import Cluster
-from node.errors import InputMissing, InputUnreadable
+from node.errors import InputMissing, InputUnreadable, UnexpectedAnswer
 from node.inputs import input_text, parse_json
 from node.tests.conftest import PASSPHRASE
-from node.tests.test_cli import NOWHERE, run
+from node.tests.test_cli import NOWHERE, refused, run
 from trustchain.limits import BUNDLE_SIZE_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -121,3 +123,47 @@ def test_json_that_is_nested_too_deeply_is_a_value_error() -> None:
         with pytest.raises(ValueError, match="nested"):
             parse_json(DAMAGED[name])
     assert parse_json('{"a":1}', pairs=tuple) == (("a", 1),)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", '{"port": Infinity}'])
+def test_what_is_no_number_in_json_is_none_here(text: str) -> None:
+    with pytest.raises(ValueError, match="is no number"):
+        parse_json(text)
+
+
+def test_a_path_through_a_file_is_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_text("x")
+    with pytest.raises(InputMissing, match="no such file"):
+        input_text(tmp_path / "old.txt" / "x", size_max=10, what="a text", hint="")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"), [(b"\xff\xfe\n", "not text in UTF-8"), (b"x" * 70_000, "is longer than")]
+)
+def test_a_passphrase_of_stdin_is_bounded_text(tmp_path: Path, line: bytes, why: str) -> None:
+    where = ("--wallets", tmp_path)
+    text = refused(
+        *("wallet", "new", "w1", "--passphrase-file", "-", *where),
+        stdin=line,
+        code=2,
+        error="HM-D-002",
+    )
+    assert why in text
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.epoch_links(1),
+        lambda client: client.validators(),
+        lambda client: client.log_inclusion(0),
+        lambda client: client.log_consistency(1),
+    ],
+)
+@pytest.mark.parametrize("answer", [{}, {"links": 5, "members": {}, "hashes": "00"}])
+def test_an_answer_of_another_form_is_said(
+    ask: Callable[[NodeClient], object], answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NodeClient, "_json", lambda *_: answer)
+    with NodeClient("http://[::1]:1") as client, pytest.raises(UnexpectedAnswer, match="proper"):
+        ask(client)

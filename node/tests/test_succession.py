@@ -101,6 +101,7 @@ class Chain:
     links: list[EpochLink] = field(default_factory=list)
     certificate: BlockCertificate | None = None
     page: int = HTTP_ENDS_PER_CALL_MAX
+    now_s: int = NOW_S
 
     def __post_init__(self) -> None:
         self.log = LogApplication(self.genesis.chain_id, self.genesis.log)
@@ -154,7 +155,7 @@ class Chain:
             epoch=Epoch(epoch),
             parent=self.headers[-1].hash if self.headers else self.genesis.chain_id,
             batch=NO_DIGEST,
-            time_ms=NOW_S * 1_000 + height,
+            time_ms=self.now_s * 1_000 + height,
             state_root=self.router.state_root,
         )
         outcome = self.router.execute(Block(header=header, batch=Batch.of(payloads)))
@@ -543,3 +544,65 @@ def test_a_set_with_validators_of_an_older_version_counts_them_without_hearing_t
     mixed = roster_of(chain.genesis, ValidatorSet(epoch=Epoch(1), members=(*members[1:], stranger)))
     assert [seat is None for seat in mixed.seats] == [False, False, False, True]
     assert mixed.needed == 2
+
+
+def text_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def made_up_since(
+    chain: Chain, height: int, epoch: int, signers: ValidatorSet, next_set: Digest
+) -> dict[str, Any]:
+    """A page of ends from a log that these validators made up, in a state that they certified."""
+    fake = Chain(
+        ceremony=chain.ceremony,
+        genesis=chain.genesis,
+        machines=chain.machines,
+        now_s=NOW_S + 400 * 86_400,
+    )
+    fake.issue("evil.mesh")
+    header = BlockHeader(
+        chain_id=chain.genesis.chain_id,
+        height=Height(height),
+        epoch=Epoch(epoch),
+        parent=chain.headers[height - 2].hash,
+        batch=NO_DIGEST,
+        time_ms=fake.now_s * 1_000,
+        state_root=fake.router.state_root,
+    )
+    certificate = fake._certify(header, fake.router.state_root, signers, next_set)
+    opening = fake.log.opening()
+    ends = [
+        fake.log.epoch_end(int(link.base), of=opening.size)
+        for link in chain.links
+        if int(link.base) <= height
+    ]
+    return {
+        "height": height,
+        "certificate": text_of(encode(certificate.value())),
+        "state": text_of(encode((fake.router.roots, opening.encode()))),
+        "ends": [text_of(end.encode()) for end in ends],
+    }
+
+
+@pytest.mark.parametrize("case", ["last block of epoch 0", "within epoch 1", "last block of all"])
+def test_validators_that_left_cannot_make_up_where_their_epoch_ended(case: str) -> None:
+    chain = Chain.of_founders(4)
+    chain.execute()
+    chain.issue("a.mesh")
+    for at in range(3):
+        chain.replace(f"n{at}", f"m{at}")
+    document, _ = proven(chain)
+    first, last = chain.links[0], chain.links[-1]
+    founders = genesis_set(chain.genesis)
+    forged = {
+        "last block of epoch 0": (int(first.base), 0, founders, first.validators.hash),
+        "within epoch 1": (int(first.base) + 1, 1, first.validators, NO_DIGEST),
+        "last block of all": (int(last.base), 2, chain.links[1].validators, last.validators.hash),
+    }[case]
+    page = made_up_since(chain, *forged)
+    known = len(page["ends"])
+    more = [chain.log_cosigners(known)] if known < len(chain.links) else []
+    lie = {name: document[name] for name in ("format", "kind", "links")} | page
+    with pytest.raises(ProofFileInvalid, match=r"another certificate|is of an epoch that is over"):
+        succession.read(json.dumps(lie | ({"more": more} if more else {})), chain.genesis)

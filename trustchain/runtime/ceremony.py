@@ -212,7 +212,7 @@ def certificate_of_pem(text: str) -> bytes:
     """Read the one certificate of a PEM text, DER; raises MalformedDER."""
     try:
         found = x509.load_pem_x509_certificates(text.encode())
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedDER(f"not a certificate in PEM: {error}") from error
     if len(found) != 1:
         raise MalformedDER(f"{len(found)} certificates where one was expected")
@@ -224,7 +224,7 @@ def _common_name(certificate: bytes) -> str:
     try:
         subject = x509.load_der_x509_certificate(certificate).subject
         [common] = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedDER("the subject of the certificate has no single common name") from error
     return str(common.value)
 

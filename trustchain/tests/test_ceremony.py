@@ -20,17 +20,31 @@ from trustchain.core.bundle import pem
 from trustchain.core.genesis import EnrolmentKey, LogGenesis
 from trustchain.core.oids import KeyAlgorithm
 from trustchain.core.outcomes import Outcome
-from trustchain.errors import KeyFileError, MalformedGenesis
+from trustchain.errors import KeyFileError, MalformedDER, MalformedGenesis
 from trustchain.runtime import keyfiles
 from trustchain.runtime.application import LogApplication
 from trustchain.runtime.authority import Authority
-from trustchain.runtime.ceremony import certify_issuing, make_root, public_key_pem
+from trustchain.runtime.ceremony import (
+    certificate_of_pem,
+    certify_issuing,
+    make_root,
+    public_key_pem,
+)
 from trustchain.runtime.cosigner import Cosigner
 from trustchain.tests.network import CHAIN_ID, KEY_ALGORITHMS, NOW_S, Network, ceremony
 
 
 async def nobody(method: str, body: bytes, /) -> None:
     raise AssertionError(method, body)
+
+
+def test_a_certificate_of_an_unknown_version_is_malformed() -> None:
+    held = ceremony()
+    known = held.genesis.issuing_certificates[0]
+    version = bytes.fromhex("a003020102")
+    assert known.count(version) == 1
+    with pytest.raises(MalformedDER, match="not a certificate"):
+        certificate_of_pem(pem(known.replace(version, version[:-1] + b"\x05")))
 
 
 def test_a_validator_starts_from_the_files_a_ceremony_wrote(tmp_path: Path) -> None:
