@@ -101,8 +101,8 @@ class Submissions:
     async def submit(self, batch: Batch, *, wait: bool, timeout_s: float) -> Submission:
         """Admit what may be admitted; with `wait`, return when all of it is executed or time is up.
 
-        Raises `Unavailable` while the node catches up or when it has halted, `Overloaded` when
-        nothing could be taken because a bound is reached.
+        Raises `Unavailable` while the node starts or catches up, or when it has halted;
+        `Overloaded` when nothing could be taken because a bound is reached.
         """
         if self._driver.replica.phase is Phase.OBSERVING:
             raise Unavailable(
@@ -113,6 +113,12 @@ class Submissions:
             raise Unavailable(
                 "this node has stopped for good and takes no payloads",
                 hint="use another node; the log of this one says what it found",
+            )
+        if self._driver.replica.phase is not Phase.VOTING:
+            # Its state may be old or empty: what it refused for good others would have taken.
+            raise Unavailable(
+                "this node has just started and does not know yet how far the chain is",
+                hint="use another node, or wait: `hypermesh node wait --ready`",
             )
         if self._driver.replica.catching_up:
             raise Unavailable(

@@ -162,6 +162,17 @@ async def test_what_finds_no_place_is_refused_by_name_and_nothing_is_lost_in_sil
     assert submissions.waiting == 0
 
 
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.SEEKING, Phase.RECOVERING])
+async def test_a_node_that_cannot_know_how_old_its_state_is_refuses_no_payload_for_good(
+    nursery: trio.Nursery, phase: Phase
+) -> None:
+    driver = Driver()
+    driver.phase = phase
+    submissions = opened(nursery, driver, places=10)
+    with pytest.raises(Unavailable, match="does not know yet how far"):
+        await submissions.submit(Batch.of([b"\x01new"]), wait=False, timeout_s=0)
+
+
 async def test_a_node_that_catches_up_or_observes_takes_no_payload(
     nursery: trio.Nursery,
 ) -> None:
