@@ -57,7 +57,6 @@ __all__ = [
     "SumTree",
     "Transactions",
     "account_tree_key",
-    "bound_allocator",
     "codec_decode",
     "codec_encode",
     "consistency_proof",
@@ -117,7 +116,6 @@ COMPLETIONS_MAX: int
 
 # --- codec
 
-def bound_allocator(arenas: int, mmap_threshold_bytes: int, trim_threshold_bytes: int) -> bool: ...
 def codec_encode(value: object) -> bytes: ...
 def codec_decode(data: bytes, size_max: int) -> object: ...
 

@@ -70,10 +70,3 @@ ACCUSE_INTERVAL_S: Final = 1.0  # between two proofs: they are few, and a liar m
 
 VIEW_TIMEOUT_MS: Final = 1_000  # first patience with a primary; 50 times an idle block
 NODES_PER_CORE_AT_EASE: Final = 2  # 4 on 2 cores keep their patience under load, 21 do not
-
-# --- memory
-
-MALLOC_ARENAS_MAX: Final = 2  # the loop's and one for all other threads; glibc gives each its own
-MALLOC_THRESHOLD_BYTES: Final = (
-    262_144  # fixed: larger blocks are given back, a batch leaves no hole
-)

@@ -55,12 +55,11 @@ from native.batches import Batch, MempoolStatistics
 from native.codec import CodecError, decode, encode
 from native.errors import NativeError
 from native.keys import SecretKey
-from native.memory import bound_allocator
 from native.values import Digest, NodeId
 from node.core.genesis import Genesis
 from node.errors import KeyMismatch
 from node.home import Home, write_replacing
-from node.limits import HTTP_PAYLOADS_PER_CALL_MAX, MALLOC_ARENAS_MAX, MALLOC_THRESHOLD_BYTES
+from node.limits import HTTP_PAYLOADS_PER_CALL_MAX
 from node.logkeys import issuing_certificate, voucher
 from node.metrics import Metrics
 from node.runtime.accuser import Accuser
@@ -167,11 +166,6 @@ class Parts:
 async def run_node(config: NodeConfig, home: Path) -> None:
     """Run one validator until SIGTERM or SIGINT. Raises what stops a start or ends a process."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    bound_allocator(
-        MALLOC_ARENAS_MAX,
-        mmap_threshold_bytes=MALLOC_THRESHOLD_BYTES,
-        trim_threshold_bytes=MALLOC_THRESHOLD_BYTES,
-    )
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         parts = assemble(config, Home(home))
         service = NodeService(parts)

@@ -9,7 +9,6 @@ mod errors;
 mod falcon;
 mod hashing;
 mod limits;
-mod memory;
 mod mempool;
 mod mldsa;
 mod quic;
@@ -29,7 +28,6 @@ fn released<T: Send>(py: Python<'_>, heavy: bool, work: impl FnOnce() -> T + Sen
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(module)?;
     limits::register(module)?;
-    memory::register(module)?;
     codec::register(module)?;
     hashing::register(module)?;
     falcon::register(module)?;
