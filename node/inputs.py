@@ -35,12 +35,18 @@ def input_text(path: Path, *, size_max: int, what: str, hint: str) -> str:
         raise InputUnreadable(f"{path} is not {what}: {error}", hint=hint) from None
 
 
-def bounded_text(path: Path, size_max: int) -> str:
-    """Read a text file; raises OSError, or ValueError for a longer one or one that is no text."""
+def bounded_bytes(path: Path, size_max: int) -> bytes:
+    """Read a file; raises OSError, or ValueError for a longer one."""
     with path.open("rb") as file:
         data = file.read(size_max + 1)
     if len(data) > size_max:
         raise ValueError(f"it is longer than {size_max:,} bytes")
+    return data
+
+
+def bounded_text(path: Path, size_max: int) -> str:
+    """Read a text file; raises OSError, or ValueError for a longer one or one that is no text."""
+    data = bounded_bytes(path, size_max)
     try:
         return data.decode()
     except UnicodeDecodeError as error:

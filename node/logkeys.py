@@ -17,6 +17,8 @@ from native.keys import SecretKey
 from native.values import Algorithm
 from node.errors import KeyMismatch
 from node.home import Home, require_private, write_replacing
+from node.inputs import bounded_text
+from node.limits import SECRET_FILE_SIZE_BYTES_MAX
 from node.preflight import read_genesis
 from trustchain.core.genesis import LogGenesis
 from trustchain.errors import MalformedDER
@@ -57,9 +59,9 @@ def issuing_certificate(home: Home, log: LogGenesis) -> bytes:
     if not path.exists():
         return b""
     try:
-        encoded = certificate_of_pem(path.read_text())
+        encoded = certificate_of_pem(bounded_text(path, SECRET_FILE_SIZE_BYTES_MAX))
         issuing = check_issuing(log, encoded)
-    except (MalformedDER, UnicodeDecodeError) as error:
+    except (MalformedDER, ValueError) as error:
         raise KeyMismatch(
             f"{path}: {error}", hint="have it made again: hypermesh ca sign-issuer"
         ) from None

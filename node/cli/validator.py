@@ -295,6 +295,7 @@ def _genesis(home: Path | None) -> Genesis:
 
 def _genesis_if_here(present: Present, cluster: str | None, home: Path | None) -> Genesis | None:
     """The genesis of the network of these validators, if this machine has it."""
+    from node.errors import GenesisInvalid
     from node.home import Home, default_home
     from node.preflight import read_genesis
 
@@ -306,7 +307,12 @@ def _genesis_if_here(present: Present, cluster: str | None, home: Path | None) -
         file = Home(home or default_home()).genesis
     if not file.is_file():
         return None
-    found = read_genesis(file)
+    try:
+        found = read_genesis(file)
+    except GenesisInvalid:
+        if cluster or home:
+            raise
+        return None  # of another network perhaps, and nobody named it
     return found if found.chain_id == present.chain_id else None
 
 

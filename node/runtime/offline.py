@@ -16,10 +16,12 @@ from caesar.runtime.validators import ValidatorsApplication
 from consensus.core.epochs import Epochs
 from consensus.core.light import Lineage
 from consensus.errors import SnapshotInvalid
+from consensus.limits import LINKS_SIZE_BYTES_MAX, MESSAGE_BYTES_MAX
 from consensus.runtime.store import adopt_certificate
 from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name, read_lineage, read_manifest
 from node.errors import SnapshotMissing, WouldOverwrite
 from node.home import write_replacing
+from node.inputs import bounded_bytes
 from node.runtime.executor import all_rows
 from node.runtime.membership import genesis_set
 from node.runtime.router import Router
@@ -70,10 +72,10 @@ def check(folder: Path, genesis: Genesis, router: Router) -> Checked:
     """Look through a snapshot folder; raises `SnapshotInvalid` for whatever is wrong."""
     lineage = Lineage.at_genesis(genesis.chain_id, genesis_set(genesis))
     try:
-        data = (folder / MANIFEST).read_bytes()
+        data = bounded_bytes(folder / MANIFEST, MESSAGE_BYTES_MAX)
         if (folder / LINKS).exists():  # an earlier version wrote none, nor knew a second epoch
-            lineage = read_lineage((folder / LINKS).read_bytes(), lineage)
-    except OSError as error:
+            lineage = read_lineage(bounded_bytes(folder / LINKS, LINKS_SIZE_BYTES_MAX), lineage)
+    except (OSError, ValueError) as error:
         raise SnapshotInvalid(f"{folder} is no snapshot: {error}") from None
     manifest = read_manifest(data, lineage)
     outlines = router.check_outlines(manifest.state_root, manifest.outline)

@@ -41,6 +41,7 @@ from consensus.core.types import NO_DIGEST, Epoch, Height, Number, ReplicaIndex,
 from consensus.core.types import Sequence as Place
 from consensus.core.validators import Validator, ValidatorSet
 from consensus.errors import SnapshotInvalid
+from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from native.keys import SecretKey
 from native.values import Digest
@@ -194,6 +195,10 @@ def test_a_folder_that_is_no_snapshot_says_so(chain: Chain, tmp_path: Path) -> N
         offline.check(tmp_path, chain.genesis, router)
     (chain.source / MANIFEST).write_bytes(b"junk")
     with pytest.raises(SnapshotInvalid, match="manifest"):
+        offline.check(chain.source, chain.genesis, router)
+    with (chain.source / MANIFEST).open("wb") as file:
+        file.truncate(MESSAGE_BYTES_MAX + 1)
+    with pytest.raises(SnapshotInvalid, match="is longer than"):
         offline.check(chain.source, chain.genesis, router)
     shutil.rmtree(chain.home.snapshots)
     with pytest.raises(SnapshotMissing):

@@ -23,7 +23,7 @@ from node.cluster.create import create_cluster
 from node.cluster.manifest import Cluster
 from node.core.genesis import Genesis
 from node.errors import UnexpectedAnswer
-from node.home import Home
+from node.home import Home, default_home
 from node.logkeys import credentials_of
 from node.runtime.api import Outcome
 from node.tests.conftest import PASSPHRASE, free_base_port
@@ -631,4 +631,22 @@ def newcomer_of(home: Path, genesis: Genesis) -> Validator:
         name="n4",
         key=SecretKey.load(found.node_key).public,
         credentials=credentials_of(found, genesis.log),
+    )
+
+
+def test_a_damaged_genesis_that_nobody_named_stops_no_proposal(
+    at: list[str], change: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "hypermesh" / "node")
+    home.path.mkdir(parents=True)
+    home.genesis.write_text("{}")
+    monkeypatch.delenv("HYPERMESH_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_home() == home.path
+    answer("validator", "propose", change, "--remove", "n3", *at)
+    refused(
+        *("validator", "propose", tmp_path / "other.json", "--remove", "n3", *at),
+        *("--home", home.path),
+        code=3,
+        error="HM-D-201",
     )
