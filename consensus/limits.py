@@ -42,6 +42,7 @@ SLOW_VIEW_PATIENCES_MAX: Final = 16  # then a doubling goes without evidence; 5 
 STATUS_STRETCH_MAX: Final = 32  # 10 s between STATUS: 20 peers at 1 % of a core are read in 1 s
 SUSPICIONS_POSTPONED_MAX: Final = 3  # who is late for ever must still depose a dead primary
 VOTES_FRAME_BYTES_MAX: Final = 65_536  # a vector of 256 leaves of 140 B and a signature
+DECODED_PARTS_MAX: Final = 512  # the same; 3.5 MB as objects, 10 MB for 64 members
 DECODED_SIZE_BYTES_MAX: Final = 2_097_152  # three views of 21 members with two batches in flight
 MESSAGE_BYTES_MAX: Final = 16_777_216  # NEW-VIEW at n=21 with full windows, with room
 PROPOSAL_FRAME_BYTES_MAX: Final = BATCH_SIZE_BYTES_MAX + 8_192  # body and PRE-PREPARE

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from consensus.limits import DECODED_SIZE_BYTES_MAX
+from consensus.limits import DECODED_PARTS_MAX, DECODED_SIZE_BYTES_MAX
 from native.codec import Value, encode
 
 T = TypeVar("T")
@@ -25,8 +25,11 @@ class Decoded:
     several threads.
     """
 
-    def __init__(self, size_bytes_max: int = DECODED_SIZE_BYTES_MAX) -> None:
+    def __init__(
+        self, size_bytes_max: int = DECODED_SIZE_BYTES_MAX, parts_max: int = DECODED_PARTS_MAX
+    ) -> None:
         self._size_bytes_max = size_bytes_max
+        self._parts_max = parts_max
         self._size_bytes = 0
         self._held: OrderedDict[tuple[object, bytes], tuple[Any, int]] = OrderedDict()
 
@@ -46,7 +49,7 @@ class Decoded:
         if len(data) <= self._size_bytes_max:
             self._held[key] = made, len(data)
             self._size_bytes += len(data)
-            while self._size_bytes > self._size_bytes_max:
+            while self._size_bytes > self._size_bytes_max or len(self._held) > self._parts_max:
                 _, (_, size_bytes) = self._held.popitem(last=False)
                 self._size_bytes -= size_bytes
         return made

@@ -664,6 +664,8 @@ class Driver:
             pending=self._mempool.pending(),
         )
         self._inputs.appendleft((taken, None))
+        # Told now: if all of it came back before anything else changed, nothing would look new.
+        self._watch_custody()
 
     def _forward(self, effect: ForwardCustody) -> None:
         most = FORWARD_PAYLOADS_MAX, FORWARD_SIZE_BYTES_MAX

@@ -846,6 +846,8 @@ class Node:
             pending=pending,
         )
         self._absorb(self._step(answer))
+        if self.up and body:
+            self._tell_custody()
 
     # --- execution
 

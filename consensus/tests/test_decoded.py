@@ -81,6 +81,10 @@ def test_the_memory_is_bounded_and_forgets_what_was_longest_unused() -> None:
     assert made == [*parts[:5], parts[1]]
     decoded.get((9, b"x" * room), read, "kind")
     assert len(decoded) == 4
+    few = Decoded(room, parts_max=2)  # small parts become large objects
+    for part in parts:
+        few.get(part, read, "kind")
+    assert len(few) == 2
 
 
 def test_readers_of_different_kinds_share_no_result() -> None:

@@ -65,6 +65,7 @@ class Wires:
         self.me = me
         self.sent = sent
         self.turned_away: list[int] = []
+        self.silent: set[frames.FrameType] = set()  # frames that never leave
 
     def turn_away_nowait(self, peer: int, _detail: str) -> None:
         if peer >= GUEST_FIRST:
@@ -76,6 +77,8 @@ class Wires:
     def send_nowait(
         self, peer: int, _kind: ChannelKind, frame_type: int, *parts: bytes | Batch
     ) -> None:
+        if frame_type in self.silent:
+            return
         data = b"".join(part.body if isinstance(part, Batch) else part for part in parts)
         self.sent.append((self.me, peer, frame_type, data))
 
@@ -726,3 +729,43 @@ def test_all_that_waits_is_forwarded_once_and_in_pieces() -> None:
                 forwarded.append([batch.payload(at) for at in range(len(batch))])
                 node.mempool.mark_proposed(Batch.of(payloads[512:700]))
     assert forwarded == [payloads[:512], payloads[700:]]
+
+
+def test_a_primary_that_took_all_and_leads_again_knows_what_came_back() -> None:
+    world = World()
+    for me in range(MEMBERS):
+        for peer in range(MEMBERS):
+            if me != peer:
+                world.nodes[me].driver.peer_up(peer)
+    world.settle()
+    first = world.nodes[0].driver.replica
+    proposals = {frames.FrameType.PROPOSAL, frames.FrameType.PRE_PREPARE, frames.FrameType.BODY}
+    world.censor = lambda frame: frame == frames.FrameType.VOTES
+    for node in world.nodes[1:]:  # these propose nothing
+        node.wires.silent = proposals
+    world.us += 500_000
+    payload = Batch.of([b"\x01payment"])
+    for node in world.nodes:
+        node.mempool.add(payload, None, 0, world.us // 1_000)
+    for node in world.nodes:
+        node.driver.custody_changed()
+    while first.view <= MEMBERS and not world.nodes[0].machine.payloads:
+        world.settle(10)
+        if first.view == MEMBERS and first.active:
+            world.censor = lambda _frame: False
+    assert world.nodes[0].machine.payloads == [b"\x01payment"]
+    assert first.view == MEMBERS
+
+
+def test_a_payload_of_the_size_of_the_one_in_flight_is_proposed_beside_it() -> None:
+    world = World()
+    primary = world.nodes[0]
+    held: deque[tuple[BlockHeader, Batch]] = deque()
+    primary.machine.execute_soon = lambda header, _agreed, batch: held.append((header, batch))  # type: ignore[method-assign]
+    world.submit(0, b"\x01payment 1")
+    world.settle(50)
+    before = primary.driver.replica.next_sequence
+    world.submit(0, b"\x01payment 2")
+    world.settle(50)
+    assert held, "the first waits to be executed"
+    assert primary.driver.replica.next_sequence == before + 1
