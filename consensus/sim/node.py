@@ -846,8 +846,6 @@ class Node:
             pending=pending,
         )
         self._absorb(self._step(answer))
-        if self.up and body:
-            self._tell_custody()
 
     # --- execution
 
