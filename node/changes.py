@@ -33,7 +33,7 @@ from node.errors import (
     UnexpectedAnswer,
 )
 from node.home import write_new, write_replacing
-from node.inputs import parse_json
+from node.inputs import bounded_bytes, parse_json
 
 if TYPE_CHECKING:
     from native.keys import SecretKey
@@ -181,9 +181,7 @@ class ChangeFile:
     def read(path: Path) -> ChangeFile:
         """Read a file; raises `ChangeFileInvalid`."""
         try:
-            with path.open("rb") as file:
-                data = file.read(FILE_SIZE_BYTES_MAX + 1)
-            document = parse_json(data) if len(data) <= FILE_SIZE_BYTES_MAX else None
+            document = parse_json(bounded_bytes(path, FILE_SIZE_BYTES_MAX))
             if not isinstance(document, dict) or set(document) != set(KEYS):
                 raise ValueError("its keys are not those of a change")
             if document["version"] != FILE_VERSION:

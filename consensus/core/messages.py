@@ -347,8 +347,26 @@ class PrePrepare:
         return replace(self, signature=signature)
 
 
+class _Certificate:
+    """Signatures that are checked again and again: the same certificate comes in many messages."""
+
+    __slots__ = ()
+    _jobs: "Jobs | None"
+
+    def jobs(self, chain_id: Digest) -> tuple[EpochJob, ...]:
+        """Every signature in it, made once."""
+        held = self._jobs
+        if held is None or held[0] != chain_id:
+            held = chain_id, tuple(self._made(chain_id))
+            object.__setattr__(self, "_jobs", held)
+        return held[1]
+
+    def _made(self, chain_id: Digest) -> list[EpochJob]:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedCertificate:
+class PreparedCertificate(_Certificate):
     """Q distinct replicas accepted this PRE-PREPARE; its primary counts through it."""
 
     pre_prepare: PrePrepare
@@ -372,23 +390,17 @@ class PreparedCertificate:
             digest=pre_prepare.digest,
         )
 
-    def jobs(self, chain_id: Digest) -> tuple[EpochJob, ...]:
-        """Every signature in it; made once, because the same certificate comes many times."""
-        if self._jobs is None or self._jobs[0] != chain_id:
-            jobs: list[EpochJob] = []
-            _own(jobs, self.pre_prepare, chain_id)
-            leaf = self.leaf()
-            jobs.extend((leaf.epoch, *vote.job(chain_id, leaf)) for vote in self.votes)
-            object.__setattr__(self, "_jobs", (chain_id, tuple(jobs)))
-        assert self._jobs is not None
-        return self._jobs[1]
+    def _made(self, chain_id: Digest) -> list[EpochJob]:
+        jobs: list[EpochJob] = []
+        _own(jobs, self.pre_prepare, chain_id)
+        return jobs + _votes(self.leaf(), self.votes, chain_id)
 
     def value(self) -> tuple[Value, ...]:
         return (self.pre_prepare.value(), tuple(vote.value() for vote in self.votes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockCertificate:
+class BlockCertificate(_Certificate):
     """Q CHECKPOINT leaves for one block: what everybody outside the vote trusts."""
 
     checkpoint: Checkpoint
@@ -399,14 +411,8 @@ class BlockCertificate:
     def height(self) -> Height:
         return self.checkpoint.height
 
-    def jobs(self, chain_id: Digest) -> tuple[EpochJob, ...]:
-        """The signature of every vote; made once, because the same certificate comes many times."""
-        if self._jobs is None or self._jobs[0] != chain_id:
-            leaf = self.checkpoint
-            jobs = tuple([(leaf.epoch, *vote.job(chain_id, leaf)) for vote in self.votes])
-            object.__setattr__(self, "_jobs", (chain_id, jobs))
-        assert self._jobs is not None
-        return self._jobs[1]
+    def _made(self, chain_id: Digest) -> list[EpochJob]:
+        return _votes(self.checkpoint, self.votes, chain_id)
 
     def value(self) -> tuple[Value, ...]:
         return (self.checkpoint.value()[1:], tuple(vote.value() for vote in self.votes))
@@ -711,6 +717,10 @@ def signatures(message: Message, chain_id: Digest) -> list[EpochJob]:
         case _:
             assert_never(message)
     return jobs
+
+
+def _votes(leaf: Leaf, votes: Iterable[VoteProof], chain_id: Digest) -> list[EpochJob]:
+    return [(leaf.epoch, *vote.job(chain_id, leaf)) for vote in votes]
 
 
 def _own(jobs: list[EpochJob], message: Signed, chain_id: Digest) -> None:

@@ -7,8 +7,9 @@ and are distinct, certificates are large enough, sequences ascend inside one win
 signatures and what needs the replica's state remain to be checked.
 """
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from consensus.core import quorum
@@ -89,12 +90,6 @@ class Bounds:
     earlier: tuple[int, ...] = ()  # members of epoch 0, 1, ... below this one
     decoded: Decoded | None = field(default=None, compare=False, repr=False)
 
-    def once(self, value: Value, read: "Callable[[Value, Bounds], T]") -> T:
-        """What `read` makes of a part, which is remembered if these bounds have a memory."""
-        if self.decoded is None:
-            return read(value, self)
-        return self.decoded.get(value, lambda value: read(value, self), read)
-
     def of(self, epoch: int) -> "Bounds":
         """The bounds of a known epoch; raises `UnknownEpoch`."""
         present = len(self.earlier)
@@ -102,21 +97,23 @@ class Bounds:
             return self
         if epoch > present:
             raise UnknownEpoch(f"epoch {epoch} is not known here, the newest is {present}")
-        return Bounds(
-            chain_id=self.chain_id,
-            members=self.earlier[epoch],
-            earlier=self.earlier[:epoch],
-            decoded=self.decoded,
-        )
+        return replace(self, members=self.earlier[epoch], earlier=self.earlier[:epoch])
 
     def extended(self, members: int) -> "Bounds":
         """The bounds of the next epoch."""
-        return Bounds(
-            chain_id=self.chain_id,
-            members=members,
-            earlier=(*self.earlier, self.members),
-            decoded=self.decoded,
-        )
+        return replace(self, members=members, earlier=(*self.earlier, self.members))
+
+
+def _once(read: Callable[[Value, Bounds], T]) -> Callable[[Value, Bounds], T]:
+    """Have what a reader makes of a part remembered, if the bounds have a memory."""
+
+    @functools.wraps(read)
+    def remembered(value: Value, bounds: Bounds) -> T:
+        if bounds.decoded is None:
+            return read(value, bounds)
+        return bounds.decoded.get(value, lambda value: read(value, bounds), read)
+
+    return remembered
 
 
 def decode_value(data: bytes, size_max: int) -> Value:
@@ -316,11 +313,8 @@ def _distinct(proofs: tuple[VoteProof, ...], needed: int, excluded: int | None) 
         raise MalformedMessage("a certificate without a quorum")
 
 
+@_once
 def prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
-    return bounds.once(value, _prepared_certificate)
-
-
-def _prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
     proposal, proofs = fields(value, 2)
     first = pre_prepare(proposal, bounds)
     bounds = bounds.of(first.epoch)
@@ -332,11 +326,8 @@ def _prepared_certificate(value: Value, bounds: Bounds) -> PreparedCertificate:
     return certificate
 
 
+@_once
 def block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
-    return bounds.once(value, _block_certificate)
-
-
-def _block_certificate(value: Value, bounds: Bounds) -> BlockCertificate:
     body, proofs = fields(value, 2)
     claim = checkpoint(body)
     bounds = bounds.of(claim.epoch)
@@ -366,11 +357,8 @@ def pre_prepare(value: Value, bounds: Bounds) -> PrePrepare:
     )
 
 
+@_once
 def view_change(value: Value, bounds: Bounds) -> ViewChange:
-    return bounds.once(value, _view_change)
-
-
-def _view_change(value: Value, bounds: Bounds) -> ViewChange:
     epoch, view, who, count, certified, prepared, signed = fields(value, 7)
     bounds = bounds.of(number(epoch))
     entries = rows(prepared, WINDOW_BLOCKS)

@@ -88,6 +88,13 @@ class Node:
         )
 
 
+def taken(submissions: Submissions, execute: Execute, key: bytes) -> None:
+    """The replica took a block, in which the payload with this id was applied."""
+    done = SimpleNamespace(tag=1, ids=key, codes=bytes(1))
+    outcome = SimpleNamespace(executed=((1, done),))
+    submissions.on_block(cast("Any", SimpleNamespace(header=execute.header, outcome=outcome)))
+
+
 def differing(at: int, through: int) -> Node:
     """Executed through a block, when a certificate shows that the state after `at` differs."""
     node = Node()
@@ -203,13 +210,7 @@ async def test_who_asks_again_for_what_the_replica_has_not_taken_yet_waits_like_
     assert not answers
     assert submissions.waiting == 1
     node.bench.feed(executed(execute))
-    done = SimpleNamespace(tag=1, ids=KEY, codes=bytes(1))
-    submissions.on_block(
-        cast(
-            "Any",
-            SimpleNamespace(header=execute.header, outcome=SimpleNamespace(executed=((1, done),))),
-        )
-    )
+    taken(submissions, execute, KEY)
     await wait_all_tasks_blocked()
     assert [answer.outcomes for answer in answers] == [bytes([Outcome.APPLIED])]
     assert submissions.waiting == 0
@@ -224,11 +225,6 @@ async def test_a_call_waits_for_what_a_slow_look_finds_after_the_rest_was_answer
     execute = node.agree(1)
     submissions = node.submissions(nursery, Router())
 
-    def taken(key: bytes) -> None:
-        done = SimpleNamespace(tag=1, ids=key, codes=bytes(1))
-        outcome = SimpleNamespace(executed=((1, done),))
-        submissions.on_block(cast("Any", SimpleNamespace(header=execute.header, outcome=outcome)))
-
     def in_memory(identifier: bytes, **_heights: object) -> Receipt | None:
         return (
             None
@@ -237,7 +233,7 @@ async def test_a_call_waits_for_what_a_slow_look_finds_after_the_rest_was_answer
         )
 
     async def on_disk(identifier: bytes) -> Receipt | None:
-        taken(other_key)
+        taken(submissions, execute, other_key)
         return node.executor.held(identifier)
 
     node.executor.receipt_nowait, node.executor.receipt = in_memory, on_disk  # type: ignore[method-assign]
@@ -251,7 +247,7 @@ async def test_a_call_waits_for_what_a_slow_look_finds_after_the_rest_was_answer
     await wait_all_tasks_blocked()
     assert not answers
     node.bench.feed(executed(execute))
-    taken(KEY)
+    taken(submissions, execute, KEY)
     await wait_all_tasks_blocked()
     assert [answer.outcomes for answer in answers] == [bytes([Outcome.APPLIED] * 2)]
 
