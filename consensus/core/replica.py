@@ -410,7 +410,7 @@ class Replica:
         elif peer in self.peers:
             self.peers[peer].connected = True
             retransmit.send_status(self, peer)
-            custody.arm(self)
+            custody.on_connected(self, peer)
 
     def _receive(self, sender: ReplicaIndex, message: Message) -> None:
         if sender not in self.peers and sender != self.me and not self._may_say(sender, message):
