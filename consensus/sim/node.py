@@ -855,6 +855,8 @@ class Node:
             pending=pending,
         )
         self._absorb(self._step(answer))
+        if body:
+            self._tell_custody()
 
     # --- execution
 
