@@ -77,13 +77,13 @@ START_MS = 1_700_000_000_000
 
 
 class Bench:
-    """A replica of four on a bench: time stands still unless told otherwise."""
+    """A replica of four, or more, on a bench: time stands still unless told otherwise."""
 
-    def __init__(self, me: int, *, started: bool = True) -> None:
+    def __init__(self, me: int, *, members: int = 4, started: bool = True) -> None:
         self.me = ReplicaIndex(me)
         self.late_us = 0
         self.replica = Replica(
-            Committee(chain_id=samples.CHAIN, members=4, me=self.me),
+            Committee(chain_id=samples.CHAIN, members=members, me=self.me),
             Timing(),
             boot=77,
             tip=genesis_block(samples.CHAIN, 0, ROOT),
@@ -91,7 +91,7 @@ class Bench:
         )
         self.feed(Started())
         if started:
-            for peer in self.replica.others[:2]:
+            for peer in self.replica.others[: self.replica.quorum - 1]:
                 self.hear(peer, status(peer))
             assert self.replica.statistics().phase is Phase.VOTING
 
