@@ -89,11 +89,16 @@ def test_a_node_may_lack_what_is_below_its_snapshot_and_nothing_else() -> None:
     same_logs([since(12), LOG, since(13)], above=10, through=13)
     nothing_lost(ACKNOWLEDGED, IDS, [since(12), LOG, since(13)])
     assert fullest([since(12), LOG]) is LOG
+    stands = replace(since(12), receipts=since(13).receipts)
+    same_logs([stands, LOG], above=10, through=13)
+    nothing_lost(ACKNOWLEDGED, IDS, [stands, LOG])
+    with pytest.raises(Violation, match="S3"):
+        same_logs([replace(LOG, receipts=since(12).receipts), LOG], above=10, through=13)
     with pytest.raises(Violation, match=r"block 11 is missing on \[0, 1\]"):
         same_logs([since(12), since(13)], above=10, through=13)
     with pytest.raises(Violation, match="S3"):
         same_logs([replace(since(12), receipts={}), LOG], above=10, through=13)
-    with pytest.raises(Violation, match="S9: payload 1, acknowledged, is not on node 0"):
+    with pytest.raises(Violation, match="S9: payload 3, acknowledged, is not on node 0"):
         nothing_lost(ACKNOWLEDGED, IDS, [replace(since(12), receipts={}), LOG])
 
 

@@ -201,7 +201,7 @@ class Metrics:
         )
         self.store_sync_seconds = self._histogram(
             "hypermesh_consensus_store_sync_seconds",
-            "Time of one durable commit, by database",
+            "Time of one commit, by database; that of the state is not synced",
             LATENCY_BUCKETS_S,
             ["database"],
         )

@@ -41,6 +41,13 @@ class Log:
         """The lowest block that is held; 0 without any."""
         return min(self.headers, default=0)
 
+    def answers_from(self, whole: Log) -> int:
+        """The lowest block whose receipts must be held: that of a snapshot comes without them."""
+        first = self.first
+        if first == whole.first or any(height == first for height, _ in self.receipts.values()):
+            return first
+        return first + 1
+
 
 def read_log(member: Member, *, above: int, through: int) -> Log:
     """Read a node's blocks, also while it runs. Raises `Violation` for an id executed twice."""
@@ -105,7 +112,8 @@ def same_logs(logs: Sequence[Log], *, above: int, through: int) -> None:
         if len(found) != 1:
             raise Violation(f"S1: block {height} differs between nodes")
     for log in logs:
-        expected = {key: found for key, found in whole.receipts.items() if found[0] >= log.first}
+        lowest = log.answers_from(whole)
+        expected = {key: found for key, found in whole.receipts.items() if found[0] >= lowest}
         if log.receipts != expected:
             raise Violation("S3: receipts differ between nodes")
 
@@ -120,11 +128,12 @@ def nothing_lost(
 ) -> None:
     """Each answer is in each log that reaches back to it, with that result and height (S9)."""
     whole = fullest(logs)
+    lowest = [log.answers_from(whole) for log in logs]
     for one in acknowledged:
         known = whole.receipts.get(ids[one.index])
         for at, log in enumerate(logs):
-            if known is not None and known[0] < log.first:
-                continue  # below the snapshot that this state came from
+            if known is not None and known[0] < lowest[at]:
+                continue  # not above the snapshot that this state came from
             found = log.receipts.get(ids[one.index])
             if found is None:
                 raise Violation(f"S9: payload {one.index}, acknowledged, is not on node {at}")

@@ -637,7 +637,7 @@ class Replica:
 
     @property
     def executed(self) -> Height:
-        """Height of the newest durable block."""
+        """Height of the newest executed block."""
         return self.tip.height
 
     @property

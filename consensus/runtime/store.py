@@ -339,10 +339,14 @@ class ConsensusStore:
         record = decode_record(AGREED_KIND, row.data, bounds)
         return record.header if isinstance(record, Agreed) else None
 
-    def agreed_through(self, height: int) -> int:
-        """Up to which block `agreed` knows every batch above `height`. Only before `start`."""
+    def agreed_through(self, height: int, *, count_max: int | None = None) -> int:
+        """Up to which block `agreed` knows every batch above `height`. Only before `start`.
+
+        Looks at `count_max` blocks at most.
+        """
         for (key,) in self._db.execute(
-            "SELECT key FROM record WHERE kind=? AND key>? ORDER BY key", (AGREED_KIND, height)
+            "SELECT key FROM record WHERE kind=? AND key>? ORDER BY key LIMIT ?",
+            (AGREED_KIND, height, -1 if count_max is None else count_max),
         ):
             if key != height + 1:
                 break
@@ -403,10 +407,13 @@ class ConsensusStore:
         self._db.close()
 
     def body_now(self, sequence: int, root: bytes) -> bytes | None:
-        """Read one body directly. Only before `start`, on the files of a stopped node."""
-        found = self._db.execute(
-            "SELECT data FROM body WHERE sequence=? AND root=?", (sequence, root)
-        ).fetchone()
+        """Read one body directly. Only before `start`. Raises `StoreDamaged`."""
+        try:
+            found = self._db.execute(
+                "SELECT data FROM body WHERE sequence=? AND root=?", (sequence, root)
+            ).fetchone()
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise StoreDamaged(self._path, f"damaged ({error})") from error
         return None if found is None else bytes(found[0])
 
     def batch_now(self, sequence: int, root: bytes) -> Batch | None:

@@ -47,7 +47,7 @@ class Checker:
         """Nodes with an old backup that nobody could tell so: they count among the f liars."""
 
     def executed(self, node: int, stored: StoredBlock) -> None:
-        """An honest node has a durable block."""
+        """An honest node has executed a block."""
         height = stored.header.height
         known = self.log.get(height)
         if known is None:

@@ -64,7 +64,7 @@ class Snapshots:
     # --- cutting and serving
 
     def executed(self, stored: StoredBlock) -> None:
-        """Cut a snapshot when it is time; its block is durable."""
+        """Cut a snapshot when it is time; its block is executed."""
         height = int(stored.header.height)
         if height % PERIOD_BLOCKS == 0:
             self._cut(height)

@@ -600,9 +600,9 @@ def replay(
 ) -> None:
     """Execute again the blocks that a stopped node agreed on and whose state it lost.
 
-    For a node that has nobody to ask: after the loss of state.db on all nodes at once. A node with
-    others beside it gets its state from them when it starts, and after a power cut it does this by
-    itself. What was pruned is not there any more: restore a snapshot first.
+    For a node that has nobody to ask: after the loss of state.db on all nodes at once. After a
+    power cut a node does this by itself when it starts, and one that lost more gets its state from
+    the others. What was pruned is not there any more: restore a snapshot first.
     """
     from node.runtime.offline import replay as replay_stopped
     from node.stopped import stopped_node

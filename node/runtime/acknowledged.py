@@ -1,7 +1,6 @@
 """What may be told of executed blocks: receipts, news, cosignatures, once the replica took them.
 
-A block is written to `state.db` before the replica hears of it, and durable in `consensus.db`, with
-its votes, before it is executed. Only the replica knows whether the
+A block is written to `state.db` before the replica hears of it. Only the replica knows whether the
 state after it is the certified one, so nobody is told of a block before the turn in which the
 replica took it, nor of any block above a state that turned out to differ: such a node halts.
 The blocks themselves and the state stay readable, for whoever looks for the difference.

@@ -30,7 +30,7 @@ from consensus.core.effects import Fault
 from consensus.core.epochs import Epochs
 from consensus.core.inputs import SnapshotRestored
 from consensus.core.messages import EpochLink, FetchChunk, FetchManifest
-from consensus.core.records import Birth, Record, Tip, signed_again
+from consensus.core.records import Birth, Record, signed_again
 from consensus.core.records import ExecutedBlock as ChainBlock
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import NOBODY, Height, Instant, Timing
@@ -244,6 +244,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     def expected() -> frozenset[NodeId]:
         return expected_nodes(peers, validators.registry)
 
+    _check_owner(records, secret.node_id)
     alone = len(membership.validators) == 1 and membership.index is not None
     root = _after_power_cut(
         router, state, store, records, known.bounds(), genesis, root, validators, alone=alone
@@ -460,16 +461,22 @@ def _after_power_cut(
     alone: bool,
 ) -> Digest:
     """Execute again what `state.db` lost, as far as this node can without peers."""
-    if alone:
-        keep_agreed(state, store, bounds)
+    keep_agreed(state, store, bounds, alone=alone)
     if state.height:
         tip = _chain_block(state, state.height, bounds, validators)
     else:
         tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
-    certified = max(
-        (int(record.certificate.height) for record in records if isinstance(record, Tip)), default=0
-    )
-    return execute_lost(router, state, store, tip, alone=alone, certified=certified, bounds=bounds)
+    return execute_lost(router, state, store, tip, alone=alone, records=records, bounds=bounds)
+
+
+def _check_owner(records: Sequence[Record], own: NodeId) -> None:
+    """Before anything of a `consensus.db` is used; raises `KeyMismatch`."""
+    for record in records:
+        if isinstance(record, Birth) and record.node_id != Digest(own):
+            raise KeyMismatch(
+                "consensus.db belongs to another node's key",
+                hint="give every node its own data folder; never copy one",
+            )
 
 
 def _replica(
@@ -491,12 +498,6 @@ def _replica(
     ]
     tip = chain[-1] if chain else genesis_block(genesis.chain_id, genesis.time_ms, root)
     patience = config.consensus.view_timeout_ms
-    for record in records:
-        if isinstance(record, Birth) and record.node_id != Digest(own):
-            raise KeyMismatch(
-                "consensus.db belongs to another node's key",
-                hint="give every node its own data folder; never copy one",
-            )
     return Replica(
         membership.epochs.committee(own, rotation_blocks=genesis.rotation_blocks),
         Timing(

@@ -31,7 +31,7 @@ from node.home import write_replacing
 from node.inputs import bounded_bytes
 from node.runtime.executor import all_rows, open_state
 from node.runtime.membership import genesis_set
-from node.runtime.replay import execute_again
+from node.runtime.replay import certified_height, execute_again
 from node.runtime.router import Router
 from node.runtime.snapshots import missing_chunks
 from node.runtime.store import StateStore, StoredBlock
@@ -165,14 +165,15 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
 def replay(node: StoppedNode) -> Digest:
     """Execute again every block that a stopped node's `consensus.db` holds above its state.
 
-    Return the state root after the newest. Raises what `execute_again` raises.
+    Return the state root after the newest. Raises what `execute_again` raises, if blocks up to the
+    newest certificate are missing too.
     """
     genesis, state, store = node.genesis, node.state, node.store
     router = router_of(genesis)
     root = open_state(router, state)
     height = state.height
-    through = store.agreed_through(height)
-    if through == height:
+    through = max(store.agreed_through(height), certified_height(node.records()))
+    if through <= height:
         return root
     if height:
         stored = state.block(height)

@@ -22,7 +22,7 @@ from consensus.application import Block
 from consensus.core import wire
 from consensus.core.messages import EMPTY_ROOT
 from consensus.core.phases.commit import header_above
-from consensus.core.records import ExecutedBlock
+from consensus.core.records import Diverged, ExecutedBlock, Tip
 from consensus.errors import CorruptRecord
 from consensus.limits import MESSAGE_BYTES_MAX
 from consensus.runtime.store import StoreDamaged
@@ -32,7 +32,10 @@ from node.runtime.receipts import pack_receipts
 from node.runtime.store import StateStoreError, StoredBlock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from consensus.core.messages import BatchHeader
+    from consensus.core.records import Record
     from consensus.runtime.store import ConsensusStore
     from node.runtime.executor import Executor
     from node.runtime.router import Router
@@ -41,31 +44,37 @@ if TYPE_CHECKING:
 KEPT_AT_ONCE: Final = 1_024  # batches of blocks that one transaction keeps
 KEPT_BESIDE: Final = 64  # the same while the node runs: votes wait for no long transaction
 COMMIT_BLOCKS: Final = 64  # executed again with one commit
-REPLAY_BLOCKS_MAX: Final = 4_096  # with others to ask; the log that a cut loses holds fewer blocks
+SYNC_BLOCKS: Final = 1_024  # executed again between two syncs, each with a line in the log
+REPLAY_BLOCKS_MAX: Final = 8_192  # with others to ask; a cut takes 4,454 at most, all empty
+KEPT_AT_START: Final = 1_024  # newest blocks looked at: more than a life has in memory unkept
 
 log = structlog.get_logger("node")
 
 
-def keep_agreed(state: StateStore, store: ConsensusStore, bounds: wire.Bounds) -> None:
-    """Keep the batches that `state.db` knows and `consensus.db` does not.
+def keep_agreed(
+    state: StateStore, store: ConsensusStore, bounds: wire.Bounds, *, alone: bool
+) -> None:
+    """Keep the batches that `state.db` knows and `consensus.db` does not. At every start.
 
-    They are those of a life that ended before they were written, of an earlier version, or of a
-    time when the chain had more validators. That time may lie between blocks that are kept: a node
-    goes on while the set shrinks to it alone, so the newest kept one says nothing of those below.
+    They are those of a life that was killed before they were written, which is why the newest
+    blocks are looked at; who is alone looks at all, for those of an earlier version.
     """
-    if _all_kept(store, state.first, state.height):
+    first, height = state.first, state.height
+    if not alone:
+        first = max(first, height - KEPT_AT_START + 1)
+    if height == 0 or _all_kept(store, first, height):
         return
-    for start in range(state.first, state.height + 1, KEPT_AT_ONCE):
-        last = min(start + KEPT_AT_ONCE - 1, state.height)
+    for start in range(first, height + 1, KEPT_AT_ONCE):
+        last = min(start + KEPT_AT_ONCE - 1, height)
         if _all_kept(store, start, last):
             continue
         store.keep_agreed(_agreed(state, start, last, bounds))
 
 
 class Keeper:
-    """Does the same beside a running node whose set shrinks to it alone.
+    """Looks at all blocks beside a running node whose set shrinks to it alone.
 
-    Blocks that execute from then on are kept by the replica; those before are in `state.db` only.
+    Those that this version executed are kept; those before it may be in `state.db` only.
     """
 
     def __init__(self, executor: Executor, state: StateStore, store: ConsensusStore) -> None:
@@ -125,30 +134,46 @@ def execute_lost(
     tip: ExecutedBlock,
     *,
     alone: bool,
-    certified: int,
+    records: Sequence[Record],
     bounds: wire.Bounds,
 ) -> Digest:
     """Execute again what `consensus.db` knows above `tip`, and return the state root.
 
-    `certified` is the height of the newest certificate. Nothing may run yet. Raises what
-    `execute_again` raises if the node is alone; with others it goes on as far as it can.
+    Nothing may run yet. Raises what `execute_again` raises if the node is alone; with others it
+    goes on as far as it can, and not beyond what a record of divergence calls sound.
     """
-    through = store.agreed_through(int(tip.height))
+    height = int(tip.height)
     if alone:
-        through = max(through, certified)
-    elif through - int(tip.height) > REPLAY_BLOCKS_MAX:
-        log.warning("state.left_to_peers", first=int(tip.height) + 1, last=through)
+        certified = certified_height(records)
+        through = max(store.agreed_through(height), certified)
+    else:
+        through = store.agreed_through(height, count_max=REPLAY_BLOCKS_MAX + 1)
+        sound = [int(found.sound_through) for found in records if isinstance(found, Diverged)]
+        through = max(height, min([through, *sound]))
+        if through - height > REPLAY_BLOCKS_MAX:
+            log.warning(
+                "state.left_to_peers",
+                first=height + 1,
+                next_step="if no other node has them, stop and run `hypermesh chain replay`",
+            )
+            return tip.state_root
+    if through == height:
         return tip.state_root
-    if through == int(tip.height):
-        return tip.state_root
-    log.warning("state.executed_again", first=int(tip.height) + 1, last=through)
+    log.warning("state.executed_again", first=height + 1, last=through)
     try:
         return execute_again(router, state, store, tip, through=through, bounds=bounds)
     except (StateStoreError, StoreDamaged, CorruptRecord) as error:
         if alone:
             raise
-        log.warning("state.left_to_peers", first=state.height + 1, last=through, error=str(error))
+        log.warning("state.left_to_peers", first=state.height + 1, error=str(error))
         return router.state_root
+
+
+def certified_height(records: Sequence[Record]) -> int:
+    """Height of the newest certificate, 0 without one."""
+    return max(
+        (int(found.certificate.height) for found in records if isinstance(found, Tip)), default=0
+    )
 
 
 def execute_again(
@@ -162,12 +187,13 @@ def execute_again(
 ) -> Digest:
     """Execute every block above `tip`, the newest in `state.db`, and return the state root.
 
-    Nothing may run yet. Raises `StateStoreError` if a block is not held any more, `StoreDamaged`
-    and `CorruptRecord` if it is held damaged; what was executed before that stays.
+    Nothing may run yet. All of it is durable afterwards. Raises `StateStoreError` if a block is not
+    held any more, `StoreDamaged` and `CorruptRecord` if it is held damaged; what was executed
+    before that stays.
     """
-    written = int(tip.height)
+    kept = int(tip.height)
     try:
-        for height in range(int(tip.height) + 1, through + 1):
+        for height in range(kept + 1, through + 1):
             agreed = store.agreed(height, bounds)
             batch = None if agreed is None else _body(store, agreed)
             if agreed is None or batch is None:
@@ -181,10 +207,17 @@ def execute_again(
             tip = _execute(router, state, tip, agreed, batch)
             if height % COMMIT_BLOCKS == 0:
                 state.commit()
-                written = height
-    finally:
-        if int(tip.height) > written:
+                kept = height
+            if height % SYNC_BLOCKS == 0:
+                state.sync()
+                log.info("state.executing_again", height=height, last=through)
+    except (StateStoreError, StoreDamaged, CorruptRecord):
+        if kept < int(tip.height):
             state.commit()  # what was executed before trouble came is as good as the rest
+        raise
+    if kept < int(tip.height):
+        state.commit()
+    state.sync()
     return tip.state_root
 
 

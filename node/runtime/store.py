@@ -5,8 +5,9 @@ delta is one row beside it; `row` is a lazily written cache of application state
 rows plus every delta after the oldest of them.
 
 A commit is not synced: a power cut, unlike a kill, takes the newest blocks away. Each of them is in
-`consensus.db` before anything rests on it, and is executed again at the next start (decision 0014).
-What was there when the file was opened, or before `sync` or a checkpoint of the log, stays.
+`consensus.db` before this node votes for what execution made of it, and is executed again at the
+next start (decision 0014). What was there when the file was opened, or before `sync` or a
+checkpoint of the log, stays.
 
 Every method runs on the executor thread. A failed commit ends the process: the state in memory
 would be ahead of the file.
@@ -23,7 +24,6 @@ import apsw
 
 from consensus.application import Row
 from consensus.core.types import Height
-from consensus.errors import invariant
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from native.codec import encode
@@ -150,7 +150,7 @@ class StateStore:
             self._cycle = self._integer("cycle")
             self._oldest = self.first or 1
             self._db.execute(BLOCK_VIEW).fetchall()
-            self.sync()  # a life that was killed may have written what nothing keeps any more
+            self.sync()  # a life that was killed may have written what nothing keeps yet
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
             raise self.damaged(f"damaged ({error})") from error
 
@@ -225,8 +225,17 @@ class StateStore:
 
     def sync(self) -> None:
         """Make everything written so far durable: from now on no power cut takes it."""
-        [(busy, _, _)] = self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
-        invariant(not busy, "state.db has one connection")
+        with self._synced(), transaction(self._db):
+            self._put_meta("synced", self.height)
+
+    @contextmanager
+    def _synced(self) -> Iterator[None]:
+        """Transactions that are durable, and with them all before: the log is one file."""
+        self._db.execute("PRAGMA synchronous=FULL").fetchall()
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous=NORMAL").fetchall()
 
     @contextmanager
     def _rolled_back_on_error(self) -> Iterator[None]:
@@ -250,8 +259,8 @@ class StateStore:
         self._floor, self._cycle = started, height
 
     def enter(self, block: StoredBlock, rows: Iterable[tuple[int, Row]]) -> None:
-        """Replace everything by the state after one block, in one transaction."""
-        with transaction(self._db):
+        """Replace everything by the state after one block, in one transaction that is durable."""
+        with self._synced(), transaction(self._db):
             for table in ("block", "delta", "row"):
                 self._db.execute(f"DELETE FROM {table}")
             self._db.execute(

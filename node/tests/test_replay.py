@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from consensus.application import Block
 from consensus.core.messages import EMPTY_ROOT, BatchHeader
 from consensus.core.phases.commit import header_above
-from consensus.core.records import Agreed, ExecutedBlock
+from consensus.core.records import Agreed, Diverged, ExecutedBlock, Record, Tip
 from consensus.core.replica import genesis_block
 from consensus.core.types import Height, Sequence
 from consensus.runtime.store import (
@@ -60,10 +60,10 @@ class Life:
             self.router, self.state, self.store, self.tip, through=through, bounds=samples.BOUNDS
         )
 
-    def lost(self, *, alone: bool = False, certified: int = BLOCKS) -> Digest:
+    def lost(self, *records: Record, alone: bool = False) -> Digest:
         return execute_lost(
             self.router, self.state, self.store, self.tip,
-            alone=alone, certified=certified, bounds=samples.BOUNDS,
+            alone=alone, records=records, bounds=samples.BOUNDS,
         )  # fmt: skip
 
 
@@ -118,6 +118,10 @@ def lived(folder: Path, *, kept: Callable[[int], bool] = lambda _: True) -> list
     return blocks
 
 
+def tip_at(height: int) -> Record:
+    return Tip(certificate=samples.certificate(height))
+
+
 def lose_state(folder: Path) -> None:
     for path in folder.glob("state.db*"):
         path.unlink()
@@ -142,7 +146,7 @@ def test_what_a_power_cut_took_is_executed_again_with_and_without_others(
     lose_state(tmp_path)
     with life(tmp_path) as after:
         # Agreed blocks above the newest certificate are final too.
-        assert after.lost(alone=alone, certified=100) == blocks[-1].state_root
+        assert after.lost(tip_at(100), alone=alone) == blocks[-1].state_root
         assert [after.state.block(block.height) for block in blocks] == blocks
 
 
@@ -160,7 +164,7 @@ def test_who_has_others_to_ask_executes_as_far_as_the_batches_are_there(tmp_path
             state_root=Digest(blocks[69].state_root),
         )
         with pytest.raises(StateStoreError, match="block 71 is not here"):
-            alone.lost(alone=True)
+            alone.lost(tip_at(BLOCKS), alone=True)
 
 
 def test_who_lost_more_than_a_power_cut_takes_asks_the_others(
@@ -182,11 +186,61 @@ def test_nothing_is_executed_again_when_nothing_is_lost(tmp_path: Path) -> None:
         assert after.state.height == 0
 
 
+def test_what_was_executed_again_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lived(tmp_path)
+    lose_state(tmp_path)
+    synced: list[int] = []
+    with life(tmp_path) as after:
+        monkeypatch.setattr(after.state, "sync", lambda: synced.append(after.state.height))
+        after.lost()
+    assert synced == [BLOCKS]
+
+
+def test_a_divergence_is_not_executed_again(tmp_path: Path) -> None:
+    """Whose own batch was the wrong one takes the certified one from the others."""
+    blocks = lived(tmp_path)
+    lose_state(tmp_path)
+    found = Diverged(
+        height=Height(120),
+        header_hash=Digest(bytes(32)),
+        state_root=Digest(bytes(32)),
+        sound_through=Height(100),
+    )
+    with life(tmp_path) as after:
+        assert after.lost(found) == blocks[99].state_root
+        assert after.state.height == 100
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    lived(tmp_path)
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        database = after.state._db
+        pages = database.execute("PRAGMA page_count").fetchall()[0][0]
+        database.execute(f"PRAGMA max_page_count={int(str(pages)) + 1}").fetchall()
+        with pytest.raises(apsw.FullError):
+            after.lost()
+
+
+def test_a_killed_life_leaves_no_hole_among_the_newest_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lived(tmp_path, kept=lambda height: height not in (7, 140, 149, 150))
+    monkeypatch.setattr(replay, "KEPT_AT_START", 20)
+    with life(tmp_path) as again:
+        keep_agreed(again.state, again.store, samples.BOUNDS, alone=False)
+        assert again.store.agreed_through(7) == BLOCKS
+        assert again.store.agreed_through(0) == 6, "that is left to who is alone"
+        assert again.store.agreed_through(7, count_max=5) == 12
+
+
 def test_batches_that_only_the_state_knows_are_kept_at_the_next_start(tmp_path: Path) -> None:
     blocks = lived(tmp_path, kept=lambda _: False)
     with life(tmp_path) as upgraded:
         assert upgraded.store.agreed_count(1, BLOCKS) == 0
-        keep_agreed(upgraded.state, upgraded.store, samples.BOUNDS)
+        keep_agreed(upgraded.state, upgraded.store, samples.BOUNDS, alone=True)
         assert upgraded.store.agreed_count(1, BLOCKS) == BLOCKS
     lose_state(tmp_path)
     with life(tmp_path) as after:
@@ -198,7 +252,7 @@ def test_holes_left_by_lives_with_more_validators_are_filled(tmp_path: Path) -> 
     blocks = lived(tmp_path, kept=lambda height: 30 < height <= 60 or height > 100)
     with life(tmp_path) as restarted:
         assert restarted.store.agreed_count(1, BLOCKS) == 80
-        keep_agreed(restarted.state, restarted.store, samples.BOUNDS)
+        keep_agreed(restarted.state, restarted.store, samples.BOUNDS, alone=True)
     lose_state(tmp_path)
     with life(tmp_path) as after:
         assert after.again() == blocks[-1].state_root

@@ -167,7 +167,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         StateStore(path, chain_id=CHAIN)
 
 
-def test_blocks_written_together_are_durable_together(tmp_path: Path) -> None:
+def test_blocks_written_together_are_kept_together(tmp_path: Path) -> None:
     store = StateStore(tmp_path / "state.db", chain_id=CHAIN)
     store.write(block(1), b"d1", [])
     store.write_later(block(2), b"d2", [(1, [Row(table="account", key=4, value=b"v")])])
@@ -192,3 +192,20 @@ def test_a_group_with_a_block_that_cannot_be_written_leaves_nothing(tmp_path: Pa
         store.write_later(block(1), b"again", [])
     assert store.height == 1
     store.close()
+
+
+def test_another_reader_of_the_file_stops_neither_a_sync_nor_a_start(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = StateStore(path, chain_id=CHAIN)
+    store.write(block(1), b"delta", [])
+    reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.execute("BEGIN").fetchall()
+    assert reader.execute("SELECT max(height) FROM block").fetchall() == [(1,)]
+    store.write(block(2), b"delta", [])
+    store.sync()
+    store.close()
+    again = StateStore(path, chain_id=CHAIN)
+    assert again.height == 2
+    assert reader.execute("SELECT max(height) FROM block").fetchall() == [(1,)]
+    reader.close()
+    again.close()

@@ -57,8 +57,8 @@ class LogApplication:
     """TrustChain behind `consensus.application.Application`.
 
     Queries read immutable records and may come from any thread; they see a block as soon as it is
-    executed, which is before it is durable. Whoever lets something leave the process waits for
-    `Cosigner.wait_cosigned` first.
+    executed, which is before the replica stands by it. Whoever lets something leave the process
+    waits for `Cosigner.wait_cosigned` first.
     """
 
     name: Final = "trustchain"

@@ -2,7 +2,7 @@
 
 After a block with entries is executed here, this validator signs the new checkpoint and pushes the
 cosignature to the others; `W` of them on one root make the checkpoint count. Nothing is stored: a
-cosigner signs only roots of blocks it has on disk, so after a restart it signs the same head again,
+cosigner signs only roots of blocks it has executed, so after a restart it signs a head again,
 and pushes until the checkpoint counts. A push is answered with what the sender may have missed.
 
 Cosignatures are those of the present epoch: when the next one begins, `enter` takes its roster, all

@@ -15,7 +15,7 @@ from consensus.core.instance import Ballot, Instance
 from consensus.core.messages import BatchHeader, BlockHeader, Commit, PrePrepare, VoteVector
 from consensus.core.phases import checkpoint, prepare, propose
 from consensus.core.records import Agreed, ExecutedBlock
-from consensus.core.types import NOBODY, Height, Phase, ReplicaIndex, Sequence
+from consensus.core.types import Height, Phase, ReplicaIndex, Sequence
 from consensus.errors import invariant
 from consensus.limits import EXECUTE_AHEAD_BLOCKS_MAX, IN_FLIGHT_BLOCKS_MAX
 
@@ -177,9 +177,9 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         return
     if header.height > replica.certified:
         replica.uncertified[header.height] = block
-    if replica.me != NOBODY:
-        # Durable with our CHECKPOINT vote or before it, so no certificate rests on `state.db`.
-        replica.emit(Persist(record=Agreed(header=batch)))
+    # Durable with our CHECKPOINT vote or before it, so no certificate rests on `state.db`. An
+    # observer keeps it too: it may vote later, on top of blocks that it executes now.
+    replica.emit(Persist(record=Agreed(header=batch)))
     if header.height == replica.behind_through and replica.phase is Phase.VOTING:
         recovery.take_part(replica)
     instance = replica.instances.get(header.height)
