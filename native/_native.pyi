@@ -257,7 +257,7 @@ class Mempool:
         cls,
         count_max: int,
         bytes_max: int,
-        recent_max: int = 65536,
+        recent: int = 28672,
         *,
         sender_at: Sequence[tuple[int, int]] | None = None,
     ) -> Mempool: ...

@@ -13,6 +13,7 @@ pub mod merkle;
 pub mod msgpack;
 pub mod parts;
 pub mod quic;
+pub mod remembered;
 pub mod sumtree;
 pub mod tls;
 pub mod transaction;
