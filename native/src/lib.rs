@@ -8,6 +8,7 @@ pub mod frame;
 pub mod hash;
 pub mod keylog;
 pub mod limits;
+pub mod memory;
 pub mod mempool;
 pub mod merkle;
 pub mod msgpack;
