@@ -44,31 +44,41 @@ def test_a_node_whose_old_backup_is_restored_is_silent_until_safe_and_rejoins(
     silent_then_back(whole, victim, others, purse, load)
 
 
-@pytest.mark.parametrize("from_block", [0, 1])
-def test_a_single_validator_executes_again_what_its_state_lost(
-    start: Callable[..., Network], tmp_path: Path, from_block: int
+@pytest.mark.parametrize(("nodes", "from_block"), [(1, 0), (1, 1), (4, 1)])
+def test_all_lose_their_newest_state_and_execute_it_again(
+    start: Callable[..., Network], tmp_path: Path, nodes: int, from_block: int
 ) -> None:
-    network = start(nodes=1)
-    member = network.members[0]
+    """As after a power cut, or for a validator that is alone, a lost file: nobody can be asked."""
+    network = start(nodes=nodes)
+    old = {member.name: tmp_path / member.name for member in network.members}
     if from_block:
-        member.stop()
-        shutil.copytree(member.home.data, tmp_path / "old")
-        member.start()
+        for member in network.members:
+            member.stop()
+            shutil.copytree(member.home.data, old[member.name])
+        for member in network.members:
+            member.start()
         network.wait_ready()
     purse = Purse.fill(network, accounts=4)
+    network.agreed_root()
     received, height = purse.received(), network.height()
     assert received > 0
-    held = {at: member.block(at) for at in range(1, height + 1)}
-    member.kill()
-    for path in member.home.data.glob("state.db*"):
-        path.unlink()
-    for path in (tmp_path / "old").glob("state.db*") if from_block else ():
-        shutil.copy(path, member.home.data)
-    member.start()
+    held = {at: network.members[0].block(at) for at in range(1, height + 1)}
+    for member in network.members:
+        member.kill()
+    for member in network.members:
+        for path in member.home.data.glob("state.db*"):
+            path.unlink()
+        for path in old[member.name].glob("state.db*") if from_block else ():
+            shutil.copy(path, member.home.data)
+    for member in network.members:
+        member.start()
     network.wait_ready()
-    assert {at: member.block(at)["state_root"] for at in held} == {
-        at: block["state_root"] for at, block in held.items()
-    }
+    for member in network.members:
+        for at, block in held.items():
+            again = member.block(at)
+            assert block is not None
+            assert again is not None
+            assert again["state_root"] == block["state_root"]
     assert purse.received() == received
     assert network.conservation_error() == 0
 

@@ -55,13 +55,17 @@ class StoppedNode:
 
 
 @contextmanager
-def stopped_node(folder: Path) -> Iterator[StoppedNode]:
-    """Open the files; raises `AlreadyRunning`, `HomeIncomplete`, `StoreDamaged` and the like."""
+def stopped_node(folder: Path, *, state_may_be_lost: bool = False) -> Iterator[StoppedNode]:
+    """Open the files; raises `AlreadyRunning`, `HomeIncomplete`, `StoreDamaged` and the like.
+
+    A lost `state.db` is made anew, at genesis, where that is allowed.
+    """
     home = Home(folder)
     home.require_folder()
     genesis = read_genesis(home.genesis)
     for path in (home.consensus_database, home.state_database):
-        if not path.is_file():
+        lost = state_may_be_lost and path == home.state_database
+        if not path.is_file() and not lost:
             raise HomeIncomplete(
                 f"{path}: missing",
                 hint="start the node once; `hypermesh node run` says what a missing database means",

@@ -6,7 +6,7 @@ Duties of whoever feeds the core (runtime and simulator alike):
    `sender` = the replica the channel belongs to. A signed message may be forwarded by another.
 2. `BodyHeld` only after the body was parsed, its Merkle root was computed, and it can be found
    by that root. A body that came with a PRE-PREPARE is announced before the PRE-PREPARE.
-3. `Executed` only after the block's `state.db` transaction is durable.
+3. `Executed` only after the block's `state.db` transaction.
 4. Own signed messages come back as `Received(sender=me)` only through `Tick.release`.
 """
 
@@ -73,7 +73,7 @@ class CustodyShown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executed:
-    """The block of the last `Execute` is durable in `state.db`."""
+    """The block of the last `Execute` was executed and written to `state.db`."""
 
     height: Height
     header_hash: Digest

@@ -154,9 +154,10 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """The batch of an executed block, in a chain of one: nobody else can tell its blocks again.
+    """The batch of an executed block. With its body, all it takes to execute it again.
 
-    Never read at a start, but to execute blocks again that `state.db` lost.
+    Stands in for `Accepted` and `Prepared` once a certificate dropped those: a power cut takes the
+    newest blocks out of `state.db`. Never read at a start, but to execute again what is lost.
     """
 
     header: BatchHeader

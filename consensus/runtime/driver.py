@@ -127,7 +127,7 @@ LIVE: Final = frozenset(
 
 
 class Execution(Protocol):
-    """Executes blocks in order and makes them durable; `Driver.executed` is called afterwards."""
+    """Executes blocks in order and writes them down; `Driver.executed` is called afterwards."""
 
     def execute_soon(self, header: BlockHeader, agreed: BatchHeader, batch: Batch) -> None:
         """Queue one block."""
@@ -315,7 +315,7 @@ class Driver:
         malformed: int = 0,
         next_validators: ValidatorSet | None = None,
     ) -> None:
-        """A block is durable in `state.db`; `final` has 1 for each payload with a receipt.
+        """A block is written to `state.db`; `final` has 1 for each payload with a receipt.
 
         `turn` must follow. The others were refused and may be submitted again; `malformed` of them
         for reasons that need no state. `next_validators` is what the block decided about the set.

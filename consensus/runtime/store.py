@@ -336,7 +336,7 @@ class ConsensusStore:
         return decode_records(_read(self._db), bounds)
 
     def agreed(self, sequence: int, bounds: Bounds) -> BatchHeader | None:
-        """The batch agreed at a place, kept by a chain of one. Only before `start`."""
+        """The batch of a block that was executed. Only before `start`. Raises `CorruptRecord`."""
         found = self._db.execute(
             "SELECT sequence, data FROM record WHERE kind=? AND key=?", (AGREED_KIND, sequence)
         ).fetchone()
@@ -345,6 +345,16 @@ class ConsensusStore:
         row = Row.read(AGREED_KIND, sequence, int(str(found[0])), bytes(found[1]))
         record = decode_record(AGREED_KIND, row.data, bounds)
         return record.header if isinstance(record, Agreed) else None
+
+    def agreed_through(self, height: int) -> int:
+        """Up to which block `agreed` knows every batch above `height`. Only before `start`."""
+        for (key,) in self._db.execute(
+            "SELECT key FROM record WHERE kind=? AND key>? ORDER BY key", (AGREED_KIND, height)
+        ):
+            if key != height + 1:
+                break
+            height += 1
+        return height
 
     def agreed_count(self, first: int, last: int) -> int:
         """At how many of these places `agreed` knows the batch. As `prune`."""

@@ -31,6 +31,7 @@ DISKS: Final = (
     "disks lost",
     "old backups restored, both files",
     "old backups restored, consensus.db",
+    "power cuts that took blocks out of state.db",
     "replica.amnesia_found",
     "replica.recovered",
     "replica.recovery_bound",

@@ -59,7 +59,7 @@ def damage(cluster: "Cluster", victim: int, kind: str) -> None:
             return
         disk.bodies[cluster.luck.choice(accepted).payload_root] = (b"damaged",)
     else:
-        place = cluster.luck.choice(sorted(disk.records))
+        place = cluster.luck.choice(disk.places)
         stored = encode_record(disk.records[place]).stored
         if kind == MISREAD:
             disk.misread = place, flipped(stored, cluster.luck)

@@ -6,7 +6,9 @@ from random import Random
 
 from consensus.core.messages import BatchHeader, BlockHeader
 from consensus.core.records import (
+    AGREED_KIND,
     Accepted,
+    Agreed,
     Birth,
     ExecutedBlock,
     Record,
@@ -57,13 +59,18 @@ class Disk:
         return bool(self.damaged) or not all(map(self._has_body, self.records.values()))
 
     def read(self) -> list[tuple[int, bytes]]:
-        """Kind and data of every record; `CorruptRecord` for what is not as it was written."""
+        """Kind and data of every record but those of `agreed`, which a start does not load.
+
+        Raises `CorruptRecord` for what is not as it was written.
+        """
         stored = dict(self.damaged)
         if self.misread is not None:
             stored[self.misread[0]] = self.misread[1]
             self.misread = None
         rows: list[tuple[int, bytes]] = []
         for place, record in self.records.items():
+            if isinstance(record, Agreed):
+                continue
             row = encode_record(record)
             if place in stored:
                 row = Row.read(row.kind, row.key, row.sequence, stored[place])
@@ -71,6 +78,30 @@ class Disk:
                 raise CorruptRecord(f"the body of {place} is damaged")
             rows.append((row.kind, row.data))
         return rows
+
+    @property
+    def places(self) -> list[Place]:
+        """Where damage is done, in order: records that a start loads."""
+        return sorted(place for place in self.records if place[0] != AGREED_KIND)
+
+    def agreed(self, height: int) -> BatchHeader | None:
+        """The batch of a block that was executed, as `consensus.db` keeps it."""
+        record = self.records.get((AGREED_KIND, height))
+        return record.header if isinstance(record, Agreed) else None
+
+    def lose_blocks(self, count: int, *, floor: int) -> int:
+        """A power cut takes the newest blocks above `floor` out of `state.db`; return how many.
+
+        Not the one that a snapshot stands for, nor what is below it: those were synced.
+        """
+        lost = 0
+        while lost < count and len(self.blocks) > floor:
+            newest = self.blocks[-1]
+            if newest.header.height != newest.block.height:
+                break
+            self.blocks.pop()
+            lost += 1
+        return lost
 
     def _has_body(self, record: Record) -> bool:
         if not isinstance(record, Accepted):
@@ -116,8 +147,8 @@ class Disk:
         luck = self.misdirect
         assert luck is not None
         by_place = {record_key(record): record for record in written}
-        others = sorted(self.records.keys() - by_place.keys())
-        candidates = sorted(self.records.keys() & by_place.keys())
+        others = [place for place in self.places if place not in by_place]
+        candidates = [place for place in self.places if place in by_place]
         if not others or not candidates:
             return
         place = luck.choice(candidates)

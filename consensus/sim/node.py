@@ -68,6 +68,7 @@ from consensus.core.messages import (
     VoteVector,
     signatures,
 )
+from consensus.core.phases.commit import header_above
 from consensus.core.records import (
     Accepted,
     Anchor,
@@ -275,6 +276,7 @@ class Node:
         self.count_before_durable = False
         self.drop_after_execution = False
         self.transfers = Snapshots(self)
+        self.synced = 0  # blocks of `state.db` that no power cut takes
         self.genesis_root = GENESIS_ROOT
 
     # --- life and death
@@ -298,12 +300,12 @@ class Node:
             validator(self.index).node_id, rotation_blocks=self.cluster.rotation_blocks
         )
         blocks = self.disk.blocks
-        genesis = genesis_block(committee.chain_id, GENESIS_TIME_MS, GENESIS_ROOT)
+        self.executing: deque[StoredBlock] = deque()
         self.replica = Replica(
             committee,
             self.timing,
             boot=world.random.randrange(1, 2**64),
-            tip=blocks[-1].block if blocks else genesis,
+            tip=self._execute_again(),
             uncertified=[
                 stored.block
                 for stored in blocks[-200:]
@@ -325,7 +327,6 @@ class Node:
         self.timers: dict[Timer, int] = {}
         self.committing: tuple[Tick, dict[Digest, Body]] | None = None
         self.ticking = False
-        self.executing: deque[StoredBlock] = deque()
         self.custody_told: tuple[int, int, int | None] | None = None
         self.feed(Started())
         for peer in self.cluster.nodes:
@@ -334,6 +335,23 @@ class Node:
                     self.feed(PeerLost(peer=self.place_of(peer.index)))
                 elif peer.up and peer.life:
                     self.connect(peer)
+
+    def _execute_again(self) -> ExecutedBlock:
+        """Execute what a power cut took out of `state.db`, and sync it; return the newest block."""
+        disk = self.disk
+        genesis = genesis_block(self.cluster.chain_id, GENESIS_TIME_MS, GENESIS_ROOT)
+        while True:
+            tip = disk.blocks[-1].block if disk.blocks else genesis
+            batch = disk.agreed(tip.height + 1)
+            body = None if batch is None else disk.bodies.get(batch.payload_root)
+            if batch is None or body is None or payload_root(body) != batch.payload_root:
+                self.synced = len(disk.blocks)
+                return tip
+            stored = self._executed(header_above(tip, batch), batch, body)
+            if self.honest:
+                self.cluster.checker.executed(self.index, stored)
+            disk.write_block(stored)
+            self.world.counters["blocks executed again after a power cut"] += 1
 
     def _has_copy_up(self, peer: "Node") -> bool:
         return any(node.up and node.index == peer.index for node in self.cluster.nodes)
@@ -374,9 +392,21 @@ class Node:
         while self.executing and (world.random.random() < 0.5 if written is None else written):
             self._store_block(self.executing.popleft())
             world.counters["crashes between execution and vote"] += 1
+        self._lose_power()
         for peer in self.cluster.nodes:
             if peer is not self and peer.up and world.random.random() < 0.8:
                 self._tell_lost(peer, self.index, self.life)
+
+    def _lose_power(self) -> None:
+        """Every third crash is a power cut: `state.db` is synced from time to time only.
+
+        Drawn apart from the rest, which stays as it is without it.
+        """
+        luck = self.cluster.power
+        if luck.random() < 1 / 3:
+            count = luck.randrange(1, 2 * WINDOW_BLOCKS)
+            lost = self.disk.lose_blocks(count, floor=max(self.synced, self.transfers.floor))
+            self.world.counters["power cuts that took blocks out of state.db"] += bool(lost)
 
     def fall_silent(self) -> None:
         """The others give the connection up, whether this process lives or not."""
@@ -854,19 +884,7 @@ class Node:
         require(body is not None, f"node {self.index} executes a body it does not have")
         assert body is not None
         header = effect.header
-        root = root_after(header.state_root, header.hash, effect.batch.payload_root)
-        stored = StoredBlock(
-            header=header,
-            batch=effect.batch,
-            block=ExecutedBlock(
-                height=header.height,
-                header_hash=header.hash,
-                time_ms=header.time_ms,
-                state_root=root,
-                next_validators=self._decide(header, body),
-            ),
-            payloads=body,
-        )
+        stored = self._executed(header, effect.batch, body)
         before = self.executing[-1].header if self.executing else self.replica.tip
         require(
             header.height == before.height + 1, f"node {self.index} executes blocks out of order"
@@ -874,6 +892,21 @@ class Node:
         self.executing.append(stored)
         if len(self.executing) == 1:
             self._execute_first()
+
+    def _executed(self, header: BlockHeader, batch: BatchHeader, body: Body) -> StoredBlock:
+        """What execution makes of a batch."""
+        return StoredBlock(
+            header=header,
+            batch=batch,
+            block=ExecutedBlock(
+                height=header.height,
+                header_hash=header.hash,
+                time_ms=header.time_ms,
+                state_root=root_after(header.state_root, header.hash, batch.payload_root),
+                next_validators=self._decide(header, body),
+            ),
+            payloads=body,
+        )
 
     def _execute_first(self) -> None:
         stored = self.executing[0]

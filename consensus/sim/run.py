@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 
 from consensus.core import wire
 from consensus.core.effects import Event, Fault
@@ -110,6 +111,7 @@ class Cluster:
         self.by_digest = random.choice((0.0, 0.0, 0.5, 1.0))  # share of bodies that travel alone
         self.prunes = snapshots.prunes(seed, members)
         self.luck = damage.luck_of(seed, members)
+        self.power = Random(f"{seed}/{members}/power")  # what its cuts are drawn from
         self.crashes_in_writes = 0
         self.crashes_in_sends = 0
         self.crashes_in_recovery = 0

@@ -17,10 +17,11 @@ from consensus.core.messages import (
     BatchHeader,
     BlockCertificate,
     BlockHeader,
+    Checkpoint,
     FetchBodies,
     PrePrepare,
 )
-from consensus.core.records import Accepted, Agreed, Birth, Record, Recovery
+from consensus.core.records import Accepted, Agreed, Birth, OwnVotes, Record, Recovery
 from consensus.core.replica import Replica, genesis_block
 from consensus.core.types import (
     NOBODY,
@@ -93,6 +94,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.waiting: list[int] = []
+        self.ticks: list[Sequence[Record]] = []
         self.records: list[Record] = []
         self.bodies: list[Body] = []
 
@@ -103,6 +105,7 @@ class Disk:
         self, serial: int, records: Sequence[Record], bodies: Sequence[Body], _drop: int | None
     ) -> None:
         self.waiting.append(serial)
+        self.ticks.append(records)
         self.records += records
         self.bodies += bodies
 
@@ -584,8 +587,8 @@ def test_a_block_that_was_agreed_and_not_executed_executes_in_the_next_life() ->
     assert again.machine.payloads == [b"\x01pay"]
 
 
-@pytest.mark.parametrize("members", [1, 2])
-def test_a_validator_that_is_alone_keeps_the_batches_of_its_blocks(members: int) -> None:
+@pytest.mark.parametrize("members", [1, 4])
+def test_the_batch_of_a_block_is_kept_no_later_than_its_checkpoint_vote(members: int) -> None:
     us = 1_000_000
     sent: deque[tuple[int, int, int, bytes]] = deque()
 
@@ -610,11 +613,20 @@ def test_a_validator_that_is_alone_keeps_the_batches_of_its_blocks(members: int)
             node.settle()
     assert nodes[0].machine.payloads == [b"\x01pay"]
     assert nodes[0].driver.replica.certified >= 1
-    kept = [found.header for found in nodes[0].disk.records if isinstance(found, Agreed)]
-    executed = int(nodes[0].driver.replica.executed) if members == 1 else 0
-    assert [int(header.sequence) for header in kept] == list(range(1, executed + 1))
-    if members == 1:
-        assert payload.root in {header.payload_root for header in kept}
+    for node in nodes:
+        kept: dict[int, Digest] = {}
+        for tick in node.disk.ticks:
+            for record in tick:
+                if isinstance(record, Agreed):
+                    kept[int(record.header.sequence)] = record.header.payload_root
+            for record in tick:
+                if isinstance(record, OwnVotes):
+                    leaves = record.vector.leaves
+                    voted = {int(leaf.height) for leaf in leaves if isinstance(leaf, Checkpoint)}
+                    assert voted <= kept.keys()
+        assert list(kept) == list(range(1, len(kept) + 1))
+        assert len(kept) >= node.driver.replica.certified >= 1
+        assert payload.root in kept.values()
 
 
 def test_fetches_are_served_outside_the_core() -> None:

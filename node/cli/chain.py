@@ -591,6 +591,34 @@ def prune(
     )
 
 
+@app.command(epilog=examples("hypermesh chain replay --files n0"))
+def replay(
+    files: Annotated[
+        Path, typer.Option("--files", metavar="DIR", help="Home folder of a stopped node.")
+    ],
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Execute again the blocks that a stopped node agreed on and whose state it lost.
+
+    For a node that has nobody to ask: after the loss of state.db on all nodes at once. A node with
+    others beside it gets its state from them when it starts, and after a power cut it does this by
+    itself. What was pruned is not there any more: restore a snapshot first.
+    """
+    from node.runtime.offline import replay as replay_stopped
+    from node.stopped import stopped_node
+
+    with stopped_node(files, state_may_be_lost=True) as found:
+        before = found.state.height
+        root = replay_stopped(found)
+        after = found.state.height
+    emit(
+        output,
+        {"height_before": before, "height": after, "state_root": root.hex()},
+        f"executed {after - before:,} blocks again; the state is that of block {after:,}, "
+        f"root {root.hex()}",
+    )
+
+
 @app.command(
     epilog=examples(
         "hypermesh chain rollback --files n0", "hypermesh chain rollback --files n0 --yes"

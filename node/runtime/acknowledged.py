@@ -1,6 +1,7 @@
 """What may be told of executed blocks: receipts, news, cosignatures, once the replica took them.
 
-A block is durable in `state.db` before the replica hears of it. Only the replica knows whether the
+A block is written to `state.db` before the replica hears of it, and durable in `consensus.db`, with
+its votes, before it is executed. Only the replica knows whether the
 state after it is the certified one, so nobody is told of a block before the turn in which the
 replica took it, nor of any block above a state that turned out to differ: such a node halts.
 The blocks themselves and the state stay readable, for whoever looks for the difference.
@@ -42,7 +43,7 @@ class Acknowledged:
         return int(self._replica.acknowledged)
 
     def executed(self, block: ExecutedBlock) -> None:
-        """A block is durable, and the replica will hear of it in this turn."""
+        """A block is executed, and the replica will hear of it in this turn."""
         self._waiting.append(block)
 
     def take(self) -> list[ExecutedBlock]:

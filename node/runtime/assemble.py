@@ -75,7 +75,7 @@ from node.runtime.membership import Membership, decision, expected_nodes, genesi
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.receipts import ID_SIZE_BYTES
-from node.runtime.replay import Keeper, execute_again, keep_agreed
+from node.runtime.replay import Keeper, execute_lost, keep_agreed
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
@@ -247,8 +247,10 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     def expected() -> frozenset[NodeId]:
         return expected_nodes(peers, validators.registry)
 
-    if len(membership.validators) == 1 and membership.index is not None:
-        root = _alone(router, state, store, records, known.bounds(), genesis, root, validators)
+    alone = len(membership.validators) == 1 and membership.index is not None
+    root = _after_power_cut(
+        router, state, store, records, known.bounds(), genesis, root, validators, alone=alone
+    )
     executor = Executor(
         router,
         state,
@@ -449,7 +451,7 @@ def _transport_config(section: TransportSection) -> TransportConfig:
     )
 
 
-def _alone(
+def _after_power_cut(
     router: Router,
     state: StateStore,
     store: ConsensusStore,
@@ -458,19 +460,20 @@ def _alone(
     genesis: Genesis,
     root: Digest,
     validators: ValidatorsApplication,
+    *,
+    alone: bool,
 ) -> Digest:
-    """What a chain of one can do without peers: lost blocks are executed again."""
-    keep_agreed(state, store, bounds)
-    through = max(
-        (int(record.certificate.height) for record in records if isinstance(record, Tip)), default=0
-    )
-    if through <= state.height:
-        return root
+    """Execute again what `state.db` lost, as far as this node can without peers."""
+    if alone:
+        keep_agreed(state, store, bounds)
     if state.height:
         tip = _chain_block(state, state.height, bounds, validators)
     else:
         tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
-    return execute_again(router, state, store, tip, through=through, bounds=bounds)
+    certified = max(
+        (int(record.certificate.height) for record in records if isinstance(record, Tip)), default=0
+    )
+    return execute_lost(router, state, store, tip, alone=alone, certified=certified, bounds=bounds)
 
 
 def _replica(

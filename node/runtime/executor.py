@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROWS_PER_SLICE: Final = 4_096  # of a whole state that is written at once: 4 MB of memory
-COMMIT_GROUP_BLOCKS_MAX: Final = 16  # blocks that one commit makes durable while catching up
+COMMIT_GROUP_BLOCKS_MAX: Final = 16  # blocks that one commit writes while catching up
 RECENT_RECEIPTS_BLOCKS_MAX: Final = 256  # blobs kept in memory: receipts asked for soon after
 RECEIPT_SEARCH_BLOCKS_MAX: Final = 20_000  # one old receipt is worth this many blob searches
 RECEIPT_SEARCH_SLICE_BLOCKS: Final = 128  # searched between two blocks: 5 ms at 500 receipts each
@@ -48,7 +48,7 @@ RECEIPT_SEARCHES_WAITING_MAX: Final = 8  # one runs, these wait, others are told
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutedBlock:
-    """One block executed and durable in `state.db`."""
+    """One block executed and written to `state.db`."""
 
     header: BlockHeader
     batch: Batch
@@ -116,7 +116,7 @@ class Executor:
         self._cycle_rows: dict[int, int] = {}  # rows there were when the cycle began
         self._slice_rows = WRITE_BACK_ROWS_PER_BLOCK
         self._height = store.height
-        self._written: list[_Written] = []  # executed, and durable with the next commit
+        self._written: list[_Written] = []  # executed, and kept with the next commit
         self._failed = False
         self._searches = trio.Lock()
         self._stagger_blocks = stagger_blocks
@@ -128,7 +128,7 @@ class Executor:
         self._thread.start()
 
     def execute_soon(self, header: BlockHeader, agreed: BatchHeader, batch: Batch) -> None:
-        """Queue a block; an `ExecutedBlock` or `ExecutionFailed` is posted when it is durable."""
+        """Queue a block; an `ExecutedBlock` or `ExecutionFailed` is posted when it is written."""
         self._jobs.put(lambda: self._execute(header, agreed, batch))
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -187,7 +187,7 @@ class Executor:
 
     @property
     def height(self) -> int:
-        """Height of the newest block that is durable in `state.db`."""
+        """Height of the newest block that is written to `state.db`."""
         return self._height
 
     async def height_of(self, header_hash: bytes) -> int | None:
@@ -312,7 +312,7 @@ class Executor:
             self._finish_cycle(height)
 
     def _commit(self) -> None:
-        """Make durable what was executed, and say so; blocks that wait are committed together."""
+        """Commit what was executed, and say so; blocks that wait are committed together."""
         written, self._written = self._written, []
         if not written or self._failed:
             return
@@ -382,7 +382,7 @@ class Executor:
         )
 
     def _finish_cycle(self, height: int) -> None:
-        """Drop the deltas that a whole cycle made unneeded; its rows are durable."""
+        """Drop the deltas that a whole cycle made unneeded; its rows are written."""
         assert self._cycle_started is not None
         try:
             self._store.finish_cycle(self._cycle_started, height)

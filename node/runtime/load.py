@@ -34,6 +34,7 @@ from transport.errors import TransportError
 
 COALESCE_S: Final = 0.001  # operations due within it share a call
 CALLS_PER_NODE_MAX: Final = 8  # in flight, of an open loop; what is due then waits for a place
+CALL_PAUSE_S: Final = 0.015  # between calls to a node that overlap: each costs all nodes a frame
 CALL_OPERATIONS_MAX: Final = 250  # of one call: 200 kB of Falcon transfers
 CALL_TIMEOUT_S: Final = 15.0
 RETRY_PAUSE_S: Final = 0.05
@@ -152,12 +153,15 @@ class CallFailed(Exception):
 class Line:
     """One node and the calls to it: so many at a time, and what is due meanwhile shares the next.
 
-    A client that sent one call for each operation would make them smaller the slower it gets.
+    A client that sent one call for each operation would make them smaller the slower it gets. A
+    call to an idle line goes at once; while others are in flight it collects for a moment.
     """
 
     slot: int
     ready: deque[Strand] = field(default_factory=deque)
     calls: int = 0
+    collecting: bool = False
+    pause_until: float = 0.0
 
     def next_call(self) -> tuple[list[Strand], list[tuple[float, bytes]]]:
         """The strands of the next call, and what they hold."""
@@ -234,14 +238,21 @@ class Generator:
                         strand.busy = True
                         strand.line.ready.append(strand)
                 for line in lines:
-                    if line.ready and line.calls < CALLS_PER_NODE_MAX:
+                    if line.ready and not line.collecting and line.calls < CALLS_PER_NODE_MAX:
                         line.calls += 1
+                        line.collecting = True
                         nursery.start_soon(self._serve, line)
 
     async def _serve(self, line: Line) -> None:
         """Send what is ready, call after call, until nothing is."""
         while line.ready:
+            if line.calls > 1:
+                await trio.sleep_until(line.pause_until)
+            line.collecting = False
+            line.pause_until = trio.current_time() + CALL_PAUSE_S
             strands, operations = line.next_call()
+            if not operations:
+                break  # another call took them
             await self._call(line.slot, operations)
             for strand in strands:
                 strand.busy = bool(strand.waiting)

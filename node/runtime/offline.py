@@ -1,4 +1,4 @@
-"""Snapshots of a node that does not run, or beside one that does: export, check, restore.
+"""The state of a node that does not run: snapshots exported, checked, restored; blocks replayed.
 
 A snapshot folder is trusted as far as genesis reaches: its links are followed from the keys of
 genesis, its certificate is checked against the set they lead to, its outline against the state root
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 
 from caesar.runtime.application import LedgerApplication
 from caesar.runtime.validators import ValidatorsApplication
+from consensus.core import wire
 from consensus.core.epochs import Epochs
 from consensus.core.light import Lineage
+from consensus.core.records import ExecutedBlock
+from consensus.core.replica import genesis_block
 from consensus.errors import SnapshotInvalid
 from consensus.limits import LINKS_SIZE_BYTES_MAX, MESSAGE_BYTES_MAX
 from consensus.runtime.store import adopt_certificate
@@ -22,8 +25,9 @@ from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name, read_lineage, r
 from node.errors import SnapshotMissing, WouldOverwrite
 from node.home import write_replacing
 from node.inputs import bounded_bytes
-from node.runtime.executor import all_rows
+from node.runtime.executor import all_rows, open_state
 from node.runtime.membership import genesis_set
+from node.runtime.replay import execute_again
 from node.runtime.router import Router
 from node.runtime.snapshots import missing_chunks
 from node.runtime.store import StateStore, StoredBlock
@@ -33,9 +37,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from consensus.core.messages import Manifest
+    from native.values import Digest
     from node.core.genesis import Genesis
     from node.core.outlines import Outlines
     from node.home import Home
+    from node.stopped import StoppedNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,3 +155,31 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
     finally:
         store.close()
     return checked
+
+
+def replay(node: StoppedNode) -> Digest:
+    """Execute again every block that a stopped node's `consensus.db` holds above its state.
+
+    Return the state root after the newest. Raises what `execute_again` raises.
+    """
+    genesis, state, store = node.genesis, node.state, node.store
+    router = router_of(genesis)
+    root = open_state(router, state)
+    height = state.height
+    through = store.agreed_through(height)
+    if through == height:
+        return root
+    if height:
+        stored = state.block(height)
+        if stored is None:
+            raise state.damaged(f"block {height} is missing")
+        header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), node.bounds)
+        tip = ExecutedBlock(
+            height=header.height,
+            header_hash=header.hash,
+            time_ms=header.time_ms,
+            state_root=root,
+        )
+    else:
+        tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
+    return execute_again(router, state, store, tip, through=through, bounds=node.bounds)

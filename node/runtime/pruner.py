@@ -8,7 +8,8 @@ from it needs them all. Without a snapshot nothing goes.
 
 Signing records, certificates and application state are never touched. Work is cut into slices with
 pauses, because votes and blocks wait for the same two threads. It may begin late, on any file, and
-may be interrupted anywhere: bodies go first, and the blocks that remain say where to go on.
+may be interrupted anywhere: bodies go first, and the blocks that remain say where to go on. Before
+they go the state is synced, which until then could need them again after a power cut.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def prune_stopped(
         through = next_slice(retention, state, bounds, used_bytes=used, snapshot=snapshot)
         if through is None:
             return pruned
+        state.sync()
         store.prune(through)
         pruned += state.prune(through)
 
@@ -202,6 +204,7 @@ class Pruner:
         )
         if through is not None:
             began = self._seconds()
+            await self._executor.run(state.sync)
             await store.run(lambda: store.prune(through))
             self._blocks_total += await self._executor.run(lambda: state.prune(through))
             self._last_slice_s = self._seconds() - began

@@ -1,9 +1,12 @@
-"""Executes blocks again that `state.db` lost, from the node's own `consensus.db`: a chain of one.
+"""Executes blocks again that `state.db` lost, from the node's own `consensus.db`.
 
-With others there is catch-up, which asks them; a single validator has nobody to ask. Its store
+A power cut takes the newest blocks, which were written and not synced (decision 0014). The store
 keeps the batch of every executed block beside the body, so what was agreed is all there, and
 executing it again makes the same blocks. Whether it did is for the replica to say, which compares
 the newest one with its certificate before anything is told.
+
+Who lost more than a power cut takes asks the other validators, who send blocks or a snapshot. A
+single validator has nobody to ask and executes all of it again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from consensus.core import wire
 from consensus.core.messages import EMPTY_ROOT
 from consensus.core.phases.commit import header_above
 from consensus.core.records import ExecutedBlock
+from consensus.errors import CorruptRecord
 from consensus.limits import MESSAGE_BYTES_MAX
+from consensus.runtime.store import StoreDamaged
 from native.batches import Batch
 from native.values import Digest
 from node.runtime.receipts import pack_receipts
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 KEPT_AT_ONCE: Final = 1_024  # batches of blocks that one transaction keeps
 KEPT_BESIDE: Final = 64  # the same while the node runs: votes wait for no long transaction
 COMMIT_BLOCKS: Final = 64  # executed again with one commit
+REPLAY_BLOCKS_MAX: Final = 4_096  # with others to ask; the log that a cut loses holds fewer blocks
 
 log = structlog.get_logger("node")
 
@@ -92,10 +98,13 @@ class Keeper:
             last = min(start + KEPT_BESIDE - 1, height)
             if await store.run(functools.partial(_all_kept, store, start, last)):
                 continue
-            agreed = await self._executor.run(
-                functools.partial(_agreed, state, start, last, bounds)
-            )
-            await store.run(functools.partial(store.keep_agreed, agreed))
+
+            def agreed(start: int = start, last: int = last) -> list[BatchHeader]:
+                # The pruner may have passed the beginning meanwhile, and headers have no gaps.
+                return _agreed(state, max(start, state.first), last, bounds)
+
+            found = await self._executor.run(agreed)
+            await store.run(functools.partial(store.keep_agreed, found))
 
 
 def _agreed(state: StateStore, first: int, last: int, bounds: wire.Bounds) -> list[BatchHeader]:
@@ -109,6 +118,39 @@ def _all_kept(store: ConsensusStore, first: int, last: int) -> bool:
     return store.agreed_count(first, last) == last - first + 1
 
 
+def execute_lost(
+    router: Router,
+    state: StateStore,
+    store: ConsensusStore,
+    tip: ExecutedBlock,
+    *,
+    alone: bool,
+    certified: int,
+    bounds: wire.Bounds,
+) -> Digest:
+    """Execute again what `consensus.db` knows above `tip`, and return the state root.
+
+    `certified` is the height of the newest certificate. Nothing may run yet. Raises what
+    `execute_again` raises if the node is alone; with others it goes on as far as it can.
+    """
+    through = store.agreed_through(int(tip.height))
+    if alone:
+        through = max(through, certified)
+    elif through - int(tip.height) > REPLAY_BLOCKS_MAX:
+        log.warning("state.left_to_peers", first=int(tip.height) + 1, last=through)
+        return tip.state_root
+    if through == int(tip.height):
+        return tip.state_root
+    log.warning("state.executed_again", first=int(tip.height) + 1, last=through)
+    try:
+        return execute_again(router, state, store, tip, through=through, bounds=bounds)
+    except (StateStoreError, StoreDamaged, CorruptRecord) as error:
+        if alone:
+            raise
+        log.warning("state.left_to_peers", first=state.height + 1, last=through, error=str(error))
+        return router.state_root
+
+
 def execute_again(
     router: Router,
     state: StateStore,
@@ -120,37 +162,49 @@ def execute_again(
 ) -> Digest:
     """Execute every block above `tip`, the newest in `state.db`, and return the state root.
 
-    Nothing may run yet. Raises `StateStoreError` if a block is not held any more.
+    Nothing may run yet. Raises `StateStoreError` if a block is not held any more, `StoreDamaged`
+    and `CorruptRecord` if it is held damaged; what was executed before that stays.
     """
-    log.warning("state.executed_again", first=int(tip.height) + 1, last=through)
-    for height in range(int(tip.height) + 1, through + 1):
-        agreed = store.agreed(height, bounds)
-        batch = None if agreed is None else _body(store, agreed)
-        if agreed is None or batch is None:
-            raise StateStoreError(
-                state.path,
-                f"block {height} is not here and cannot be executed again: consensus.db does not "
-                "hold its batch any more",
-                "give the node the newest of its own snapshots, or a copy of one: "
-                "`hypermesh chain restore data/snapshots/HEIGHT`",
-            )
-        header = header_above(tip, agreed)
-        outcome = router.execute(Block(header=header, batch=batch))
-        state.write_later(
-            StoredBlock.of(header, agreed, outcome.state_root, pack_receipts(outcome.executed)),
-            outcome.deltas,
-            [],
-        )
-        if height % COMMIT_BLOCKS == 0 or height == through:
-            state.commit()
-        tip = replace(
-            tip,
-            height=header.height,
-            header_hash=header.hash,
-            time_ms=header.time_ms,
-            state_root=outcome.state_root,
-        )
+    written = int(tip.height)
+    try:
+        for height in range(int(tip.height) + 1, through + 1):
+            agreed = store.agreed(height, bounds)
+            batch = None if agreed is None else _body(store, agreed)
+            if agreed is None or batch is None:
+                raise StateStoreError(
+                    state.path,
+                    f"block {height} is not here and cannot be executed again: consensus.db does "
+                    "not hold its batch any more",
+                    "give the node the newest of its own snapshots, or a copy of one: "
+                    "`hypermesh chain restore data/snapshots/HEIGHT`",
+                )
+            tip = _execute(router, state, tip, agreed, batch)
+            if height % COMMIT_BLOCKS == 0:
+                state.commit()
+                written = height
+    finally:
+        if int(tip.height) > written:
+            state.commit()  # what was executed before trouble came is as good as the rest
     return tip.state_root
+
+
+def _execute(
+    router: Router, state: StateStore, tip: ExecutedBlock, agreed: BatchHeader, batch: Batch
+) -> ExecutedBlock:
+    header = header_above(tip, agreed)
+    outcome = router.execute(Block(header=header, batch=batch))
+    state.write_later(
+        StoredBlock.of(header, agreed, outcome.state_root, pack_receipts(outcome.executed)),
+        outcome.deltas,
+        [],
+    )
+    return replace(
+        tip,
+        height=header.height,
+        header_hash=header.hash,
+        time_ms=header.time_ms,
+        state_root=outcome.state_root,
+    )
 
 
 def _body(store: ConsensusStore, agreed: BatchHeader) -> Batch | None:

@@ -107,7 +107,7 @@ class Snapshots:
     # --- cutting
 
     def executed(self) -> None:
-        """A block is durable; look whether its state was cut."""
+        """A block is executed; look whether its state was cut."""
         if self._executor.cut_height is not None:
             self._cut.set()
 

@@ -4,8 +4,12 @@ Layout: a block is one row with its header, the state root after it, and the sor
 delta is one row beside it; `row` is a lazily written cache of application state. A restart is the
 rows plus every delta after the oldest of them.
 
-Every method runs on the executor thread. A failed commit ends the process: nothing may claim to be
-executed that the disk does not hold (reference 3.10).
+A commit is not synced: a power cut, unlike a kill, takes the newest blocks away. Each of them is in
+`consensus.db` before anything rests on it, and is executed again at the next start (decision 0014).
+What was there when the file was opened, or before `sync` or a checkpoint of the log, stays.
+
+Every method runs on the executor thread. A failed commit ends the process: the state in memory
+would be ahead of the file.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import apsw
 
 from consensus.application import Row
 from consensus.core.types import Height
+from consensus.errors import invariant
 from consensus.runtime import space
 from consensus.runtime.transaction import transaction
 from native.codec import encode
@@ -125,7 +130,7 @@ class StateStore:
             # would take the whole file back to nothing.
             self._db.execute(
                 f"PRAGMA synchronous=EXTRA; PRAGMA journal_mode=WAL;"
-                f"PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
+                f"PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY;"
                 f"PRAGMA cache_size=-{PAGE_CACHE_KIB};"
                 f"PRAGMA wal_autocheckpoint={WAL_CHECKPOINT_PAGES}"
             ).fetchall()  # a statement after the first runs only when rows are read
@@ -145,6 +150,7 @@ class StateStore:
             self._cycle = self._integer("cycle")
             self._oldest = self.first or 1
             self._db.execute(BLOCK_VIEW).fetchall()
+            self.sync()  # a life that was killed may have written what nothing keeps any more
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
             raise self.damaged(f"damaged ({error})") from error
 
@@ -185,7 +191,7 @@ class StateStore:
     def write_later(
         self, block: StoredBlock, delta: bytes, slices: Iterable[tuple[int, Sequence[Row]]]
     ) -> None:
-        """Write one block; it is durable after `commit`, together with others written so."""
+        """Write one block; `commit` ends its transaction, together with others written so."""
         values = (
             block.height,
             block.header,
@@ -209,13 +215,18 @@ class StateStore:
                 self._db.executemany("INSERT OR REPLACE INTO row VALUES(?,?,?,?)", rows)
 
     def commit(self) -> None:
-        """Make durable what `write_later` wrote."""
+        """End the transaction of `write_later`: a kill takes nothing of it, a power cut may."""
         alone, self._alone = self._alone, None
         if alone is not None:
             self._db.execute(WRITE_BLOCK, alone)
             return
         with self._rolled_back_on_error():
             self._db.execute("COMMIT")
+
+    def sync(self) -> None:
+        """Make everything written so far durable: from now on no power cut takes it."""
+        [(busy, _, _)] = self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        invariant(not busy, "state.db has one connection")
 
     @contextmanager
     def _rolled_back_on_error(self) -> Iterator[None]:

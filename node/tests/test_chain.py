@@ -23,7 +23,7 @@ import trio
 from caesar.core.addresses import Address, address_text
 from consensus.core.epochs import Epochs
 from consensus.core.messages import Checkpoint, VoteVector
-from consensus.core.records import OwnVotes
+from consensus.core.records import OwnVotes, Tip
 from consensus.core.types import Epoch, Height, Number, ReplicaIndex
 from consensus.core.validators import ValidatorSet
 from consensus.limits import (
@@ -369,6 +369,7 @@ def test_files_of_a_running_node_are_left_alone(live: Cluster) -> None:
         ("chain", "verify", "--files", home),
         ("chain", "prune", "--files", home, "--yes"),
         ("chain", "rollback", "--files", home, "--yes"),
+        ("chain", "replay", "--files", home),
         ("store", "inspect", home),
         ("store", "verify", home),
     ):
@@ -496,6 +497,24 @@ def test_pruning_a_stopped_node_asks_first_and_keeps_what_must_stay(home: Path) 
     assert (found["blocks_pruned"], found["height_oldest"]) == (0, 1)
     assert found["size_bytes"] <= found["size_bytes_before"]
     assert answer("store", "verify", home)["oldest"] == 1
+
+
+def test_a_lost_state_is_made_again_from_what_was_agreed(home: Path) -> None:
+    with stopped_node(home) as node:
+        agreed = node.store.agreed_through(0)
+        [tip] = [record for record in node.records() if isinstance(record, Tip)]
+        assert 0 < tip.certificate.height <= agreed <= node.state.height
+        before = [node.state.block(at) for at in range(1, agreed + 1)]
+    newest = before[-1]
+    assert newest is not None
+    for path in (home / "data").glob("state.db*"):
+        path.unlink()
+    words = ("chain", "replay", "--files", home)
+    made = {"height": agreed, "state_root": newest.state_root.hex()}
+    assert answer(*words) == made | {"height_before": 0}
+    assert answer(*words) == made | {"height_before": agreed}, "nothing was left to do"
+    with stopped_node(home) as node:
+        assert [node.state.block(at) for at in range(1, agreed + 1)] == before
 
 
 def test_a_certified_block_is_taken_back_and_its_root_is_that_of_before(home: Path) -> None:

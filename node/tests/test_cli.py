@@ -117,6 +117,7 @@ def test_the_nouns_and_verbs_are_those_of_the_design() -> None:
             "snapshot",
             "restore",
             "prune",
+            "replay",
             "rollback",
         },
         "cluster": {"new", "up", "down", "status", "wait", "perturb", "destroy"},

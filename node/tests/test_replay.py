@@ -1,4 +1,4 @@
-"""A chain of one executes lost blocks again from its own `consensus.db`."""
+"""Blocks that `state.db` lost are executed again from the node's own `consensus.db`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from consensus.core.messages import EMPTY_ROOT, BatchHeader
 from consensus.core.phases.commit import header_above
 from consensus.core.records import Agreed, ExecutedBlock
 from consensus.core.replica import genesis_block
-from consensus.core.types import Sequence
+from consensus.core.types import Height, Sequence
 from consensus.runtime.store import (
     Body,
     ConsensusStore,
@@ -28,10 +28,12 @@ from consensus.tests import samples
 from native import Completions
 from native.batches import Batch
 from native.codec import encode
+from native.hashing import sha256
 from native.values import Digest
+from node.runtime import replay
 from node.runtime.executor import open_state
 from node.runtime.receipts import pack_receipts
-from node.runtime.replay import Keeper, execute_again, keep_agreed
+from node.runtime.replay import Keeper, execute_again, execute_lost, keep_agreed
 from node.runtime.router import Router
 from node.runtime.store import StateStore, StateStoreError, StoredBlock
 from node.tests.test_snapshots import AUTHORITY, certificate_payload
@@ -57,6 +59,12 @@ class Life:
         return execute_again(
             self.router, self.state, self.store, self.tip, through=through, bounds=samples.BOUNDS
         )
+
+    def lost(self, *, alone: bool = False, certified: int = BLOCKS) -> Digest:
+        return execute_lost(
+            self.router, self.state, self.store, self.tip,
+            alone=alone, certified=certified, bounds=samples.BOUNDS,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -126,6 +134,54 @@ def test_a_lost_state_is_the_same_after_its_blocks_were_executed_again(tmp_path:
         assert restarted.router.state_root == blocks[-1].state_root
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_a_power_cut_took_is_executed_again_with_and_without_others(
+    tmp_path: Path, alone: bool
+) -> None:
+    blocks = lived(tmp_path)
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        # Agreed blocks above the newest certificate are final too.
+        assert after.lost(alone=alone, certified=100) == blocks[-1].state_root
+        assert [after.state.block(block.height) for block in blocks] == blocks
+
+
+def test_who_has_others_to_ask_executes_as_far_as_the_batches_are_there(tmp_path: Path) -> None:
+    blocks = lived(tmp_path, kept=lambda height: height != 71)
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.lost() == blocks[69].state_root
+        assert after.state.height == 70
+    with life(tmp_path) as alone:
+        alone.tip = ExecutedBlock(
+            height=Height(70),
+            header_hash=Digest(sha256(blocks[69].header)),
+            time_ms=1_700_000_000_070,
+            state_root=Digest(blocks[69].state_root),
+        )
+        with pytest.raises(StateStoreError, match="block 71 is not here"):
+            alone.lost(alone=True)
+
+
+def test_who_lost_more_than_a_power_cut_takes_asks_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lived(tmp_path)
+    lose_state(tmp_path)
+    monkeypatch.setattr(replay, "REPLAY_BLOCKS_MAX", BLOCKS - 1)
+    with life(tmp_path) as after:
+        assert after.lost() == after.router.state_root
+        assert after.state.height == 0
+
+
+def test_nothing_is_executed_again_when_nothing_is_lost(tmp_path: Path) -> None:
+    lived(tmp_path, kept=lambda _: False)
+    lose_state(tmp_path)
+    with life(tmp_path) as after:
+        assert after.lost() == after.router.state_root
+        assert after.state.height == 0
+
+
 def test_batches_that_only_the_state_knows_are_kept_at_the_next_start(tmp_path: Path) -> None:
     blocks = lived(tmp_path, kept=lambda _: False)
     with life(tmp_path) as upgraded:
@@ -170,12 +226,35 @@ async def test_a_set_that_shrinks_to_one_keeps_the_earlier_blocks_while_the_node
         assert after.again() == blocks[-1].state_root
 
 
+async def test_what_the_pruner_passes_meanwhile_does_not_leave_a_hole(tmp_path: Path) -> None:
+    lived(tmp_path, kept=lambda _: False)
+    one = Life(tmp_path)
+    one.store.start()
+    keeper = Keeper(cast("Any", OnTheLoop(then=lambda: one.state.prune(20))), one.state, one.store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        await wait_all_tasks_blocked()
+        keeper.alone(samples.BOUNDS)
+        with trio.fail_after(10):
+            while await one.store.run(lambda: one.store.agreed_count(21, BLOCKS)) < BLOCKS - 20:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    one.store.stop()
+    one.state.close()
+
+
 class OnTheLoop:
-    """Stands for the executor's thread."""
+    """Stands for the executor's thread; `then` happens after the first thing it was asked for."""
+
+    def __init__(self, *, then: Callable[[], object] = lambda: None) -> None:
+        self.then = then
 
     async def run(self, function: Callable[[], Any]) -> Any:
         await trio.lowlevel.checkpoint()
-        return function()
+        answer = function()
+        self.then()
+        self.then = lambda: None
+        return answer
 
 
 def test_a_block_that_was_pruned_is_named_with_the_way_out(tmp_path: Path) -> None:
@@ -202,7 +281,11 @@ def test_a_damaged_body_is_not_executed(tmp_path: Path) -> None:
     with life(tmp_path) as after:
         with pytest.raises(StoreDamaged, match="the body of block 80 is damaged"):
             after.again()
-        assert after.state.height < 80
+        assert after.state.height == 79, "what was executed before that stays"
+    lose_state(tmp_path)
+    with life(tmp_path) as with_others:
+        assert with_others.lost() == with_others.router.state_root
+        assert with_others.state.height == 79
 
 
 def test_what_is_kept_for_that_is_not_read_at_a_start(tmp_path: Path) -> None:

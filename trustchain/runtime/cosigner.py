@@ -1,6 +1,6 @@
 """One validator's cosignatures on checkpoints, and the collection of everybody's.
 
-After a block with entries is durable here, this validator signs the new checkpoint and pushes the
+After a block with entries is executed here, this validator signs the new checkpoint and pushes the
 cosignature to the others; `W` of them on one root make the checkpoint count. Nothing is stored: a
 cosigner signs only roots of blocks it has on disk, so after a restart it signs the same head again,
 and pushes until the checkpoint counts. A push is answered with what the sender may have missed.
@@ -106,7 +106,7 @@ class Cosigner:
         self._broadcast = broadcast
         self._received = Counts()
         self._cosign_ms = 0.0
-        self._height = -1  # newest block that is durable here
+        self._height = -1  # newest block that is executed here
         self._signed: Head | None = None
         self._counted: tuple[int, bytes] | None = None
         self._earlier: Checkpoint | None = None  # the newest one that an earlier roster made count
@@ -159,7 +159,7 @@ class Cosigner:
         self._wake.set()
 
     def on_block_committed(self, height: int) -> None:
-        """Say that everything up to this block is durable here. Cheap; signs later."""
+        """Say that everything up to this block is executed here. Cheap; signs later."""
         if height > self._height:
             self._height = height
             self._wake.set()
@@ -376,7 +376,7 @@ class Cosigner:
         if len(collected.items) < self._roster.needed:
             return
         if self._place not in collected.items:
-            return  # not durable here yet; signing it will count it
+            return  # not executed here yet; signing it will count it
         if self._counted is not None and item.size <= self._counted[0]:
             return
         if self._earlier is not None and item.size < self._earlier.size:

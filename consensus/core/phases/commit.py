@@ -144,7 +144,7 @@ def _execute_ahead(replica: "Replica") -> None:
 
 
 def on_executed(replica: "Replica", executed: Executed) -> None:
-    """A block is durable in `state.db`."""
+    """A block was executed, and its transaction in `state.db` is over."""
     invariant(replica.executing is not None, "only what was handed out is executed")
     assert replica.executing is not None
     header, batch = replica.executing
@@ -177,7 +177,8 @@ def on_executed(replica: "Replica", executed: Executed) -> None:
         return
     if header.height > replica.certified:
         replica.uncertified[header.height] = block
-    if replica.members == 1 and replica.me != NOBODY:
+    if replica.me != NOBODY:
+        # Durable with our CHECKPOINT vote or before it, so no certificate rests on `state.db`.
         replica.emit(Persist(record=Agreed(header=batch)))
     if header.height == replica.behind_through and replica.phase is Phase.VOTING:
         recovery.take_part(replica)
