@@ -391,7 +391,11 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         cosigner=cosigner,
         keeper=keeper,
         stall=StallWatch(replica, membership, _now),
-        thrift=Thrift(lambda: executor.height, lambda: trio.to_thread.run_sync(memory.give_back)),
+        thrift=Thrift(
+            lambda: executor.height,
+            lambda: mempool.statistics().custody,
+            lambda: trio.to_thread.run_sync(memory.give_back),
+        ),
         pruner=Pruner(
             Retention.of(config.storage),
             executor,

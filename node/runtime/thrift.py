@@ -2,8 +2,8 @@
 
 The C library keeps what was freed, for the next burst: after one of 4,000 transfers in flight that
 is 15 MB, in holes between what stays. Giving them back takes 1 to 2 ms, and using them again about
-as much. So it is done when nothing was executed for a moment; and now and then under load without
-end, where the largest burst would be kept for ever.
+as much. So it is done when nothing waits and nothing was executed for a moment; and now and then
+under load without end, where the largest burst would be kept for ever.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ class Thrift:
     """Looks at how far execution is. Lives on the loop."""
 
     def __init__(
-        self, height: Callable[[], int], give_back: Callable[[], Awaitable[object]]
+        self,
+        height: Callable[[], int],
+        waiting: Callable[[], int],
+        give_back: Callable[[], Awaitable[object]],
     ) -> None:
-        """`height` is that of the newest block that was executed."""
+        """`height` is that of the newest block that was executed, `waiting` counts payloads."""
         self._height = height
+        self._waiting = waiting
         self._give_back = give_back
 
     async def run(self) -> None:
@@ -38,6 +42,7 @@ class Thrift:
             if seen == given:
                 continue
             looks += 1
-            if seen == before or looks == THRIFT_PERIOD_LOOKS:
+            quiet = seen == before and not self._waiting()
+            if quiet or looks == THRIFT_PERIOD_LOOKS:
                 await self._give_back()
                 given, looks = seen, 0
