@@ -6,6 +6,7 @@ Every failure becomes one of our errors, with the node's own code and next step 
 from __future__ import annotations
 
 import base64
+import re
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "http://[::1]:9293"
 TIMEOUT_S: Final = 10.0
 POLL_INTERVAL_S: Final = 0.05
+_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
 class RequestNotAllowed(OperationRefused):
@@ -239,16 +241,24 @@ class NodeClient:
     def log_inclusion(self, index: int, size: int | None = None) -> dict[str, Any]:
         """Return an inclusion proof."""
         query = f"?index={index}" + (f"&size={size}" if size else "")
-        return self._shaped(
+        proof = self._shaped(
             "GET", f"/api/v1/ctlog/proof{query}", index=int, size=int, leaf_hash=str, hashes=list
         )
+        return self._with_hashes(proof, proof["leaf_hash"], *proof["hashes"])
 
     def log_consistency(self, old: int, new: int | None = None) -> dict[str, Any]:
         """Return a consistency proof."""
         query = f"?old={old}" + (f"&new={new}" if new else "")
-        return self._shaped("GET", f"/api/v1/ctlog/consistency{query}", hashes=list)
+        proof = self._shaped("GET", f"/api/v1/ctlog/consistency{query}", hashes=list)
+        return self._with_hashes(proof, *proof["hashes"])
 
     # --- plumbing ---
+
+    def _with_hashes(self, proof: dict[str, Any], *hashes: object) -> dict[str, Any]:
+        """The proof, if these are hashes: a node that lies about the log sends proper ones."""
+        if not all(isinstance(found, str) and _HASH.fullmatch(found) for found in hashes):
+            raise self._strange("a proof whose hashes are not 64 hexadecimal digits each")
+        return proof
 
     def _shaped(self, method: str, path: str, **forms: type) -> dict[str, Any]:
         """Return a document that has these fields; raises `UnexpectedAnswer` for another."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from consensus.core.effects import Fault, ForwardCustody
 from consensus.core.inputs import CustodyChanged, CustodyShown, Timer
 from consensus.core.phases import propose, view_change
-from consensus.core.types import NOBODY
+from consensus.core.types import NOBODY, ReplicaIndex
 from consensus.limits import (
     BACKOFF_DOUBLINGS_MAX,
     CLOCK_STALE_MS_MAX,
@@ -138,7 +138,7 @@ def _forward_at(replica: "Replica", oldest_us: int) -> int:
 
     A quarter of T after the oldest one came that it was not shown and has not proposed; and T / 8
     after the last ones, so that it is shown six times as many as fit before any of them is T old.
-    Each payload is shown once in a view.
+    Each payload is shown once in a view, and again when what carried it was lost.
 
     A primary with full batches has more to propose than it can: what is old here waits there too,
     most likely, and showing it is traffic for who has most. Such a one is shown them each T / 2.
@@ -248,6 +248,17 @@ def on_shown(replica: "Replica", shown: CustodyShown) -> None:
     replica.forward_first = shown.first
     now = replica.now.monotonic_us
     replica.unshown_us = now if shown.waiting_us is None else shown.waiting_us
+    arm(replica)
+
+
+def on_connected(replica: "Replica", peer: ReplicaIndex) -> None:
+    """What was on its way to a primary ended with its old connection: show it all again.
+
+    At the same pace, so that one that connects again and again is sent no more.
+    """
+    if peer == replica.committee.primary(replica.view):
+        replica.forward_first = 0
+        replica.unshown_us = 0
     arm(replica)
 
 

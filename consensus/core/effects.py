@@ -202,7 +202,8 @@ class ForwardCustody:
     """Send custody payloads again, at most `FORWARD_PAYLOADS_MAX`, the oldest first.
 
     To the primary, which may never have seen them: what nobody has proposed, from place `first` of
-    custody on, first seen at `until_us` or before. Answer `CustodyShown`, in the same turn.
+    custody on, first seen at `until_us` or before. Answer `CustodyShown`, in the same turn, with
+    the same `first` if the link did not take them.
     To everybody (`peer` is None, no answer) the oldest of all, when they have waited for so long
     that others must know of them.
     """

@@ -65,7 +65,10 @@ class BatchTaken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustodyShown:
-    """Answer to `ForwardCustody` to a primary. Places in custody only grow."""
+    """Answer to `ForwardCustody` to a primary. Places in custody only grow.
+
+    Only what the link took was shown: if it was full or gone, `first` is the one of the effect.
+    """
 
     first: int  # the place to go on from
     waiting_us: int | None  # first sight of the oldest payload from there on that is not proposed

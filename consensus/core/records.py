@@ -195,7 +195,8 @@ class Diverged:
     """This block of ours, or the state after it, turned out not to be the certified one.
 
     A later life halts at once if its state still comes from this block. Where somebody put another
-    state in its place the record means nothing, and goes with the next certificate.
+    state in its place, or a certificate held says that it is the certified one after all, the
+    record means nothing, and goes with the next certificate.
     """
 
     height: Height

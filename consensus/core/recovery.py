@@ -107,6 +107,7 @@ def restore(
                 _restore_recovery(replica, record)
             case EpochBegun():
                 replica.links[int(record.link.epoch)] = record.link
+                _restore_confirmed(replica, record.link.certificate)
             case Retired():
                 replica.retired = max(replica.retired, record.epoch)
             case Agreed():
@@ -140,11 +141,20 @@ def restore(
 
 
 def _restore_divergence(replica: "Replica", record: Diverged) -> None:
-    """Halt as the earlier life did, unless the state is another one now."""
+    """Halt as the earlier life did, unless the state is another one now, or was none to halt for.
+
+    Wrong software may have found it. The record is disproved if our block of its height, or one
+    that is built on it, is what a certificate in our records says, header and state. Only those
+    count: whoever halts hears nobody. The record goes with the next certificate.
+    """
     own = replica.uncertified.get(record.height)
     if own is None and replica.tip.height == record.height:
         own = replica.tip
     if own is None or (own.header_hash, own.state_root) != (record.header_hash, record.state_root):
+        return
+    if replica.certificate is not None:
+        _restore_confirmed(replica, replica.certificate)
+    if replica.confirmed >= record.height:
         return
     replica.confirm(record.sound_through)
     replica.diverge(
@@ -157,6 +167,8 @@ def _restore_divergence(replica: "Replica", record: Diverged) -> None:
 def _restore_confirmed(replica: "Replica", certificate: BlockCertificate) -> None:
     claim = certificate.checkpoint
     own = replica.uncertified.get(certificate.height)
+    if own is None and replica.tip.height == certificate.height:
+        own = replica.tip
     if own is not None and (claim.header_hash, claim.state_root) == (
         own.header_hash,
         own.state_root,

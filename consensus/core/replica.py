@@ -83,6 +83,7 @@ from consensus.core.messages import (
     ViewChange,
     VoteVector,
 )
+from consensus.core.pace import Pace
 from consensus.core.phases import checkpoint, commit, prepare, propose, view_change
 from consensus.core.quorum import quorum, weak_quorum
 from consensus.core.records import Diverged, ExecutedBlock, PeerStamp, Record
@@ -162,6 +163,7 @@ class Peer:
 
     __slots__ = (
         "asked_us",
+        "asking",
         "boot",
         "certified",
         "clock_offset_ms",
@@ -171,11 +173,10 @@ class Peer:
         "helped_us",
         "holds_ours",
         "hurried_blocks",
+        "passing_on",
         "phase",
         "seen_us",
-        "show_at_us",
-        "show_pause_us",
-        "shown_view",
+        "showing",
         "view",
     )
 
@@ -193,9 +194,9 @@ class Peer:
         self.heard_us: int | None = None  # when it last sent anything
         self.asked_us: int | None = None  # when it was last asked for headers or bodies
         self.helped_us: int | None = None  # when we last re-sent things to it
-        self.shown_view: View | None = None  # whose NEW-VIEW it was shown
-        self.show_at_us = 0  # when it may be shown that again
-        self.show_pause_us = 0
+        self.asking = Pace()  # our VIEW-CHANGE, on our own account
+        self.passing_on = Pace()  # all VIEW-CHANGEs that its STATUS lacks
+        self.showing = Pace()  # our NEW-VIEW
 
 
 class Replica:
@@ -408,9 +409,12 @@ class Replica:
         if epochs.is_guest(peer):
             retransmit.send_status(self, peer)
         elif peer in self.peers:
-            self.peers[peer].connected = True
+            known = self.peers[peer]
+            known.connected = True
+            known.asking.restart()
+            known.passing_on.restart()
             retransmit.send_status(self, peer)
-            custody.arm(self)
+            custody.on_connected(self, peer)
 
     def _receive(self, sender: ReplicaIndex, message: Message) -> None:
         if sender not in self.peers and sender != self.me and not self._may_say(sender, message):

@@ -19,10 +19,13 @@ from consensus.core.messages import (
     NewView,
     PrePrepare,
     Status,
+    ViewChange,
     VoteVector,
     leaf_place,
 )
+from consensus.core.pace import Pace
 from consensus.core.phases import checkpoint
+from consensus.core.quorum import faults
 from consensus.core.types import GENESIS_HEIGHT, NOBODY, Phase, ReplicaIndex
 from consensus.limits import BACKOFF_DOUBLINGS_MAX, STATUS_STRETCH_MAX
 
@@ -72,9 +75,10 @@ def on_timer(replica: "Replica") -> None:
         send_status_to_all(replica)
     own = replica.view_changes.get(replica.me)
     if not replica.active and own is not None and replica.may_vote(replica.view):
-        for peer in replica.others:
-            if not replica.peers[peer].holds_ours:
-                replica.emit(Send(peer=peer, message=own))
+        for index in replica.others:
+            peer = replica.peers[index]
+            if not peer.holds_ours and _may_repeat_change(replica, peer.asking):
+                replica.emit(Send(peer=index, message=own))
 
 
 def _ask_one(replica: "Replica") -> None:
@@ -206,13 +210,9 @@ def _help(replica: "Replica", sender: ReplicaIndex, status: Status, certified: i
     ):
         replica.emit(Send(peer=sender, message=new_view))
     if not replica.active and (behind or status.view == replica.view):
-        for signer, message in sorted(replica.view_changes.items()):
-            if signer == sender or message.view < replica.view:
-                continue
-            known = status.view == replica.view and status.view_changes_held >> signer & 1
-            own = signer == replica.me
-            if not known and (not own or replica.may_vote(message.view)):
-                replica.emit(Send(peer=sender, message=message))
+        lacking = _changes_lacking(replica, sender, status)
+        if lacking and _may_repeat_change(replica, peer.passing_on):
+            replica.effects += [Send(peer=sender, message=message) for message in lacking]
     if replica.phase is Phase.VOTING:
         _resend(replica, sender, status, certified)
     if len(replica.effects) > before:
@@ -225,17 +225,44 @@ def may_repeat_view(replica: "Replica", peer: "Peer") -> bool:
     It is the largest message there is. A peer that has not entered after the first one is probably
     still reading it.
     """
-    now = replica.now.monotonic_us
-    if peer.shown_view != replica.view:
-        peer.shown_view = replica.view
-        peer.show_at_us = now
-        peer.show_pause_us = HELP_INTERVAL_US
-    if now < peer.show_at_us:
-        return False
-    peer.show_at_us = now + peer.show_pause_us
     longest = replica.request_timeout_us << BACKOFF_DOUBLINGS_MAX
-    peer.show_pause_us = min(2 * peer.show_pause_us, longest // 8)
-    return True
+    return peer.showing.may_repeat(
+        replica.view,
+        replica.now.monotonic_us,
+        first_us=HELP_INTERVAL_US,
+        longest_us=longest // 8,
+    )
+
+
+def _may_repeat_change(replica: "Replica", pace: Pace) -> bool:
+    """Whether it is time to send a peer VIEW-CHANGEs of this view again.
+
+    With up to six validators whenever the timer of STATUS fires. In larger sets everybody has as
+    many more of them to read, from all the others at once: the first repetition waits, and the
+    pauses grow further.
+    """
+    fold = max(1, faults(replica.members))
+    longest = replica.timing.status_interval_ms * 1_000 * fold
+    return pace.may_repeat(
+        replica.view,
+        replica.now.monotonic_us,
+        first_us=min(HELP_INTERVAL_US * fold, longest),
+        longest_us=longest,
+        wait_us=HELP_INTERVAL_US * (fold - 1),
+    )
+
+
+def _changes_lacking(replica: "Replica", sender: ReplicaIndex, status: Status) -> list[ViewChange]:
+    """VIEW-CHANGEs of others, and our own if we may send it, that a STATUS shows nothing of."""
+    held = status.view_changes_held if status.view == replica.view else 0
+    return [
+        message
+        for signer, message in sorted(replica.view_changes.items())
+        if signer != sender
+        and message.view >= replica.view
+        and not held >> signer & 1
+        and (signer != replica.me or replica.may_vote(message.view))
+    ]
 
 
 def _may_show(replica: "Replica", new_view: NewView) -> bool:

@@ -677,8 +677,10 @@ class Driver:
             return
         until_ms = effect.until_us // 1_000
         batch, first, waiting_ms = self._mempool.unproposed(effect.first, until_ms, *most)
-        if batch is not None:
-            self._links.send_nowait(effect.peer, ChannelKind.BULK, kind, batch)
+        if batch is not None and not self._links.send_nowait(
+            effect.peer, ChannelKind.BULK, kind, batch
+        ):
+            _, first, waiting_ms = self._mempool.unproposed(effect.first, until_ms, 0, 0)
         waiting_us = None if waiting_ms is None else waiting_ms * 1_000
         self._inputs.appendleft((inputs.CustodyShown(first=first, waiting_us=waiting_us), None))
 

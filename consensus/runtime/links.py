@@ -134,16 +134,21 @@ class Links:
 
     def send_nowait(
         self, index: int, kind: ChannelKind, frame_type: int, *parts: bytes | Batch
-    ) -> None:
-        """Queue a frame for one validator; a full queue or a missing link drops it, counted."""
+    ) -> bool:
+        """Queue a frame for one validator; a full queue or a missing link drops it, counted.
+
+        Whether it was queued: then it arrives, unless this connection ends.
+        """
         connection = self.connection(index)
         if connection is None:
             self.dropped_total += 1
-            return
+            return False
         try:
             connection.channel(kind).send_nowait(frame_type, *parts)
         except (ChannelFull, TransportError):
             self.dropped_total += 1
+            return False
+        return True
 
     def broadcast_nowait(self, kind: ChannelKind, frame_type: int, *parts: bytes | Batch) -> None:
         """Queue a frame for every other validator that is connected; its bytes are held once."""

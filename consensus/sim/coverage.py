@@ -138,7 +138,7 @@ RUNS_MIN: Final = {
     Kind.DISK: 200,
     Kind.TWINS: 1_000,
     Kind.CRASH: 200,
-    Kind.MEMBERS: 60,
+    Kind.MEMBERS: 100,
 }
 """Smaller campaigns are not judged: what is rare may be absent from them."""
 

@@ -311,9 +311,8 @@ def _cut(cluster: "Cluster", kind: str) -> Cut:
     if kind == "one node":
         split = 1
     elif kind == "primary isolated":
-        primary = _primary(cluster)
-        indexes.remove(primary)
-        indexes.insert(0, primary)
+        primary = _primary(cluster)  # perhaps a node that joined
+        indexes = [primary, *(index for index in indexes if index != primary)]
         split = 1
     elif kind == "f isolated":
         split = max(1, faults(members))
@@ -389,10 +388,9 @@ def _muffle(cluster: "Cluster", kinds: tuple[type, ...]) -> None:
 
 
 def _primary(cluster: "Cluster") -> int:
-    """Who leads the newest view."""
-    replicas = [node.replica for node in cluster.nodes]
-    newest = max(replicas, key=lambda replica: replica.view)
-    return newest.committee.primary(newest.view)
+    """The node that leads the newest view of the newest epoch."""
+    newest = max(cluster.nodes, key=lambda node: (node.replica.committee.epoch, node.replica.view))
+    return newest.node_at(newest.replica.committee.primary(newest.replica.view))
 
 
 def _crash_primary(cluster: "Cluster", times: int) -> None:

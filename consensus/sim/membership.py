@@ -72,7 +72,7 @@ def simulate_changes(
     heal(cluster)
     _change(cluster, 99)
     _converge(cluster, b"after healing %d" % seed)
-    if random.random() < 0.25:
+    if random.random() < 0.5:
         _go_home(cluster)
     _note_sets(cluster)
     settle(cluster)

@@ -233,13 +233,15 @@ class Custody:
     def mark_proposed(self, payloads: Body) -> None:
         self.proposed.update(payload for payload in payloads if payload in self.payloads)
 
-    def unproposed(self, first: int, until_us: int) -> tuple[Body, int, int | None]:
+    def unproposed(
+        self, first: int, until_us: int, count_max: int = FORWARD_PAYLOADS_MAX
+    ) -> tuple[Body, int, int | None]:
         """As that of the native mempool, in microseconds."""
         shown: list[bytes] = []
         for payload, since_us in self.payloads.items():
             if payload in self.proposed or self.places[payload] < first:
                 continue
-            if len(shown) == FORWARD_PAYLOADS_MAX or since_us > until_us:
+            if len(shown) == count_max or since_us > until_us:
                 return tuple(shown), first, since_us
             shown.append(payload)
             first = self.places[payload] + 1
@@ -858,8 +860,15 @@ class Node:
         if payloads:
             counters["custody forwarded"] += 1
             counters["payloads forwarded"] += len(payloads)
-            self.cluster.carry_payloads(self.address, self.node_at(effect.peer), payloads)
+            if not self._show(effect.peer, payloads):
+                counters["custody that no link took"] += 1
+                _, first, waiting_us = self.custody.unproposed(effect.first, effect.until_us, 0)
         self._absorb(self._step(CustodyShown(first=first, waiting_us=waiting_us)))
+
+    def _show(self, peer: ReplicaIndex, payloads: Body) -> bool:
+        """Whether they were queued; a peer that was lost has no queue."""
+        connected = self.replica.peers[peer].connected
+        return connected and self.cluster.carry_payloads(self.address, self.node_at(peer), payloads)
 
     def _take_batch(self, effect: TakeBatch) -> None:
         body = self.custody.take(min(effect.payloads_max, BATCH_PAYLOADS_MAX))
@@ -876,6 +885,8 @@ class Node:
             pending=pending,
         )
         self._absorb(self._step(answer))
+        if body:
+            self._tell_custody()
 
     # --- execution
 

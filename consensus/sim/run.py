@@ -151,10 +151,11 @@ class Cluster:
         work = partial(node.hold_body, body)
         self.world.deliver(source, target, lambda: node.processor.run(work))
 
-    def carry_payloads(self, source: ReplicaIndex, target: int, payloads: Body) -> None:
+    def carry_payloads(self, source: ReplicaIndex, target: int, payloads: Body) -> bool:
+        """Whether they were queued."""
         node = self.nodes[target]
         work = partial(node.take_payloads, payloads)
-        self.world.deliver(source, target, lambda: node.processor.run(work))
+        return self.world.deliver(source, target, lambda: node.processor.run(work))
 
     def submit(self, payload: bytes, *, only: int | None) -> None:
         """A client hands a payload to an honest node, which sends it on; or to some nodes only."""

@@ -138,9 +138,10 @@ class TwinCluster(Cluster):
         for address in self._addresses(target):
             super().carry_body(source, address, body)
 
-    def carry_payloads(self, source: ReplicaIndex, target: int, payloads: Body) -> None:
-        for address in self._addresses(target):
-            super().carry_payloads(source, address, payloads)
+    def carry_payloads(self, source: ReplicaIndex, target: int, payloads: Body) -> bool:
+        carry = super().carry_payloads
+        queued = [carry(source, address, payloads) for address in self._addresses(target)]
+        return all(queued)
 
     def split(self, parts: tuple[int, ...]) -> None:
         self.world.cut = {

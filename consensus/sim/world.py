@@ -76,21 +76,25 @@ class World:
         self.now_us = max(self.now_us, end_us)
         return stop is not None and stop()
 
-    def deliver(self, source: int, target: int, action: Callable[[], None]) -> None:
-        """Carry one message, or not."""
+    def deliver(self, source: int, target: int, action: Callable[[], None]) -> bool:
+        """Carry one message, or not. False if its queue was full, which its sender knows.
+
+        What is cut off on the way was queued.
+        """
         weather = self.weather
         chance = self.random.random
         link = (source, target)
         if link in self.cut:
             self.counters["messages cut"] += 1
-            return
+            return True
         if weather.drop and chance() < weather.drop:
             self.counters["messages dropped"] += 1
-            return
+            return False
         self.at(self._arrival(link), action)
         if weather.repeat and chance() < weather.repeat:
             self.counters["messages repeated"] += 1
             self.at(self._arrival(link), action)
+        return True
 
     def _arrival(self, link: tuple[int, int]) -> int:
         """When a message that leaves now gets there; later ones may overtake it."""

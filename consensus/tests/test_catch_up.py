@@ -7,12 +7,21 @@ import pytest
 
 from consensus.core.effects import Effect, Execute, Halt, Send
 from consensus.core.inputs import BodyHeld, Executed, Started, Timer, TimerFired
-from consensus.core.messages import EMPTY_ROOT, BatchHeader, BlockHeader, Blocks, FetchBodies
-from consensus.core.records import Birth, ExecutedBlock, Record, Tip
+from consensus.core.messages import (
+    EMPTY_ROOT,
+    BatchHeader,
+    BlockHeader,
+    Blocks,
+    EpochLink,
+    FetchBodies,
+)
+from consensus.core.records import Anchor, Birth, Diverged, EpochBegun, ExecutedBlock, Record, Tip
 from consensus.core.replica import Replica
 from consensus.core.tick import Gather
-from consensus.core.types import Committee, Height, Instant, Timing, View
+from consensus.core.types import Committee, Epoch, Height, Instant, Timing, View
+from consensus.core.validators import ValidatorSet
 from consensus.limits import EXECUTE_AHEAD_BLOCKS_MAX
+from consensus.sim.node import validator
 from consensus.tests import samples
 from consensus.tests.test_replica import Bench
 from native.values import Digest
@@ -147,21 +156,95 @@ def test_whatever_showed_that_the_state_differs_the_next_life_halts_too(
 
 
 def _next_life(
-    bench: Bench, records: Sequence[Record], tip: ExecutedBlock
+    bench: Bench, records: Sequence[Record], *blocks: ExecutedBlock, epoch: Epoch = samples.EPOCH
 ) -> tuple[Replica, list[Effect]]:
     known = bench.replica.certificate
     held: list[Record] = [Birth(chain_id=samples.CHAIN, node_id=STATE, incarnation=1), *records]
     if known is not None:
         held.append(Tip(certificate=known))
     replica = Replica(
-        Committee(chain_id=samples.CHAIN, members=4, me=bench.me),
+        Committee(chain_id=samples.CHAIN, members=4, me=bench.me, epoch=epoch),
         Timing(),
         boot=78,
-        tip=tip,
-        uncertified=[tip],
+        tip=blocks[-1],
+        uncertified=blocks,
         records=held,
     )
     return replica, replica.step(Started(), Instant(monotonic_us=1, unix_ms=1))
+
+
+def _own(height: int) -> ExecutedBlock:
+    """A block of this node that is the one of `samples.certificate`."""
+    return ExecutedBlock(
+        height=Height(height),
+        header_hash=samples.header(height).hash,
+        time_ms=height,
+        state_root=STATE,
+    )
+
+
+def _found_at(block: ExecutedBlock) -> Diverged:
+    return Diverged(
+        height=block.height,
+        header_hash=block.header_hash,
+        state_root=block.state_root,
+        sound_through=Height(block.height - 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "held"),
+    [
+        (63, Tip(certificate=samples.certificate(63))),
+        (64, Anchor(certificate=samples.certificate(64))),
+        (63, Anchor(certificate=samples.certificate(64))),
+        (63, Tip(certificate=samples.certificate(65))),
+    ],
+    ids=["of it", "of it, an anchor", "of the next block", "of the newest block"],
+)
+def test_a_difference_that_was_none_by_a_certificate_held_halts_nobody(
+    found: int, held: Record
+) -> None:
+    """Wrong software found it. Our block is the certified one, or one that is built on it is."""
+    blocks = [_own(height) for height in (62, 63, 64, 65)]
+    record = _found_at(blocks[found - 62])
+    replica, effects = _next_life(Bench(1), [record, held], *blocks)
+    assert not any(isinstance(effect, Halt) for effect in effects)
+    assert replica.acknowledged == 65
+
+
+def test_the_certificate_that_an_epoch_began_with_disproves_a_difference_too() -> None:
+    blocks = [_own(height) for height in (63, 64, 65)]
+    members = tuple([validator(node) for node in range(4)])
+    after = ValidatorSet(epoch=Epoch(1), members=members)
+    last = samples.certificate(64)
+    link = EpochLink(
+        certificate=replace(last, checkpoint=replace(last.checkpoint, next_set=after.hash)),
+        validators=after,
+    )
+    for found, halts in ((64, False), (65, True)):
+        record = _found_at(blocks[found - 63])
+        replica, effects = _next_life(
+            Bench(1), [EpochBegun(link=link), record], *blocks, epoch=Epoch(1)
+        )
+        assert any(isinstance(effect, Halt) for effect in effects) == halts
+        assert replica.acknowledged == (64 if halts else 65)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        Tip(certificate=samples.certificate(62)),
+        Tip(certificate=samples.certificate(66)),
+        Anchor(certificate=samples.certificate(64, b"x" * 32)),
+    ],
+    ids=["of an earlier block", "of one not executed here", "of another block"],
+)
+def test_a_difference_that_no_certificate_held_disproves_halts_again(held: Record) -> None:
+    blocks = [_own(height) for height in (62, 63, 64, 65)]
+    replica, effects = _next_life(Bench(1), [_found_at(blocks[1]), held], *blocks)
+    assert any(isinstance(effect, Halt) and "earlier life" in effect.reason for effect in effects)
+    assert replica.acknowledged == 62
 
 
 def asked_for_bodies(effects: list[Effect]) -> list[int]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from consensus.core import custody
-from consensus.core.effects import ChangeView, SetTimer
+from consensus.core.effects import ChangeView, Effect, Send, SetTimer
 from consensus.core.inputs import CustodyChanged, Timer, TimerFired
+from consensus.core.messages import ViewChange
 from consensus.core.phases.view_change import start, timeout_us
 from consensus.core.retransmit import may_repeat_view
 from consensus.core.types import Instant, ReplicaIndex, Timing, View
@@ -18,7 +19,7 @@ from consensus.sim.run import Cluster
 from consensus.sim.scenes.stage import Staged
 from consensus.tests import samples
 from consensus.tests.samples import EPOCH
-from consensus.tests.test_replica import Bench
+from consensus.tests.test_replica import Bench, status
 from native.values import Signature
 
 SLOW = 20  # times slower than measured: 21 processes that share one processor
@@ -258,6 +259,66 @@ def test_the_same_new_view_is_shown_to_a_peer_ever_more_rarely() -> None:
         if may_repeat_view(bench.replica, peer):
             shown.append(moment_ms)
     assert shown == [0, 100, 300, 700, 1_500, 3_100]
+
+
+@pytest.mark.parametrize(
+    ("members", "at_ms"),
+    [
+        (4, [0, 300, 600, 900, 1_200, 1_500, 1_800, 2_100, 2_400, 2_700]),
+        (7, [300, 600, 1_200, 1_800, 2_400]),
+        (21, [600, 1_200, 2_400]),
+    ],
+)
+def test_a_view_change_is_sent_again_ever_more_rarely_and_the_more_so_the_larger_the_set(
+    members: int, at_ms: list[int]
+) -> None:
+    """To a peer that shows nothing of it, by the timer; with four validators, every time."""
+    bench = Bench(1, members=members)
+    start(bench.replica, 1, "test")
+    bench.hear(1, samples.view_change(1, 1))
+    sent: list[int] = []
+    for moment_ms in range(0, 3_000, Timing().status_interval_ms):
+        bench.late_us = moment_ms * 1_000
+        effects = bench.feed(TimerFired(timer=Timer.STATUS))
+        if changes_to(2, effects):
+            sent.append(moment_ms)
+    assert sent == at_ms
+
+
+@pytest.mark.parametrize(("members", "times"), [(4, 10), (21, 3)])
+def test_a_peer_of_a_large_set_is_shown_what_it_lacks_of_a_view_change_more_rarely(
+    members: int, times: int
+) -> None:
+    """It is likely to be reading it still: twenty others would each send it all of them."""
+    bench = Bench(1, members=members)
+    start(bench.replica, 1, "test")
+    for signer in (1, 3):
+        bench.hear(signer, samples.view_change(1, signer))
+    counts: list[int] = []
+    for moment_ms in range(0, 3_000, Timing().status_interval_ms):
+        bench.late_us = moment_ms * 1_000
+        lacking = status(2, view=View(1), in_view_change=True)
+        counts.append(len(changes_to(2, bench.hear(2, lacking))))
+    assert set(counts) <= {0, 2}
+    assert counts.count(2) == times
+
+
+def test_the_first_peer_to_lack_a_view_change_does_not_make_the_others_wait() -> None:
+    bench = Bench(1)
+    start(bench.replica, 1, "test")
+    bench.hear(1, samples.view_change(1, 1))
+    for peer in (2, 3):
+        assert changes_to(peer, bench.hear(peer, status(peer, view=View(1), in_view_change=True)))
+
+
+def changes_to(peer: int, effects: list[Effect]) -> list[ViewChange]:
+    return [
+        effect.message
+        for effect in effects
+        if isinstance(effect, Send)
+        and effect.peer == peer
+        and isinstance(effect.message, ViewChange)
+    ]
 
 
 def test_only_so_many_checked_signatures_are_remembered() -> None:

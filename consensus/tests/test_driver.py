@@ -67,6 +67,7 @@ class Wires:
         self.sent = sent
         self.turned_away: list[int] = []
         self.silent: set[frames.FrameType] = set()  # frames that never leave
+        self.full: set[frames.FrameType] = set()  # frames that there is no room for
 
     def turn_away_nowait(self, peer: int, _detail: str) -> None:
         if peer >= GUEST_FIRST:
@@ -77,11 +78,14 @@ class Wires:
 
     def send_nowait(
         self, peer: int, _kind: ChannelKind, frame_type: int, *parts: bytes | Batch
-    ) -> None:
+    ) -> bool:
         if frame_type in self.silent:
-            return
+            return True
+        if frame_type in self.full:
+            return False
         data = b"".join(part.body if isinstance(part, Batch) else part for part in parts)
         self.sent.append((self.me, peer, frame_type, data))
+        return True
 
     def broadcast_nowait(self, kind: ChannelKind, frame_type: int, *parts: bytes | Batch) -> None:
         for peer in range(MEMBERS):
@@ -741,6 +745,30 @@ def test_all_that_waits_is_forwarded_once_and_in_pieces() -> None:
                 forwarded.append([batch.payload(at) for at in range(len(batch))])
                 node.mempool.mark_proposed(Batch.of(payloads[512:700]))
     assert forwarded == [payloads[:512], payloads[700:]]
+
+
+def test_what_a_full_link_did_not_take_is_shown_again_an_eighth_of_the_timeout_later() -> None:
+    world = World()
+    node = world.nodes[1]
+    payloads = [b"\x01waits %d" % number for number in range(600)]
+    came = world.us
+    node.wires.full = {frames.FrameType.PAYLOADS}
+    node.mempool.add(Batch.of(payloads), None, 1, came // 1_000)
+    node.driver.custody_changed()
+    forwarded: list[tuple[int, list[bytes]]] = []
+    while world.us < came + 700_000:
+        world.us += 1_000
+        if world.us == came + 300_000:
+            node.wires.full = set()
+        for other in world.nodes:
+            other.driver.timers_due()
+        while world.sent:
+            _, _, frame, data = world.sent.popleft()
+            if frame == frames.FrameType.PAYLOADS:
+                batch = Batch.parse(data)
+                pieces = [batch.payload(at) for at in range(len(batch))]
+                forwarded.append(((world.us - came) // 1_000, pieces))
+    assert forwarded == [(375, payloads[:512]), (500, payloads[512:])]
 
 
 def test_a_primary_that_took_all_and_leads_again_knows_what_came_back() -> None:

@@ -65,10 +65,11 @@ class Wires:
 
     def send_nowait(
         self, peer: int, _kind: ChannelKind, frame_type: int, *parts: bytes | Batch
-    ) -> None:
+    ) -> bool:
         node = peer - GUEST_FIRST if peer >= GUEST_FIRST else self.members[peer]
         data = b"".join(part.body if isinstance(part, Batch) else part for part in parts)
         self.sent.append((self.me, node, frame_type, data))
+        return True
 
     def broadcast_nowait(self, kind: ChannelKind, frame_type: int, *parts: bytes | Batch) -> None:
         for index, node in enumerate(self.members):

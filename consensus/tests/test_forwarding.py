@@ -1,11 +1,14 @@
 """What waits is shown to the primary, piece by piece: it may never have seen it."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from consensus.core.effects import ForwardCustody
-from consensus.core.types import Timing, View
+from consensus.core.inputs import PeerLost
+from consensus.core.types import ReplicaIndex, Timing, View
+from consensus.sim.disk import Body
 from consensus.sim.machine import Costs
 from consensus.sim.node import FORWARD_PAYLOADS_MAX, Node
 from consensus.sim.run import Cluster
@@ -21,6 +24,34 @@ def test_an_honest_primary_that_lacks_many_payloads_is_not_deposed(seed: int) ->
     for _ in range(5 * FORWARD_PAYLOADS_MAX):
         stage.pay(1, 2, 3)
     stage.run(2_000, lambda: all(not node.custody.payloads for node in stage.nodes))
+    assert set(stage.views()) == {View(0)}
+    assert not any(node.custody.payloads for node in stage.nodes)
+
+
+class Full(Staged):
+    """Links to the primary that take no payloads for the first half of a time-out."""
+
+    full_until_us = 0
+
+    def carry_payloads(self, source: ReplicaIndex, target: int, payloads: Body) -> bool:
+        full = target == 0 and self.world.now_us < self.full_until_us
+        return not full and super().carry_payloads(source, target, payloads)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_primary_that_no_link_led_to_for_half_a_timeout_is_not_deposed(connected: bool) -> None:
+    stage = Full(0, 4, {})
+    stage.start()
+    stage.run(50)
+    half_ms = stage.nodes[1].replica.request_timeout_us // 2_000
+    if connected:
+        stage.full_until_us = stage.world.now_us + half_ms * 1_000
+    else:
+        for node in stage.nodes[1:]:
+            node.feed(PeerLost(peer=ReplicaIndex(0)))
+            stage.world.after(half_ms * 500, partial(stage.nodes[0].connect, node))
+    stage.pay(1, 2, 3)
+    stage.run(3 * half_ms)
     assert set(stage.views()) == {View(0)}
     assert not any(node.custody.payloads for node in stage.nodes)
 

@@ -7,7 +7,8 @@ from consensus.core.epochs import GUEST_FIRST
 from consensus.limits import GUESTS_MAX, STRANGERS_MAX
 from consensus.runtime.links import Links
 from native.values import NodeId
-from transport import CloseReason, Connection, Endpoint
+from transport import ChannelKind, CloseReason, Connection, Endpoint
+from transport.errors import ChannelFull
 
 Notice = Callable[[Connection], None]
 
@@ -36,6 +37,17 @@ class Line:
         self.door = door
         self.peer = peer
         self.close_reason: CloseReason | None = None
+
+        self.queued: list[int] = []
+        self.full = False
+
+    def channel(self, _kind: ChannelKind) -> "Line":
+        return self
+
+    def send_nowait(self, frame_type: int, *_parts: bytes) -> None:
+        if self.full:
+            raise ChannelFull("the channel is full")
+        self.queued.append(frame_type)
 
     def close_now(self, reason: CloseReason, _detail: str = "") -> None:
         self.close_reason = reason
@@ -96,3 +108,15 @@ def test_a_guest_is_turned_away_and_a_member_is_not() -> None:
     assert member.close_reason is None
     assert bench.lost == [place]
     assert bench.links.connection(place) is None
+
+
+def test_a_sender_is_told_whether_its_frame_was_queued() -> None:
+    bench = Bench()
+    links = bench.links
+    assert not links.send_nowait(2, ChannelKind.BULK, 7, b"nobody is connected")
+    _, line = bench.speak(MEMBERS[2])
+    assert links.send_nowait(2, ChannelKind.BULK, 7, b"taken")
+    line.full = True
+    assert not links.send_nowait(2, ChannelKind.BULK, 7, b"no room")
+    assert line.queued == [7]
+    assert links.dropped_total == 2

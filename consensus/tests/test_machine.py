@@ -1,6 +1,11 @@
-"""The parts of a simulated machine: processor, clock, links."""
+"""The parts of a simulated machine: processor, clock, links, custody."""
 
+from consensus.core.effects import ReleaseCustody
+from consensus.core.inputs import CustodyChanged, Input
 from consensus.sim.machine import Clock, Processor
+from consensus.sim.node import Node
+from consensus.sim.run import Cluster
+from consensus.sim.scenes.stage import Staged
 from consensus.sim.world import REGIONS_US, Weather, World
 
 
@@ -103,3 +108,30 @@ def test_distances_between_regions_are_symmetric_and_short_at_home() -> None:
     world.weather = Weather(delay_us_min=10, delay_us_mean=10)
     world.regions = (0, 6)
     assert _arrivals(world, 1) == [REGIONS_US[0][6] + 10]
+
+
+class Told(Node):
+    """Keeps what its replica was told of custody."""
+
+    def __init__(self, cluster: Cluster, index: int) -> None:
+        super().__init__(cluster, index)
+        self.told: list[CustodyChanged] = []
+
+    def feed(self, message: Input) -> None:
+        if isinstance(message, CustodyChanged):
+            self.told.append(message)
+        super().feed(message)
+
+
+def test_a_primary_is_told_of_custody_after_each_batch_and_when_all_of_it_comes_back() -> None:
+    stage = Staged(0, 4, {}, Told)
+    stage.start()
+    stage.run(50)
+    stage.isolate(0)
+    node = stage.nodes[0]
+    assert isinstance(node, Told)
+    stage.pay(0)
+    stage.run(20)
+    assert [custody.pending for custody in node.told[-2:]] == [1, 0]
+    node._absorb([ReleaseCustody(in_flight=())])
+    assert node.told[-1] == node.told[-3]

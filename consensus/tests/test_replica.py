@@ -31,6 +31,7 @@ from consensus.core.inputs import (
     CustodyShown,
     Executed,
     Input,
+    PeerConnected,
     PeerLost,
     Received,
     Started,
@@ -76,13 +77,13 @@ START_MS = 1_700_000_000_000
 
 
 class Bench:
-    """A replica of four on a bench: time stands still unless told otherwise."""
+    """A replica of four, or more, on a bench: time stands still unless told otherwise."""
 
-    def __init__(self, me: int, *, started: bool = True) -> None:
+    def __init__(self, me: int, *, members: int = 4, started: bool = True) -> None:
         self.me = ReplicaIndex(me)
         self.late_us = 0
         self.replica = Replica(
-            Committee(chain_id=samples.CHAIN, members=4, me=self.me),
+            Committee(chain_id=samples.CHAIN, members=members, me=self.me),
             Timing(),
             boot=77,
             tip=genesis_block(samples.CHAIN, 0, ROOT),
@@ -90,7 +91,7 @@ class Bench:
         )
         self.feed(Started())
         if started:
-            for peer in self.replica.others[:2]:
+            for peer in self.replica.others[: self.replica.quorum - 1]:
                 self.hear(peer, status(peer))
             assert self.replica.statistics().phase is Phase.VOTING
 
@@ -495,6 +496,26 @@ def test_what_did_not_fit_is_forwarded_later_and_more_rarely_to_a_primary_of_ful
     forwarded = _forwarded(bench)
     assert forwarded is not None
     assert forwarded.first == 512
+
+
+@pytest.mark.parametrize(("peer", "first"), [(0, 0), (2, 512)])
+def test_a_primary_that_reconnects_is_shown_everything_again_at_the_same_pace(
+    peer: int, first: int
+) -> None:
+    """What was on its way to it is lost; another peer changes nothing."""
+    bench = Bench(1)
+    bench.feed(CustodyChanged(pending=900, pending_bytes=9_000, oldest_us=1_000_000))
+    bench.late_us = 250_000
+    assert _forwarded(bench) is not None
+    bench.feed(CustodyShown(first=512, waiting_us=1_000_000))
+    bench.late_us = 260_000
+    bench.feed(PeerLost(peer=ReplicaIndex(peer)))
+    bench.feed(PeerConnected(peer=ReplicaIndex(peer)))
+    assert bench.replica.suspect_at == 1_375_000
+    bench.late_us = 375_000
+    forwarded = _forwarded(bench)
+    assert forwarded is not None
+    assert forwarded.first == first
 
 
 def test_what_is_proposed_is_not_forwarded() -> None:

@@ -44,8 +44,9 @@ class Links:
     def __init__(self) -> None:
         self.sent: list[int] = []
 
-    def send_nowait(self, _peer: int, _kind: object, frame: int, *_parts: object) -> None:
+    def send_nowait(self, _peer: int, _kind: object, frame: int, *_parts: object) -> bool:
         self.sent.append(frame)
+        return True
 
 
 @asynccontextmanager

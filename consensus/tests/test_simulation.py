@@ -6,7 +6,10 @@ from consensus.core import quorum as quorums
 from consensus.core import replica as replicas
 from consensus.errors import ConsensusError
 from consensus.sim.checker import Violation
+from consensus.sim.faults import _cut
+from consensus.sim.membership import members_of, propose_set
 from consensus.sim.run import Planted, simulate
+from consensus.sim.scenes.stage import Staged
 
 
 @pytest.mark.parametrize(("seed", "members"), [(3, 4), (11, 7), (5, 1)])
@@ -52,3 +55,16 @@ def test_the_naive_quorum_is_found(members: int, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("members", [4, 5, 7])
 def test_a_lying_first_primary_does_no_harm(members: int) -> None:
     assert not _found(members, Planted(liar_leads=True), 15)
+
+
+def test_a_primary_that_joined_later_is_isolated_too() -> None:
+    """In a later epoch the indexes of replicas are not those of nodes, nor bounded by the first."""
+    stage = Staged(0, 4, {}, spares=1)
+    stage.start()
+    stage.run(50)
+    for number, nodes in enumerate(([0, 1, 2, 3, 4], [4, 0, 1, 2, 3])):
+        propose_set(stage, nodes, number)
+        assert stage.run(20_000, lambda wanted=nodes: members_of(stage) == wanted)  # type: ignore[misc]
+        stage.run(200)
+    alone = {(4, other) for other in range(4)} | {(other, 4) for other in range(4)}
+    assert _cut(stage, "primary isolated") == alone

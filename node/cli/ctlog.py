@@ -145,7 +145,7 @@ def verify(
                 verify_inclusion(leaf, index, checkpoint.size, path, checkpoint.root)
                 data["included"] = index
                 lines.append(f"entry {index} is in the log")
-        except (ProofInvalid, ValueError, TypeError) as error:
+        except ProofInvalid as error:
             raise LogInvalid(
                 f"the log of this node contradicts its checkpoint: {error}",
                 hint="ask another node; if it says the same, the validators lie",

@@ -19,7 +19,11 @@ from consensus.core.light import Lineage
 from consensus.core.records import ExecutedBlock
 from consensus.core.replica import genesis_block
 from consensus.errors import SnapshotInvalid
-from consensus.limits import LINKS_SIZE_BYTES_MAX, MESSAGE_BYTES_MAX
+from consensus.limits import (
+    LINKS_SIZE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    SNAPSHOT_CHUNK_BYTES_MAX,
+)
 from consensus.runtime.store import adopt_certificate
 from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name, read_lineage, read_manifest
 from node.errors import SnapshotMissing, WouldOverwrite
@@ -145,7 +149,8 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
                 checked.lineage.links,
             )
         root = router.restore(
-            checked.outlines, lambda index: (source / chunk_name(index)).read_bytes()
+            checked.outlines,
+            lambda index: bounded_bytes(source / chunk_name(index), SNAPSHOT_CHUNK_BYTES_MAX),
         )
         if root != checked.manifest.state_root:
             raise SnapshotInvalid("the restored state has another root than the certificate says")

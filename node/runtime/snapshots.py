@@ -26,11 +26,17 @@ from consensus.core.light import encode_links
 from consensus.core.messages import Manifest
 from consensus.core.types import Height
 from consensus.errors import MalformedMessage, SnapshotInvalid
-from consensus.limits import CHUNKS_IN_FLIGHT_PER_PEER, MEMBERS_MAX, SNAPSHOTS_KEPT
+from consensus.limits import (
+    CHUNKS_IN_FLIGHT_PER_PEER,
+    MEMBERS_MAX,
+    SNAPSHOT_CHUNK_BYTES_MAX,
+    SNAPSHOTS_KEPT,
+)
 from node.core.outlines import Outlines
 from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name
 from node.disk import is_full
 from node.home import sync_folder, write_replacing
+from node.inputs import bounded_bytes
 from node.limits import SNAPSHOT_READ_SHARE, SNAPSHOT_SERVED_S
 
 if TYPE_CHECKING:
@@ -241,7 +247,7 @@ class Snapshots:
         if held is None:
             return None
         self._served_s[snapshot] = trio.current_time()
-        return await trio.to_thread.run_sync(_read, held[0] / chunk_name(index))
+        return await trio.to_thread.run_sync(_chunk, held[0] / chunk_name(index))
 
     # --- fetching
 
@@ -392,7 +398,7 @@ def missing_chunks(folder: Path, outlines: Outlines, router: Router) -> list[int
     """Numbers of the chunks that a folder lacks, or holds damaged."""
     missing = []
     for index in range(outlines.chunk_count):
-        data = _read(folder / chunk_name(index))
+        data = _chunk(folder / chunk_name(index))
         if data is None or not belongs(outlines, index, data, router):
             missing.append(index)
     return missing
@@ -410,10 +416,11 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _read(path: Path) -> bytes | None:
+def _chunk(path: Path) -> bytes | None:
+    """A chunk on the disk, or None where there is none; a longer file is as good as none."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        return bounded_bytes(path, SNAPSHOT_CHUNK_BYTES_MAX)
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -176,6 +176,13 @@ def test_a_damaged_chunk_is_named_and_nothing_is_restored(chain: Chain) -> None:
     assert not tip_of(chain.home)
 
 
+def test_a_chunk_longer_than_any_is_not_read_to_its_end(chain: Chain) -> None:
+    with (chain.source / chunk_name(0)).open("r+b") as file:
+        file.truncate(1 << 40)  # a file with a hole: reading all of it would not end well
+    with pytest.raises(SnapshotInvalid, match=r"00000\.chunk"):
+        offline.restore(chain.source, chain.home, chain.genesis)
+
+
 def test_a_certificate_of_other_keys_is_refused(chain: Chain) -> None:
     strangers = [SecretKey.generate(chain.genesis.validators[0].key.algorithm) for _ in range(3)]
     run = chain.manifest.run
