@@ -61,12 +61,14 @@ __all__ = [
     "codec_encode",
     "consistency_proof",
     "fold_parts",
+    "give_back",
     "inclusion_proof",
     "leaf_hash",
     "leaf_hashes",
     "measure_part",
     "merkle_root",
     "merkle_root_of_hashes",
+    "share_heap",
     "sign_transactions",
     "spki_decode",
     "spki_encode",
@@ -113,6 +115,11 @@ PART_ROWS_MAX: int
 PARTS_MAX: int
 RECENT_PAYLOADS: int
 COMPLETIONS_MAX: int
+
+# --- memory
+
+def share_heap() -> None: ...
+def give_back() -> None: ...
 
 # --- codec
 
@@ -257,7 +264,7 @@ class Mempool:
         cls,
         count_max: int,
         bytes_max: int,
-        recent_max: int = 65536,
+        recent: int = 28672,
         *,
         sender_at: Sequence[tuple[int, int]] | None = None,
     ) -> Mempool: ...

@@ -20,6 +20,9 @@ PRUNE_PAUSE_S: Final = 0.02  # between two slices: votes wait for the same threa
 PRUNE_INTERVAL_S: Final = 5.0  # between two looks when there was nothing to do
 SECRET_FILE_SIZE_BYTES_MAX: Final = 64 * 1024
 
+THRIFT_LOOK_S: Final = 0.2  # quiet when nothing waits and no block came between two looks
+THRIFT_PERIOD_LOOKS: Final = 25  # 5 s: 3 ms of each node's processor time
+
 STALL_AFTER_S: Final = 5.0  # a view change and the first block after it take less
 STALL_LOG_INTERVAL_S: Final = 10.0
 

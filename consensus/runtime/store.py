@@ -95,7 +95,14 @@ RECORDS_OF_A_START: Final = (
 )
 TICK_BODY: Final = 0  # real kinds begin at 1
 TICK_DROP: Final = -1
-TICK_ROWS_MAX: Final = 512  # of one statement: five values each, and SQLite takes 32,766
+# Rows of a statement: five values each, and SQLite takes 32,766. A tick is filled up to the next of
+# these with rows that no trigger looks at, 0.3 µs each. A statement stays prepared and keeps what
+# was last bound to it, a body of up to a megabyte: so there are few.
+TICK_ROWS: Final = (16, 64, 512)
+TICK_COLUMNS: Final = 5
+WRITE_TICK: Final = {
+    rows: f"INSERT INTO tick VALUES{','.join(['(?,?,?,?,?)'] * rows)}" for rows in TICK_ROWS
+}
 
 
 class StoreDamaged(ConsensusError):
@@ -558,19 +565,19 @@ class ConsensusStore:
 
     def _write(self, group: Sequence[_Tick]) -> None:
         rows = [row for tick in group for row in _rows(tick)]
-        if len(rows) <= TICK_ROWS_MAX:
+        if len(rows) <= TICK_ROWS[-1]:
             self._put(rows)
             return
         with transaction(self._db):
-            for start in range(0, len(rows), TICK_ROWS_MAX):
-                self._put(rows[start : start + TICK_ROWS_MAX])
+            for start in range(0, len(rows), TICK_ROWS[-1]):
+                self._put(rows[start : start + TICK_ROWS[-1]])
 
     def _put(self, rows: Sequence[tuple[_Value, ...]]) -> None:
         """Write rows of `tick`, in order; a transaction of its own unless there is one."""
-        places = ",".join(["(?,?,?,?,?)"] * len(rows))
-        self._db.execute(
-            f"INSERT INTO tick VALUES{places}", [value for row in rows for value in row]
-        )
+        count = next(count for count in TICK_ROWS if len(rows) <= count)
+        values = [value for row in rows for value in row]
+        values += [None] * (TICK_COLUMNS * count - len(values))
+        self._db.execute(WRITE_TICK[count], values)
 
 
 def _intact(kind: int, key: int, sequence: int, stored: bytes) -> bytes | CorruptRecord:

@@ -1,6 +1,7 @@
 """`consensus.db`: what survives, what is refused, and how a lost disk is recognised."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from consensus.core.types import Epoch, View
 from consensus.core.wire import Bounds
 from consensus.errors import CorruptRecord
 from consensus.runtime.store import (
+    PAGE_CACHE_KIB,
     Body,
     CommitFailed,
     Committed,
@@ -235,3 +237,19 @@ def test_a_store_of_another_format_is_refused(path: Path) -> None:
     database.close()
     with pytest.raises(StoreDamaged, match="another version"):
         opened(path, Completions())
+
+
+def test_statements_that_stay_prepared_keep_few_bodies(
+    store: tuple[ConsensusStore, Completions],
+) -> None:
+    writer, completions = store
+    writer.start()
+    batch = Batch.of([bytes([1]) * 65_000] * 16)
+    body = Body(sequence=1, root=batch.root, batch=batch)
+    before = apsw.memory_used()
+    for records in range(1, 13):
+        writer.commit_soon(records, [entered(at) for at in range(records)], [body], None)
+        while not (reported := outcomes(completions)):
+            time.sleep(0.001)
+        assert isinstance(reported[0], Committed)
+    assert apsw.memory_used() - before < PAGE_CACHE_KIB * 1024 + 3 * len(batch.body)

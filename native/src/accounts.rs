@@ -7,7 +7,7 @@
 //! Two locks: the directory (addresses and keys; execution inserts at once) and the ledger (what
 //! was committed; changes once a block). No lock is held across a signature check.
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     },
     msgpack::{DecodeError, Reader, Writer},
     parts::{self, PART_VERSION, PREFIX_BITS_MAX},
+    remembered::Remembered,
     sumtree::{Leaf, SumProof, SumTree, SumTreeError, Summed},
 };
 
@@ -144,12 +145,6 @@ struct Cut {
     done: bool,
 }
 
-#[derive(Default)]
-struct Verified {
-    young: HashSet<Hash>,
-    old: HashSet<Hash>,
-}
-
 /// What a query sees of one account, all from one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountView {
@@ -171,12 +166,11 @@ pub struct Changes<'a> {
     pub lanes: &'a [(u32, u8, u64)],
 }
 
-#[derive(Default)]
 pub struct AccountTable {
     directory: RwLock<Directory>,
     ledger: RwLock<Ledger>,
     verifiers: Mutex<HashMap<u32, Arc<Verifier>>>,
-    verified: Mutex<Verified>,
+    verified: Mutex<Remembered>,
     loading: Mutex<Option<Loading>>,
 }
 
@@ -210,9 +204,21 @@ impl DirectoryView<'_> {
     }
 }
 
+impl Default for AccountTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl AccountTable {
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            directory: RwLock::default(),
+            ledger: RwLock::default(),
+            verifiers: Mutex::default(),
+            verified: Mutex::new(Remembered::new(VERIFIED_PAYLOADS_MAX)),
+            loading: Mutex::default(),
+        }
     }
 
     pub fn view(&self) -> DirectoryView<'_> {
@@ -261,7 +267,7 @@ impl AccountTable {
     /// Whether the signature of this payload was found good before.
     pub fn was_verified(&self, payload_hash: &Hash) -> bool {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        verified.young.contains(payload_hash) || verified.old.contains(payload_hash)
+        verified.contains(payload_hash)
     }
 
     /// Remembers payloads whose signature is good. Whether it is depends on the payload alone: the
@@ -269,10 +275,7 @@ impl AccountTable {
     pub fn remember_verified(&self, payload_hashes: &[Hash]) {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         for hash in payload_hashes {
-            if verified.young.len() >= VERIFIED_PAYLOADS_MAX {
-                verified.old = std::mem::take(&mut verified.young);
-            }
-            verified.young.insert(*hash);
+            verified.insert(*hash);
         }
     }
 

@@ -124,10 +124,11 @@ class Entry:
 class Mempool:
     """Custody as one list, oldest first; every question walks it."""
 
-    def __init__(self, count_max: int, bytes_max: int, recent_max: int) -> None:
-        self.count_max, self.bytes_max, self.recent_max = count_max, bytes_max, recent_max
+    def __init__(self, count_max: int, bytes_max: int, recent_count: int) -> None:
+        self.count_max, self.bytes_max, self.recent_count = count_max, bytes_max, recent_count
         self.entries: list[Entry] = []
-        self.recent: list[bytes] = []
+        self.recent: list[bytes] = []  # the generation that is filled
+        self.old: list[bytes] = []
         self.rings: list[tuple[int, list[object]]] = []  # sources in turn, their senders in turn
         self.by_age = False
 
@@ -159,7 +160,7 @@ class Mempool:
     def _add_one(self, entry: Entry, drop: bool) -> int:
         if any(entry.payload == other.payload for other in self.entries):
             return 1
-        if entry.payload in self.recent:
+        if entry.payload in [*self.recent, *self.old]:
             return 3
         if len(entry.payload) > self.bytes_max:
             return 2
@@ -223,7 +224,9 @@ class Mempool:
         for index, payload in enumerate(payloads):
             self.entries = [entry for entry in self.entries if entry.payload != payload]
             if (remember is None or remember[index]) and payload not in self.recent:
-                self.recent = [*self.recent, payload][-self.recent_max :]
+                if len(self.recent) == self.recent_count:
+                    self.old, self.recent = self.recent, []
+                self.recent.append(payload)
         self._settle()
         return before - len(self.entries)
 

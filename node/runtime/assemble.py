@@ -50,7 +50,7 @@ from consensus.runtime.store import (
     recreate_consensus_store,
 )
 from consensus.runtime.sync import BlockServer
-from native import Completions, Mempool
+from native import Completions, Mempool, memory
 from native.batches import Batch, MempoolStatistics
 from native.codec import CodecError, decode, encode
 from native.errors import NativeError
@@ -82,6 +82,7 @@ from node.runtime.snapshots import Done, Snapshots
 from node.runtime.stall import StallWatch
 from node.runtime.store import StateStore
 from node.runtime.submissions import OWN_SOURCE, Submissions
+from node.runtime.thrift import Thrift
 from node.status import to_json
 from transport import Connection, Endpoint, HelloOffer, Identity, TransportConfig
 from transport.errors import RPCError
@@ -157,6 +158,7 @@ class Parts:
     pruner: Pruner
     keeper: Keeper
     stall: StallWatch
+    thrift: Thrift
 
     def fee(self, operations: int) -> int:
         """What a transaction with this many operations pays."""
@@ -166,6 +168,7 @@ class Parts:
 async def run_node(config: NodeConfig, home: Path) -> None:
     """Run one validator until SIGTERM or SIGINT. Raises what stops a start or ends a process."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    memory.share_heap()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         parts = assemble(config, Home(home))
         service = NodeService(parts)
@@ -389,6 +392,11 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
         cosigner=cosigner,
         keeper=keeper,
         stall=StallWatch(replica, membership, _now),
+        thrift=Thrift(
+            lambda: executor.height,
+            lambda: mempool.statistics().custody,
+            lambda: trio.to_thread.run_sync(memory.give_back),
+        ),
         pruner=Pruner(
             Retention.of(config.storage),
             executor,
@@ -602,6 +610,7 @@ async def _start(parts: Parts, service: NodeService, nursery: trio.Nursery) -> N
     nursery.start_soon(parts.pruner.run, name="pruner")
     nursery.start_soon(parts.keeper.run, name="keeper")
     nursery.start_soon(parts.stall.run, name="stall")
+    nursery.start_soon(parts.thrift.run, name="thrift")
     nursery.start_soon(parts.accuser.run, name="accuser")
     nursery.start_soon(parts.intake.run, name="intake")
     if parts.cosigner is not None:

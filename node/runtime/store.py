@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from consensus.core.messages import BatchHeader, BlockHeader
 
 FORMAT_VERSION: Final = 1
-PAGE_CACHE_KIB: Final = 4_000  # pages kept by SQLite; the state itself lives in the applications
+PAGE_CACHE_KIB: Final = 2_000  # pages kept by SQLite; the state itself lives in the applications
 WAL_CHECKPOINT_PAGES: Final = 2_000  # 8 MB: about one second of writing at 3,000 transfers/s
 WRITE_BACK_ROWS_PER_BLOCK: Final = 128  # a contiguous slice small enough not to delay a commit
 WRITE_BACK_PERIOD_BLOCKS: Final = 1_024  # between two write-back cycles: bounds the restart replay

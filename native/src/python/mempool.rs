@@ -14,7 +14,7 @@ use crate::{
 };
 
 // The signature below shows the number to Python, which needs a literal.
-const _: () = assert!(RECENT_PAYLOADS == 65536);
+const _: () = assert!(RECENT_PAYLOADS == 28672);
 
 #[pyclass(frozen, get_all, module = "native._native")]
 struct MempoolStatistics {
@@ -60,14 +60,14 @@ impl Mempool {
 #[pymethods]
 impl Mempool {
     #[new]
-    #[pyo3(signature = (count_max, bytes_max, recent_max = 65536, *, sender_at = None))]
+    #[pyo3(signature = (count_max, bytes_max, recent = 28672, *, sender_at = None))]
     fn new(
         count_max: usize,
         bytes_max: usize,
-        recent_max: usize,
+        recent: usize,
         sender_at: Option<Vec<(u8, u16)>>,
     ) -> Self {
-        let mut pool = mempool::Mempool::new(count_max, bytes_max, recent_max);
+        let mut pool = mempool::Mempool::new(count_max, bytes_max, recent);
         for (tag, offset) in sender_at.unwrap_or_default() {
             pool.name_senders(tag, usize::from(offset));
         }

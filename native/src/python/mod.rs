@@ -9,6 +9,7 @@ mod errors;
 mod falcon;
 mod hashing;
 mod limits;
+mod memory;
 mod mempool;
 mod mldsa;
 mod quic;
@@ -34,6 +35,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     spki::register(module)?;
     batch::register(module)?;
     completions::register(module)?;
+    memory::register(module)?;
     mempool::register(module)?;
     mldsa::register(module)?;
     quic::register(module)?;
