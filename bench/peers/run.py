@@ -16,6 +16,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -59,6 +60,7 @@ OURS: Final = frozenset(
         "bft_n4_cpu_ms_per_op",
     }
 )
+BETWEEN_ROWS: Final = re.compile(r"[,\s]*")
 UNITS: Final = {"ms": "ms", "s": "tx/s", "op": "ms", "mb": "MB"}
 
 Round = dict[str, float]
@@ -249,7 +251,7 @@ def hotstuff(binaries: Path) -> Round:
         [file] = (folder / "out").rglob("measurements.json")
         rows = [
             (int(row.get("Count", 0)), float(row["Latency"]))
-            for row in json.loads(file.read_text())
+            for row in _whole_rows(file.read_text())
             if row["@type"].endswith("LatencyMeasurement")
         ][2:-1]
     finally:
@@ -259,6 +261,17 @@ def hotstuff(binaries: Path) -> Round:
         raise RuntimeError("relab/hotstuff reported no command")
     mean = math.fsum(row[0] * row[1] for row in rows) / count
     return {"hotstuff_n4_op_per_s": count / len(rows), "hotstuff_n4_mean_ms": mean}
+
+
+def _whole_rows(text: str) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON array whose end may be missing: it ends now and then without flushing."""
+    at = text.index("[") + 1
+    while (between := BETWEEN_ROWS.match(text, at)) and between.end() < len(text):
+        try:
+            row, at = json.JSONDecoder().raw_decode(text, between.end())
+        except json.JSONDecodeError:
+            return
+        yield row
 
 
 # --- ours
