@@ -68,7 +68,6 @@ __all__ = [
     "measure_part",
     "merkle_root",
     "merkle_root_of_hashes",
-    "share_heap",
     "sign_transactions",
     "spki_decode",
     "spki_encode",
@@ -118,7 +117,6 @@ COMPLETIONS_MAX: int
 
 # --- memory
 
-def share_heap() -> None: ...
 def give_back() -> None: ...
 
 # --- codec

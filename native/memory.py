@@ -1,8 +1,8 @@
 """The heap that the interpreter, SQLite and the extension share: for the daemon only.
 
-`share_heap` is for the start, before any thread; `give_back` returns free pages to the system.
+`give_back` returns free pages to the system.
 """
 
-from native._native import give_back, share_heap
+from native._native import give_back
 
-__all__ = ["give_back", "share_heap"]
+__all__ = ["give_back"]

@@ -15,7 +15,6 @@ def resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-memory.share_heap()
 blocks = [bytes([1]) * 10_000 for _ in range(4_000)]
 kept = blocks[::100]
 del blocks

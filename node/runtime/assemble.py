@@ -168,7 +168,6 @@ class Parts:
 async def run_node(config: NodeConfig, home: Path) -> None:
     """Run one validator until SIGTERM or SIGINT. Raises what stops a start or ends a process."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    memory.share_heap()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         parts = assemble(config, Home(home))
         service = NodeService(parts)

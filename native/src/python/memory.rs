@@ -5,16 +5,10 @@ use super::released;
 use crate::memory;
 
 #[pyfunction]
-fn share_heap() {
-    memory::share_heap();
-}
-
-#[pyfunction]
 fn give_back(py: Python<'_>) {
     released(py, true, memory::give_back);
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(share_heap, module)?)?;
     module.add_function(wrap_pyfunction!(give_back, module)?)
 }
