@@ -609,7 +609,7 @@ def replay(
 
     with stopped_node(files, state_may_be_lost=True) as found:
         before = found.state.height
-        root = replay_stopped(found)
+        root = replay_stopped(found, lambda height: note(f"at block {height:,}"))
         after = found.state.height
     emit(
         output,

@@ -38,6 +38,7 @@ from node.runtime.store import StateStore, StoredBlock
 from trustchain.runtime.application import LogApplication
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from consensus.core.messages import Manifest
@@ -162,11 +163,11 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
     return checked
 
 
-def replay(node: StoppedNode) -> Digest:
+def replay(node: StoppedNode, progress: Callable[[int], None]) -> Digest:
     """Execute again every block that a stopped node's `consensus.db` holds above its state.
 
-    Return the state root after the newest. Raises what `execute_again` raises, if blocks up to the
-    newest certificate are missing too.
+    `progress` is told now and then up to which block it is. Return the state root after the newest.
+    Raises what `execute_again` raises, if blocks up to the newest certificate are missing too.
     """
     genesis, state, store = node.genesis, node.state, node.store
     router = router_of(genesis)
@@ -188,4 +189,6 @@ def replay(node: StoppedNode) -> Digest:
         )
     else:
         tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
-    return execute_again(router, state, store, tip, through=through, bounds=node.bounds)
+    return execute_again(
+        router, state, store, tip, through=through, bounds=node.bounds, progress=progress
+    )

@@ -32,7 +32,7 @@ from node.runtime.receipts import pack_receipts
 from node.runtime.store import StateStoreError, StoredBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from consensus.core.messages import BatchHeader
     from consensus.core.records import Record
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 KEPT_AT_ONCE: Final = 1_024  # batches of blocks that one transaction keeps
 KEPT_BESIDE: Final = 64  # the same while the node runs: votes wait for no long transaction
 COMMIT_BLOCKS: Final = 64  # executed again with one commit
-SYNC_BLOCKS: Final = 1_024  # executed again between two syncs, each with a line in the log
+SYNC_BLOCKS: Final = 1_024  # executed again between two syncs, each with a word of progress
 REPLAY_BLOCKS_MAX: Final = 8_192  # with others to ask; a cut takes 4,454 at most, all empty
 KEPT_AT_START: Final = 1_024  # newest blocks looked at: more than a life has in memory unkept
 
@@ -161,7 +161,15 @@ def execute_lost(
         return tip.state_root
     log.warning("state.executed_again", first=height + 1, last=through)
     try:
-        return execute_again(router, state, store, tip, through=through, bounds=bounds)
+        return execute_again(
+            router,
+            state,
+            store,
+            tip,
+            through=through,
+            bounds=bounds,
+            progress=lambda at: log.info("state.executing_again", height=at, last=through),
+        )
     except (StateStoreError, StoreDamaged, CorruptRecord) as error:
         if alone:
             raise
@@ -184,12 +192,13 @@ def execute_again(
     *,
     through: int,
     bounds: wire.Bounds,
+    progress: Callable[[int], None],
 ) -> Digest:
     """Execute every block above `tip`, the newest in `state.db`, and return the state root.
 
-    Nothing may run yet. All of it is durable afterwards. Raises `StateStoreError` if a block is not
-    held any more, `StoreDamaged` and `CorruptRecord` if it is held damaged; what was executed
-    before that stays.
+    Nothing may run yet. All of it is durable afterwards; `progress` is told now and then up to
+    which block it is. Raises `StateStoreError` if a block is not held any more, `StoreDamaged` and
+    `CorruptRecord` if it is held damaged; what was executed before that stays.
     """
     kept = int(tip.height)
     try:
@@ -210,7 +219,7 @@ def execute_again(
                 kept = height
             if height % SYNC_BLOCKS == 0:
                 state.sync()
-                log.info("state.executing_again", height=height, last=through)
+                progress(height)
     except (StateStoreError, StoreDamaged, CorruptRecord):
         if kept < int(tip.height):
             state.commit()  # what was executed before trouble came is as good as the rest

@@ -53,12 +53,14 @@ class Life:
         self.router = Router([LogApplication(samples.CHAIN, AUTHORITY.genesis)])
         self.state = StateStore(folder / "state.db", chain_id=samples.CHAIN)
         self.tip = genesis_block(samples.CHAIN, 1_000, open_state(self.router, self.state))
+        self.progress: list[int] = []
         self.store = ConsensusStore(path, Completions(), token=1, clock=lambda: 0.0)
 
     def again(self, through: int = BLOCKS) -> Digest:
         return execute_again(
-            self.router, self.state, self.store, self.tip, through=through, bounds=samples.BOUNDS
-        )
+            self.router, self.state, self.store, self.tip,
+            through=through, bounds=samples.BOUNDS, progress=self.progress.append,
+        )  # fmt: skip
 
     def lost(self, *records: Record, alone: bool = False) -> Digest:
         return execute_lost(
@@ -191,11 +193,13 @@ def test_what_was_executed_again_is_durable(
 ) -> None:
     lived(tmp_path)
     lose_state(tmp_path)
+    monkeypatch.setattr(replay, "SYNC_BLOCKS", 64)
     synced: list[int] = []
     with life(tmp_path) as after:
         monkeypatch.setattr(after.state, "sync", lambda: synced.append(after.state.height))
-        after.lost()
-    assert synced == [BLOCKS]
+        after.again()
+        assert after.progress == [64, 128]
+    assert synced == [64, 128, BLOCKS]
 
 
 def test_a_divergence_is_not_executed_again(tmp_path: Path) -> None:
