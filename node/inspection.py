@@ -22,6 +22,7 @@ from consensus.core.records import (
     Record,
     Tip,
     ViewEntered,
+    certified_height,
     encode_record,
 )
 from consensus.errors import ConsensusError
@@ -59,10 +60,7 @@ def inspect_stores(node: StoppedNode) -> dict[str, Any]:
         "blocks": {
             "oldest": node.state.oldest,
             "newest": node.state.height,
-            "certified": max(
-                [int(entry.certificate.height) for entry in records if isinstance(entry, Tip)],
-                default=0,
-            ),
+            "certified": certified_height(records),
             "bodies": node.store.count_bodies(),
         },
         "files": {

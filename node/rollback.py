@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from consensus.core import wire
 from consensus.core.messages import EMPTY_ROOT, Checkpoint
-from consensus.core.records import OwnVotes, Tip
+from consensus.core.records import OwnVotes, certified_height
 from consensus.limits import MESSAGE_BYTES_MAX
 from native.batches import Batch
 from node.errors import RollbackUnsafe
@@ -76,10 +76,7 @@ def roll_back(node: StoppedNode) -> int:
 
 def _refuse_if_voted(node: StoppedNode, height: int) -> None:
     records = node.records()
-    certified = max(
-        [int(record.certificate.height) for record in records if isinstance(record, Tip)], default=0
-    )
-    if certified >= height:
+    if certified_height(records) >= height:
         if len(node.epochs().newest.members) == 1:
             raise RollbackUnsafe(
                 f"block {height} is certified and no other validator could give it back",

@@ -236,6 +236,11 @@ Record = (
 )
 
 
+def certified_height(records: Iterable[Record]) -> int:
+    """Height of the newest certificate, 0 without one."""
+    return max((int(one.certificate.height) for one in records if isinstance(one, Tip)), default=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row of the record table."""

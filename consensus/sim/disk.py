@@ -41,6 +41,11 @@ class StoredBlock:
     block: ExecutedBlock
     payloads: Body
 
+    @property
+    def is_from_snapshot(self) -> bool:
+        """Whether a fetched snapshot stands for it: then the header is that of the snapshot."""
+        return self.header.height != self.block.height
+
 
 @dataclass(slots=True)
 class Disk:
@@ -96,8 +101,7 @@ class Disk:
         """
         lost = 0
         while lost < count and len(self.blocks) > floor:
-            newest = self.blocks[-1]
-            if newest.header.height != newest.block.height:
+            if self.blocks[-1].is_from_snapshot:
                 break
             self.blocks.pop()
             lost += 1

@@ -308,11 +308,7 @@ class Node:
             self.timing,
             boot=world.random.randrange(1, 2**64),
             tip=self._execute_again(),
-            uncertified=[
-                stored.block
-                for stored in blocks[-200:]
-                if stored.header.height == stored.block.height  # or a snapshot stands for it
-            ],
+            uncertified=[stored.block for stored in blocks[-200:] if not stored.is_from_snapshot],
             records=records,
             genesis_set=genesis_set,
             decided=next(

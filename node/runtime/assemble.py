@@ -37,7 +37,6 @@ from consensus.core.types import NOBODY, Height, Instant, Timing
 from consensus.limits import (
     BATCH_PAYLOADS_MAX,
     BATCH_SIZE_BYTES_MAX,
-    MESSAGE_BYTES_MAX,
     WINDOW_BLOCKS,
 )
 from consensus.runtime.driver import Driver, Request
@@ -75,7 +74,7 @@ from node.runtime.membership import Membership, decision, expected_nodes, genesi
 from node.runtime.preparation import Preparation
 from node.runtime.pruner import Pruner, Retention
 from node.runtime.receipts import ID_SIZE_BYTES
-from node.runtime.replay import Keeper, execute_lost, keep_agreed
+from node.runtime.replay import Keeper, execute_lost, keep_agreed, newest_block, stored_block
 from node.runtime.router import Router
 from node.runtime.service import NodeService
 from node.runtime.snapshots import Done, Snapshots
@@ -249,7 +248,7 @@ def assemble(config: NodeConfig, home: Home) -> Parts:
     _check_owner(records, secret.node_id)
     alone = len(membership.validators) == 1 and membership.index is not None
     root = _after_power_cut(
-        router, state, store, records, known.bounds(), genesis, root, validators, alone=alone
+        router, state, store, records, known.bounds(), genesis, root, alone=alone
     )
     executor = Executor(
         router,
@@ -463,16 +462,12 @@ def _after_power_cut(
     bounds: wire.Bounds,
     genesis: Genesis,
     root: Digest,
-    validators: ValidatorsApplication,
     *,
     alone: bool,
 ) -> Digest:
     """Execute again what `state.db` lost, as far as this node can without peers."""
     keep_agreed(state, store, bounds, alone=alone)
-    if state.height:
-        tip = _chain_block(state, state.height, bounds, validators)
-    else:
-        tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
+    tip = newest_block(state, genesis, root, bounds)
     return execute_lost(router, state, store, tip, alone=alone, records=records, bounds=bounds)
 
 
@@ -543,20 +538,11 @@ def _with_pending(done: Done, validators: ValidatorsApplication) -> Done:
 def _chain_block(
     state: StateStore, height: int, bounds: wire.Bounds, validators: ValidatorsApplication
 ) -> ChainBlock:
-    stored = state.block(height)
-    if stored is None:
-        raise state.damaged(f"block {height} is missing")
-    header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), bounds)
     pending = validators.registry.pending
-    return ChainBlock(
-        height=header.height,
-        header_hash=header.hash,
-        time_ms=header.time_ms,
-        state_root=Digest(stored.state_root),
-        next_validators=pending.next
-        if pending is not None and pending.ordered_at == height
-        else None,
-    )
+    block = stored_block(state, height, bounds)
+    if pending is None or pending.ordered_at != height:
+        return block
+    return replace(block, next_validators=pending.next)
 
 
 def _wire(parts: Parts, service: NodeService) -> None:

@@ -7,22 +7,20 @@ of the certificate, each chunk against the outline.
 
 from __future__ import annotations
 
+import functools
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caesar.runtime.application import LedgerApplication
 from caesar.runtime.validators import ValidatorsApplication
-from consensus.core import wire
 from consensus.core.epochs import Epochs
 from consensus.core.light import Lineage
-from consensus.core.records import ExecutedBlock
-from consensus.core.replica import genesis_block
+from consensus.core.records import certified_height
 from consensus.errors import SnapshotInvalid
 from consensus.limits import (
     LINKS_SIZE_BYTES_MAX,
     MESSAGE_BYTES_MAX,
-    SNAPSHOT_CHUNK_BYTES_MAX,
 )
 from consensus.runtime.store import adopt_certificate
 from node.core.snapshotfiles import LINKS, MANIFEST, chunk_name, read_lineage, read_manifest
@@ -31,9 +29,9 @@ from node.home import write_replacing
 from node.inputs import bounded_bytes
 from node.runtime.executor import all_rows, open_state
 from node.runtime.membership import genesis_set
-from node.runtime.replay import certified_height, execute_again
+from node.runtime.replay import execute_again, newest_block
 from node.runtime.router import Router
-from node.runtime.snapshots import missing_chunks
+from node.runtime.snapshots import missing_chunks, read_chunk
 from node.runtime.store import StateStore, StoredBlock
 from trustchain.runtime.application import LogApplication
 
@@ -149,10 +147,7 @@ def restore(source: Path, home: Home, genesis: Genesis) -> Checked:
                 Epochs(chain_id=genesis.chain_id, sets=(genesis_set(genesis),)),
                 checked.lineage.links,
             )
-        root = router.restore(
-            checked.outlines,
-            lambda index: bounded_bytes(source / chunk_name(index), SNAPSHOT_CHUNK_BYTES_MAX),
-        )
+        root = router.restore(checked.outlines, functools.partial(read_chunk, source))
         if root != checked.manifest.state_root:
             raise SnapshotInvalid("the restored state has another root than the certificate says")
         run = checked.manifest.run
@@ -176,19 +171,7 @@ def replay(node: StoppedNode, progress: Callable[[int], None]) -> Digest:
     through = max(store.agreed_through(height), certified_height(node.records()))
     if through <= height:
         return root
-    if height:
-        stored = state.block(height)
-        if stored is None:
-            raise state.damaged(f"block {height} is missing")
-        header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), node.bounds)
-        tip = ExecutedBlock(
-            height=header.height,
-            header_hash=header.hash,
-            time_ms=header.time_ms,
-            state_root=root,
-        )
-    else:
-        tip = genesis_block(genesis.chain_id, genesis.time_ms, root)
+    tip = newest_block(state, genesis, root, node.bounds)
     return execute_again(
         router, state, store, tip, through=through, bounds=node.bounds, progress=progress
     )

@@ -22,7 +22,8 @@ from consensus.application import Block
 from consensus.core import wire
 from consensus.core.messages import EMPTY_ROOT
 from consensus.core.phases.commit import header_above
-from consensus.core.records import Diverged, ExecutedBlock, Tip
+from consensus.core.records import Diverged, ExecutedBlock, certified_height
+from consensus.core.replica import genesis_block
 from consensus.errors import CorruptRecord
 from consensus.limits import MESSAGE_BYTES_MAX
 from consensus.runtime.store import StoreDamaged
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from consensus.core.messages import BatchHeader
     from consensus.core.records import Record
     from consensus.runtime.store import ConsensusStore
+    from node.core.genesis import Genesis
     from node.runtime.executor import Executor
     from node.runtime.router import Router
     from node.runtime.store import StateStore
@@ -144,8 +146,7 @@ def execute_lost(
     """
     height = int(tip.height)
     if alone:
-        certified = certified_height(records)
-        through = max(store.agreed_through(height), certified)
+        through = max(store.agreed_through(height), certified_height(records))
     else:
         through = store.agreed_through(height, count_max=REPLAY_BLOCKS_MAX + 1)
         sound = [int(found.sound_through) for found in records if isinstance(found, Diverged)]
@@ -177,11 +178,27 @@ def execute_lost(
         return router.state_root
 
 
-def certified_height(records: Sequence[Record]) -> int:
-    """Height of the newest certificate, 0 without one."""
-    return max(
-        (int(found.certificate.height) for found in records if isinstance(found, Tip)), default=0
+def stored_block(state: StateStore, height: int, bounds: wire.Bounds) -> ExecutedBlock:
+    """A block as `state.db` holds it, without what it decided. Raises `StateStoreError`."""
+    stored = state.block(height)
+    if stored is None:
+        raise state.damaged(f"block {height} is missing")
+    header = wire.block_header(wire.decode_value(stored.header, MESSAGE_BYTES_MAX), bounds)
+    return ExecutedBlock(
+        height=header.height,
+        header_hash=header.hash,
+        time_ms=header.time_ms,
+        state_root=Digest(stored.state_root),
     )
+
+
+def newest_block(
+    state: StateStore, genesis: Genesis, root: Digest, bounds: wire.Bounds
+) -> ExecutedBlock:
+    """The newest block in `state.db`, or that of genesis; `root` is that of the state after it."""
+    if state.height:
+        return stored_block(state, state.height, bounds)
+    return genesis_block(genesis.chain_id, genesis.time_ms, root)
 
 
 def execute_again(

@@ -10,6 +10,7 @@ and hashes are made on other threads.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -247,7 +248,7 @@ class Snapshots:
         if held is None:
             return None
         self._served_s[snapshot] = trio.current_time()
-        return await trio.to_thread.run_sync(_chunk, held[0] / chunk_name(index))
+        return await trio.to_thread.run_sync(_chunk_if_there, held[0], index)
 
     # --- fetching
 
@@ -350,9 +351,7 @@ class Snapshots:
             manifest.run.headers[0],
             manifest.run.batches[0],
             manifest.state_root,
-            lambda: self._router.restore(
-                outlines, lambda index: (folder / chunk_name(index)).read_bytes()
-            ),
+            lambda: self._router.restore(outlines, functools.partial(read_chunk, folder)),
         )
         self._fetching = None
         self._entered = int(manifest.height)
@@ -398,7 +397,7 @@ def missing_chunks(folder: Path, outlines: Outlines, router: Router) -> list[int
     """Numbers of the chunks that a folder lacks, or holds damaged."""
     missing = []
     for index in range(outlines.chunk_count):
-        data = _chunk(folder / chunk_name(index))
+        data = _chunk_if_there(folder, index)
         if data is None or not belongs(outlines, index, data, router):
             missing.append(index)
     return missing
@@ -416,10 +415,15 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _chunk(path: Path) -> bytes | None:
+def read_chunk(folder: Path, index: int) -> bytes:
+    """A chunk of a snapshot; raises OSError, or ValueError for one that is longer than any."""
+    return bounded_bytes(folder / chunk_name(index), SNAPSHOT_CHUNK_BYTES_MAX)
+
+
+def _chunk_if_there(folder: Path, index: int) -> bytes | None:
     """A chunk on the disk, or None where there is none; a longer file is as good as none."""
     try:
-        return bounded_bytes(path, SNAPSHOT_CHUNK_BYTES_MAX)
+        return read_chunk(folder, index)
     except (FileNotFoundError, ValueError):
         return None
 
